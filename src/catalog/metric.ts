@@ -1,0 +1,37 @@
+/**
+ * Metric: what is counted. Scale, aggregation and unit never change: a change is a new version of the metric.
+ *
+ * This is the part of the catalogue that the usage side reads. Prices, plans and contracts never come here.
+ */
+export const Aggregation = ['sum', 'count', 'unique', 'max', 'min', 'latest', 'average'] as const
+export type Aggregation = (typeof Aggregation)[number]
+
+export interface Metric {
+  /** The name in events, for example kyc_verification. */
+  readonly key: string
+  /** From 1. */
+  readonly version: number
+  readonly aggregation: Aggregation
+  /** Unit of the value, for example document, token, Go. Go is not Mo. */
+  readonly unit: string
+  /** Decimals of a value, 0 to 9. */
+  readonly scale: number
+  /** Members of `dims` (native) or `data` (CloudEvents) that are kept as dimensions, sorted. Others are refused. */
+  readonly dims: readonly string[]
+  /**
+   * For `unique`: what is counted once. 'subject', or the name of a member of `dims`/`data`, which is then not a dimension.
+   * null for every other aggregation.
+   */
+  readonly uniqueBy: string | null
+  /** Whether accepted events are kept one by one; without it there is no replay, verify, percentile or void for the metric. */
+  readonly archive: boolean
+}
+
+/** What the door needs to judge an event. Immutable; a change of the catalogue makes a new one with a higher version. */
+export interface CatalogSnapshot {
+  readonly version: number
+  /** The latest version of each metric. */
+  readonly metrics: readonly Metric[]
+  /** Tenants that may send usage. */
+  readonly tenants: readonly string[]
+}

@@ -1,0 +1,129 @@
+/**
+ * Every maximum, what it costs, and how the limits depend on each other. Raw numbers live nowhere else. What an operator may
+ * change is a default here and a key in config.ts with its own bounds.
+ */
+import { assert } from './assert.js'
+
+const KiB = 1024
+const MiB = 1024 * KiB
+const MINUTE = 60_000
+const DAY = 86_400_000
+
+export const limits = {
+  // The door.
+  /** Events of one request. */
+  batchEventsMax: 10_000,
+  /** Body of one request, before and after decompression: a gzip bomb stops here. */
+  bodyBytesMax: 16 * MiB,
+  /** JSON nesting. An event needs 3 levels (array, event, dims), a CloudEvent's data may have a few more. */
+  jsonDepthMax: 32,
+  /** UTF-8 bytes of an id; long enough for two UUIDs and a host name. */
+  idBytesMax: 256,
+  /** UTF-8 bytes of tenant, source, metric, subject, one dimension's name or value. */
+  nameBytesMax: 256,
+  /** Dimensions of one event; each metric names its own, so this bounds a metric as well. */
+  dimsMax: 16,
+  /** Refusals that an answer spells out; all of them are counted and kept. */
+  answerRefusalsMax: 100,
+  /** Raw text of a refused event that is kept for the operator, bytes. */
+  refusalRawBytesMax: 512,
+  /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
+  inflightBytesMax: 256 * MiB,
+
+  // Age of an event (architecture.md, «Verdicts and books»).
+  /** L: an event older than this, by its eventTime, is refused as too_old. */
+  lateMs: 34 * DAY,
+  /** F: an event further ahead than this is refused as too_far_ahead. */
+  aheadMs: 1 * DAY,
+
+  // The log.
+  /** One segment file; preallocated, so this much disk is taken at once. */
+  segmentBytes: 64 * MiB,
+  /** One record: one request's part for one stream, as a frame. A frame is never larger than the body it came from plus this. */
+  recordBytesMax: 24 * MiB,
+  /** Log on disk per stream; above it ingest answers 503 instead of dropping old records. */
+  logBytesMax: 16 * 1024 * MiB,
+  /** Appends waiting for the group commit, bytes per stream. */
+  logQueueBytesMax: 64 * MiB,
+  /** Frames kept in memory between log and shard; above it the shard reads the log from disk. */
+  tailBytesMax: 64 * MiB,
+
+  // Epochs.
+  /** An epoch is sealed after this long, if anything came. */
+  epochMs: 5_000,
+  /** An epoch is sealed at this many stored events: bounds the memory of its archive rows (about 120 bytes each). */
+  epochEventsMax: 500_000,
+  /** Sealed epochs of a stream whose flush has not ended; above it the shard stops applying and the log grows. */
+  epochsInFlightMax: 2,
+  /** Rows of one insert. Blocks of 100 k rows are where ClickHouse is fastest; the archive's are wider. */
+  chunkRowsMax: 100_000,
+  /** Epochs that one fold takes from minutes to hours. */
+  foldEpochsMax: 720,
+  /** Insert tokens that a table remembers (non_replicated_deduplication_window in sql/clickhouse). */
+  tokenWindowBlocks: 10_000,
+  /** One insert or query of the flush path; after it the flush is repeated with the same token. */
+  insertTimeoutMs: 30_000,
+  /** Lease of a stream after a takeover. */
+  leaseMs: 15_000,
+
+  // Dedupe.
+  /** Length of a generation of ids, by receivedAt. */
+  generationMs: 1 * DAY,
+  /** Generations that may live at once; the number is one byte in the table. */
+  generationsMax: 200,
+  /** Ids in memory per shard; at 80 % the oldest generation is announced for dropping, and the age limit L shrinks with it. */
+  dedupeIdsMax: 64_000_000,
+
+  // Aggregation.
+  /** Series (tenant, metric, subject, dims) that one epoch may touch; at it the epoch is sealed early. */
+  epochSeriesMax: 200_000,
+  /** Members of exact unique counts held live, per shard; beyond it a quota reads ClickHouse and shows its age. */
+  liveMembersMax: 4_000_000,
+  /** Quota balances held live, per shard (items × periods still open or in grace). */
+  liveBalancesMax: 1_000_000,
+  /** Thresholds of one quota. */
+  thresholdsMax: 25,
+
+  // Answers.
+  /** Rows of one usage answer. */
+  usageRowsMax: 100_000,
+  /** Open SSE streams. */
+  sseStreamsMax: 1_000,
+  /** Messages waiting for one slow SSE reader; above it the stream is closed and the reader resumes with Last-Event-ID. */
+  sseBacklogMax: 1_000,
+  /** Alerts of one page. */
+  pageMax: 1_000,
+
+  // Engines.
+  /** Start of an embedded engine until it answers. */
+  engineStartMs: 60_000,
+  /** Restarts of an engine that keeps dying, within engineRestartWindowMs; above it the service says FATAL and exits. */
+  engineRestartsMax: 10,
+  engineRestartWindowMs: 5 * MINUTE,
+  /** Graceful stop: drain, seal, checkpoint; after it the process exits and the log replays at the next start. */
+  stopMs: 30_000,
+
+  // Periods.
+  /** After a period's end, late events still enter it; then it is closed at a cut. */
+  graceMs: 60 * MINUTE,
+} as const
+
+// The relations. A changed number that breaks one of them stops the process at import.
+assert(limits.recordBytesMax > limits.bodyBytesMax, 'a record must hold the largest body')
+assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
+assert(limits.logQueueBytesMax > limits.recordBytesMax, 'the commit queue must hold the largest record')
+assert(limits.logBytesMax >= 8 * limits.segmentBytes, 'the log must hold several segments')
+assert(limits.batchEventsMax < 1 << 14, 'a position is sequence × 2^14 + index within the record')
+assert(limits.epochEventsMax >= limits.batchEventsMax, 'an epoch must hold the largest batch')
+assert(limits.generationsMax < 256, 'a generation number is one byte')
+assert(
+  limits.generationMs * (limits.generationsMax / 2) > limits.lateMs + limits.aheadMs,
+  'half of the generations must cover L + F: the other half is for generations that are full before their day ends',
+)
+// The token window must be ten times the blocks that may be inserted between a manifest and the end of the old owner's
+// insert: (lease + insert time-out) / epoch length × blocks an epoch can make in one partition of one table.
+const blocksPerEpoch = Math.ceil((2 * limits.epochEventsMax) / limits.chunkRowsMax)
+assert(
+  limits.tokenWindowBlocks >= 10 * Math.ceil((limits.leaseMs + limits.insertTimeoutMs) / limits.epochMs) * blocksPerEpoch,
+  'the token window of the tables is too small for the lease and the insert time-out',
+)

@@ -1,0 +1,56 @@
+/**
+ * Half-open ranges of time [from, to) in epoch milliseconds, windows and billing periods.
+ *
+ * A *window* is technical (minute, hour, day, month of a usage answer); a *period* is what is billed. Minutes and hours are
+ * aligned on UTC; days, months and periods are aligned in an IANA time zone, by luxon, so that a day may have 23 or 25 hours.
+ */
+import { DateTime, IANAZone } from 'luxon'
+import { assert } from './assert.js'
+
+export interface Period {
+  /** First millisecond inside. */
+  readonly from: number
+  /** First millisecond after. */
+  readonly to: number
+}
+
+export const MINUTE_MS = 60_000
+export const HOUR_MS = 3_600_000
+export const DAY_MS = 86_400_000
+
+export const WindowSize = ['minute', 'hour', 'day', 'month'] as const
+export type WindowSize = (typeof WindowSize)[number]
+
+export function isTimeZone(zone: string): boolean {
+  return IANAZone.isValidZone(zone)
+}
+
+export function minuteOf(time: number): number {
+  return Math.floor(time / MINUTE_MS) * MINUTE_MS
+}
+
+/** The window of a size that holds `time`. Days and months in the zone; minutes and hours are the zone's wall-clock ones too. */
+export function windowOf(time: number, size: WindowSize, zone: string): Period {
+  const at = DateTime.fromMillis(time, { zone })
+  assert(at.isValid, `cannot place ${time} in zone ${zone}`)
+  const from = at.startOf(size)
+  return { from: from.toMillis(), to: from.plus({ [size]: 1 }).startOf(size).toMillis() }
+}
+
+/**
+ * The monthly period that holds `time`, counted from an anchor in the zone. Each start is computed from the anchor itself, so
+ * 31 January is followed by 28 or 29 February and then by 31 March again.
+ */
+export function monthlyPeriodOf(time: number, anchor: number, zone: string): Period {
+  const origin = DateTime.fromMillis(anchor, { zone })
+  assert(origin.isValid, `cannot place ${anchor} in zone ${zone}`)
+  let index = Math.floor(DateTime.fromMillis(time, { zone }).diff(origin, 'months').months)
+  const start = (i: number): number => origin.plus({ months: i }).toMillis()
+  while (start(index) > time) index -= 1
+  while (start(index + 1) <= time) index += 1
+  return { from: start(index), to: start(index + 1) }
+}
+
+export function contains(period: Period, time: number): boolean {
+  return time >= period.from && time < period.to
+}
