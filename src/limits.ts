@@ -124,6 +124,7 @@ assert(
 // insert: (lease + insert time-out) / epoch length × blocks an epoch can make in one partition of one table.
 const blocksPerEpoch = Math.ceil((2 * limits.epochEventsMax) / limits.chunkRowsMax)
 assert(
-  limits.tokenWindowBlocks >= 10 * Math.ceil((limits.leaseMs + limits.insertTimeoutMs) / limits.epochMs) * blocksPerEpoch,
+  limits.tokenWindowBlocks >=
+    10 * Math.ceil((limits.leaseMs + limits.insertTimeoutMs) / limits.epochMs) * blocksPerEpoch,
   'the token window of the tables is too small for the lease and the insert time-out',
 )
