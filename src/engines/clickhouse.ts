@@ -220,8 +220,8 @@ function configXml(directory: string, port: number, memoryBytes: number): string
   <keep_alive_timeout>30</keep_alive_timeout>
   <max_connections>256</max_connections>
   <timezone>UTC</timezone>
+  <log-level>warning</log-level>
   <logger>
-    <level>warning</level>
     <log>${xml(join(directory, 'server.log'))}</log>
     <errorlog>${xml(join(directory, 'server.err.log'))}</errorlog>
     <size>10M</size>
