@@ -100,6 +100,18 @@ export const limits = {
   /** Restarts of an engine that keeps dying, within engineRestartWindowMs; above it the service says FATAL and exits. */
   engineRestartsMax: 10,
   engineRestartWindowMs: 5 * MINUTE,
+  /** Graceful end of an embedded engine; after it, SIGKILL. */
+  engineStopMs: 10_000,
+  /** Memory that the embedded ClickHouse may take (max_server_memory_usage); a query beyond it fails, the server lives on. */
+  clickhouseMemoryBytes: 4 * 1024 * MiB,
+  /** Sockets to ClickHouse from one process. */
+  clickhouseConnectionsMax: 16,
+  /** Connections to PostgreSQL from one process; each is a backend of 5-10 MB. */
+  postgresConnectionsMax: 16,
+  /** Wait for a free connection of the pool, and for a new one to be made. */
+  postgresConnectMs: 10_000,
+  /** One statement in PostgreSQL; a transaction that does nothing is ended after the same time. */
+  postgresStatementMs: 30_000,
   /** Graceful stop: drain, seal, checkpoint; after it the process exits and the log replays at the next start. */
   stopMs: 30_000,
 
@@ -119,6 +131,10 @@ assert(limits.generationsMax < 256, 'a generation number is one byte')
 assert(
   limits.generationMs * (limits.generationsMax / 2) > limits.lateMs + limits.aheadMs,
   'half of the generations must cover L + F: the other half is for generations that are full before their day ends',
+)
+assert(
+  limits.engineStopMs < limits.stopMs,
+  'the graceful stop of the service must leave time for the stop of its engines',
 )
 // The token window must be ten times the blocks that may be inserted between a manifest and the end of the old owner's
 // insert: (lease + insert time-out) / epoch length × blocks an epoch can make in one partition of one table.
