@@ -39,6 +39,8 @@ export const limits = {
   // The log.
   /** One segment file; preallocated, so this much disk is taken at once. */
   segmentBytes: 64 * MiB,
+  /** The first segment after opening; the following ones are four times larger each, up to segmentBytes. */
+  segmentFirstBytes: 1 * MiB,
   /** One record: one request's part for one stream, as a frame. A frame is never larger than the body it came from plus this. */
   recordBytesMax: 24 * MiB,
   /** Log on disk per stream; above it ingest answers 503 instead of dropping old records. */
@@ -123,6 +125,7 @@ export const limits = {
 // The relations. A changed number that breaks one of them stops the process at import.
 assert(limits.recordBytesMax > limits.bodyBytesMax, 'a record must hold the largest body')
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
+assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')
 assert(limits.logQueueBytesMax > limits.recordBytesMax, 'the commit queue must hold the largest record')
 assert(limits.logBytesMax >= 8 * limits.segmentBytes, 'the log must hold several segments')
 assert(limits.batchEventsMax < 1 << 14, 'a position is sequence × 2^14 + index within the record')
