@@ -27,6 +27,8 @@ export const limits = {
   answerRefusalsMax: 100,
   /** Raw text of a refused event that is kept for the operator, bytes. */
   refusalRawBytesMax: 512,
+  /** The same for all refusals of one request; behind it they carry none. With it a record of refusals alone fits recordBytesMax. */
+  requestRawBytesMax: 2 * MiB,
   /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
   inflightBytesMax: 256 * MiB,
 
