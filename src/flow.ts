@@ -20,6 +20,8 @@ import type { Pool } from 'pg'
 import { assert } from './assert.js'
 import type { Clock } from './clock.js'
 import type { Crash } from './crash-points.js'
+import type { DedupeStats } from './dedupe/dedupe.js'
+import type { DedupeState } from './dedupe/generations.js'
 import type { KeyFiles } from './dedupe/key-files.js'
 import { ReleveError } from './errors.js'
 import { limits } from './limits.js'
@@ -27,9 +29,9 @@ import type { Log, LogRecord } from './log/log.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
-import type { Entitlement } from './quota/entitlement.js'
-import type { Chunk, ChunkRecord, Rollup, UsageTable } from './rollup/rollup.js'
-import type { ApplyReply, BalanceView, Counts, SealedEpoch, ShardThread } from './shard.js'
+import type { AsOf, LiveEntitlement } from './quota/balance.js'
+import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
+import { type ApplyReply, type BalanceView, type Counts, FLOOR_SLACK_MS, type NeededBase, type SealedEpoch, type ShardThread } from './shard.js'
 
 /** What one record became in the shard, for `?wait=applied`. */
 export interface Applied {
@@ -61,9 +63,6 @@ export type Totals = Counts & { readonly epochs: number }
 
 const ZERO: Totals = { received: 0, stored: 0, refused: 0, accepted: 0, duplicate: 0, conflict: 0, voids: 0, archived: 0, epochs: 0 }
 
-/** Concurrent bodies are judged with slightly different floors and may reach the log in another order: by less than this. */
-export const FLOOR_SLACK_MS = 60_000
-
 const APPLY_RECORDS_MAX = 16
 const APPLY_BYTES_MAX = 4 * 1024 * 1024
 
@@ -80,7 +79,7 @@ interface BarrierJob {
   reject(error: Error): void
 }
 
-export async function openFlow(options: FlowOptions, entitlements: readonly Entitlement[]): Promise<StreamFlow> {
+export async function openFlow(options: FlowOptions, entitlements: readonly LiveEntitlement[]): Promise<StreamFlow> {
   const flow = new StreamFlow(options)
   await flow.recover(entitlements)
   return flow
@@ -97,7 +96,6 @@ export class StreamFlow {
   #next = 1
   /** First sequence of the open epoch. */
   #epochFrom = 1
-  #epochEvents = 0
   #epochFull = false
   #checkpointEpoch = 0
   #checkpointSequence = 0
@@ -106,7 +104,6 @@ export class StreamFlow {
   #fold = 0
   #totals: Totals = ZERO
   #announcedFloor = Number.NEGATIVE_INFINITY
-  #windowFrom: number | null = null
   #lastFloor = Number.NEGATIVE_INFINITY
   #lastReceivedAt = 0
   /** Records on disk that wait to be applied, contiguous. The log has them too, so they may be dropped. */
@@ -196,7 +193,7 @@ export class StreamFlow {
   }
 
   /** New limits and thresholds; they act from the next epoch on. */
-  async setEntitlements(entitlements: readonly Entitlement[]): Promise<void> {
+  async setEntitlements(entitlements: readonly LiveEntitlement[]): Promise<void> {
     let loaded: Promise<void> = Promise.resolve()
     await this.#barrier(0, async () => {
       // Wrapped, because the barrier must not wait for the checkpoint that the bases wait for.
@@ -207,7 +204,7 @@ export class StreamFlow {
 
   // ---- Opening -----------------------------------------------------------------------------------------------------------
 
-  async recover(entitlements: readonly Entitlement[]): Promise<void> {
+  async recover(entitlements: readonly LiveEntitlement[]): Promise<void> {
     const { postgres, log, shard, keyFiles, logger } = this.#o
     const started = performance.now()
     await postgres.query(
@@ -236,9 +233,17 @@ export class StreamFlow {
         `FATAL: stream ${this.stream} has its checkpoint at ${this.#checkpointSequence}, but the log begins at ${held.first}: records are missing. Restore the log from a backup.`,
       )
     }
-    const blocks = await keyFiles.load(this.#checkpointEpoch)
-    await shard.open({ epoch: this.#epoch, dedupe: row.dedupe, blocks })
-    this.#takeDedupe(row.dedupe)
+    await shard.beginRestore(row.dedupe)
+    for await (const block of keyFiles.load(row.dedupe)) await shard.restoreBlock(block)
+    this.#takeDedupe(
+      row.dedupe,
+      await shard.open({
+        epoch: this.#epoch,
+        sequence: this.#checkpointSequence,
+        receivedAt: this.#checkpointAt,
+        restored: row.dedupe !== null,
+      }),
+    )
 
     const { rows: folds } = await postgres.query('SELECT * FROM folds WHERE stream = $1 ORDER BY fold DESC LIMIT 2', [this.stream])
     const lastDone = folds.find((f) => f.done_at !== null)
@@ -332,9 +337,8 @@ export class StreamFlow {
   }
 
   #push(record: LogRecord): void {
-    const expected = this.#tail.length > 0 ? this.#tail[this.#tail.length - 1]!.sequence + 1 : -1
-    // After a gap (records dropped for the bound) the log is read until it meets the tail again.
-    if (this.#tail.length > 0 && record.sequence !== expected) this.#dropTail()
+        // After a gap (records dropped for the bound) the log is read until it meets the tail again.
+    if (this.#tail.length > 0 && record.sequence !== this.#tail[this.#tail.length - 1]!.sequence + 1) this.#dropTail()
     this.#tail.push(record)
     this.#tailBytes += record.payload.byteLength
     if (this.#tailBytes > limits.tailBytesMax) this.#dropTail()
@@ -375,16 +379,19 @@ export class StreamFlow {
     const end = this.#o.metrics.applySeconds.startTimer()
     const reply = await this.#o.shard.apply(records)
     end()
-    const last = records[records.length - 1]!
-    this.#next = last.sequence + 1
-    this.#lastReceivedAt = last.receivedAt
-    this.#epochEvents += reply.counts.stored
-    this.#epochFull = reply.full || this.#epochEvents >= limits.epochEventsMax
+    const last = records[reply.done - 1]
+    if (last !== undefined) {
+      this.#next = last.sequence + 1
+      this.#lastReceivedAt = last.receivedAt
+    }
+    // What the shard had no room for is read from the log again.
+    if (reply.done < records.length) this.#dropTail()
+    this.#epochFull = reply.full
     this.#o.metrics.accepted.inc(reply.counts.accepted)
     this.#o.metrics.duplicates.inc(reply.counts.duplicate)
     this.#o.metrics.conflicts.inc(reply.counts.conflict)
     this.#raise(reply)
-    records.forEach((record, i) => {
+    records.slice(0, reply.done).forEach((record, i) => {
       const waiter = this.#waiters.get(record.sequence)
       if (waiter === undefined) return
       this.#waiters.delete(record.sequence)
@@ -424,20 +431,21 @@ export class StreamFlow {
     const from = this.#epochFrom
     this.#epoch += 1
     this.#epochFrom = this.#next
-    this.#epochEvents = 0
     this.#epochFull = false
-    this.#takeDedupe(sealed.dedupe)
+    this.#takeDedupe(sealed.dedupe, sealed.stats)
     return { ...sealed, from, to: this.#next - 1, receivedAt: this.#lastReceivedAt }
   }
 
-  #takeDedupe(state: SealedEpoch['dedupe'] | null): void {
-    if (state === null) return
-    this.#announcedFloor = state.announcedFloor ?? Number.NEGATIVE_INFINITY
-    this.#windowFrom = state.windowFrom
+  #takeDedupe(state: DedupeState | null, stats: DedupeStats): void {
+    this.#announcedFloor = state?.announcedFloor ?? Number.NEGATIVE_INFINITY
+    const windowFrom = state?.windowFrom ?? null
+    const { metrics, clock } = this.#o
     const stream = String(this.stream)
-    const now = this.#o.clock.now()
-    this.#o.metrics.dedupeWindowSeconds.set({ stream }, this.#windowFrom === null ? Number.POSITIVE_INFINITY : (now - this.#windowFrom) / 1000)
-    this.#o.metrics.lateSeconds.set({ stream }, (now - this.floorAt(now)) / 1000)
+    const now = clock.now()
+    metrics.dedupeIds.set({ stream }, stats.entries)
+    metrics.dedupeBytes.set({ stream }, stats.bytes)
+    metrics.dedupeWindowSeconds.set({ stream }, windowFrom === null ? Number.POSITIVE_INFINITY : (now - windowFrom) / 1000)
+    metrics.lateSeconds.set({ stream }, (now - this.floorAt(now)) / 1000)
   }
 
   #enqueueFlush(sealed: SealedEpoch): void {
@@ -462,10 +470,10 @@ export class StreamFlow {
     await this.#retry('manifest', () => this.#writeManifest(sealed))
     crash('after-manifest')
 
-    await this.#retry('keys', () => keyFiles.append(sealed.keys, epoch))
+    if (sealed.keys !== null) await this.#retry('keys', () => keyFiles.append(sealed.keys!))
     crash('after-key-file')
 
-    const chunks: Chunk[] = [...sealed.chunks]
+    const chunks: StoreChunk[] = [...sealed.chunks]
     const landed = await this.#retry('count', () => rollup.landed(this.stream, epoch, tablesOf(chunks)))
     for (const chunk of chunks) await this.#insert(chunk, epoch, landed)
     if (sealed.overrides.length > 0) {
@@ -486,10 +494,11 @@ export class StreamFlow {
     metrics.epochs.inc({ stream: String(this.stream) })
     end()
     for (const generation of sealed.dropped) await keyFiles.drop(generation)
+    if (sealed.needed.length > 0) await this.#loadBases(sealed.needed)
     await this.#o.log.deleteBelow(this.stream, sealed.to + 1)
   }
 
-  async #insert(chunk: Chunk, epoch: number, landed: ReadonlyMap<string, number>): Promise<void> {
+  async #insert(chunk: StoreChunk, epoch: number, landed: ReadonlyMap<string, number>): Promise<void> {
     const { rollup, crash, metrics, logger } = this.#o
     const there = landed.get(`${chunk.table}/${chunk.chunk}`) ?? 0
     if (there > chunk.rows) {
@@ -569,7 +578,8 @@ export class StreamFlow {
       try {
         return await run()
       } catch (error) {
-        if (error instanceof Fenced || (error instanceof Error && error.message.startsWith('BUG:')) || this.#state === 'failed') throw error
+        const final = error instanceof Fenced || (error instanceof ReleveError && error.code === 'unavailable')
+        if (final || (error instanceof Error && error.message.startsWith('BUG:')) || this.#state === 'failed') throw error
         this.#o.metrics.flushRetries.inc({ step })
         this.#o.logger.warn({ stream: this.stream, step, error: String(error) }, 'a step of the flush failed, done again')
         await new Promise((resolve) => setTimeout(resolve, delay))
@@ -642,33 +652,39 @@ export class StreamFlow {
   // ---- Balances ----------------------------------------------------------------------------------------------------------
 
   /** At a barrier. `done` resolves when the bases are there: they wait for the checkpoint of the epoch before. */
-  async #loadEntitlements(entitlements: readonly Entitlement[]): Promise<{ done: Promise<void> }> {
-    const { shard, rollup } = this.#o
-    const before = this.#epoch - 1
+  async #loadEntitlements(entitlements: readonly LiveEntitlement[]): Promise<{ done: Promise<void> }> {
+    const { shard } = this.#o
     const receivedAt = Math.max(this.#o.clock.now(), this.#lastReceivedAt)
     const { needed, crossings } = await shard.setEntitlements(entitlements, receivedAt)
     this.#raise({ crossings })
-    const load = async (): Promise<void> => {
-      for (const need of needed) {
-        const base = await this.#retry('base', () =>
-          rollup.base(
-            {
-              tenant: need.tenant,
-              metric: need.metric,
-              aggregation: need.aggregation,
-              from: need.period.from,
-              to: need.period.to,
-              stream: this.stream,
-              epoch: before,
-              folded: 0,
-            },
-            limits.liveMembersMax,
-          ),
-        )
-        this.#raise(await shard.setBase(need.item, need.period.from, base))
-      }
+    return { done: this.#flushes.then(() => this.#loadBases(needed)) }
+  }
+
+  /** Usage up to the epoch before the one that each balance began to count in; that epoch has its checkpoint. */
+  async #loadBases(needed: readonly NeededBase[]): Promise<void> {
+    const { shard, rollup } = this.#o
+    for (const need of needed) {
+      const base = await this.#retry('base', () =>
+        rollup.base(
+          {
+            tenant: need.tenant,
+            metric: need.metric,
+            aggregation: need.aggregation,
+            from: need.period.from,
+            to: need.period.to,
+            stream: this.stream,
+            epoch: need.epoch - 1,
+          },
+          limits.liveMembersMax,
+        ),
+      )
+      this.#raise({ crossings: await shard.setBase(need, base) })
     }
-    return { done: this.#flushes.then(load) }
+  }
+
+  /** Usage of a balance that the shard does not know, as ClickHouse has it: its thresholds ring from it. */
+  async observe(item: string, periodFrom: number, usage: string, asOf: AsOf): Promise<void> {
+    this.#raise({ crossings: await this.#o.shard.observe(item, periodFrom, usage, asOf) })
   }
 
   // ---- End ---------------------------------------------------------------------------------------------------------------
@@ -723,8 +739,8 @@ function add(totals: Totals, counts: Counts): Totals {
   }
 }
 
-const recordOf = ({ table, chunk, rows, digest }: Chunk): ChunkRecord => ({ table, chunk, rows, digest })
+const recordOf = ({ table, chunk, rows, digest }: StoreChunk): ChunkRecord => ({ table, chunk, rows, digest })
 
-function tablesOf(chunks: readonly Chunk[]): UsageTable[] {
+function tablesOf(chunks: readonly StoreChunk[]): UsageTable[] {
   return [...new Set<UsageTable>(chunks.map((c) => c.table)).add('usage_minute')]
 }

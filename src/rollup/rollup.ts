@@ -14,12 +14,13 @@ import { TupleParam } from '@clickhouse/client'
 import { assert } from '../assert.js'
 import { limits } from '../limits.js'
 import { HOUR_MS } from '../period.js'
+import type { BalanceBase } from '../quota/figures.js'
 import { buildUsageQuery, hasExtremes, readsHours, type UsageQuery, type UsageRow, windowStarts } from './usage.js'
 
 export type UsageTable = 'usage_minute' | 'usage_hour' | 'usage_members' | 'usage_events' | 'ingest_rejects'
 
 /** Rows of one insert, in their final bytes. */
-export interface Chunk {
+export interface StoreChunk {
   readonly table: UsageTable
   /** From 0 within (stream, epoch, table). */
   readonly chunk: number
@@ -30,7 +31,7 @@ export interface Chunk {
   readonly format?: 'RowBinary' | 'JSONEachRow'
 }
 
-export type ChunkRecord = Pick<Chunk, 'table' | 'chunk' | 'rows' | 'digest'>
+export type ChunkRecord = Pick<StoreChunk, 'table' | 'chunk' | 'rows' | 'digest'>
 
 /** A (series, window) whose extremes a void has touched: epoch seconds of the minute. */
 export interface Override {
@@ -39,19 +40,6 @@ export interface Override {
   readonly subject: string
   readonly dims: string
   readonly window: number
-}
-
-export interface UsageBase {
-  readonly sum: string
-  readonly count: number
-  readonly samples: number
-  readonly min: string
-  readonly max: string
-  readonly last: string
-  readonly lastTime: number
-  readonly lastPosition: number
-  /** Only for unique metrics: 16-byte hashes with their n. undefined when there are more than `membersMax`. */
-  readonly members?: readonly { readonly member: Uint8Array; readonly n: number }[] | undefined
 }
 
 export type Rollup = ReturnType<typeof openRollup>
@@ -64,7 +52,7 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
     return result.json<Row>()
   }
 
-  async function insert(chunk: Chunk, token: string): Promise<void> {
+  async function insert(chunk: StoreChunk, token: string): Promise<void> {
     await clickhouse.exec({
       query: `INSERT INTO ${chunk.table} FORMAT ${chunk.format ?? 'RowBinary'}`,
       values: Readable.from([Buffer.from(chunk.bytes.buffer, chunk.bytes.byteOffset, chunk.bytes.byteLength)], { objectMode: false }),
@@ -97,7 +85,7 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
    * The rows of the overrides of an epoch, recomputed from the archive up to that epoch, as a chunk of usage_minute. The same
    * archive gives the same bytes, so that the step can be done again after a crash.
    */
-  async function overrideChunk(stream: number, epoch: number, chunk: number, overrides: readonly Override[]): Promise<Chunk> {
+  async function overrideChunk(stream: number, epoch: number, chunk: number, overrides: readonly Override[]): Promise<StoreChunk> {
     const lines: string[] = []
     for (let from = 0; from < overrides.length; from += 100) {
       const part = overrides.slice(from, from + 100)
@@ -157,7 +145,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
    * The hour rows of the epochs (from, to], in a fixed order and in fixed chunks. Extremes of an hour that an override of these
    * epochs touches are taken again from all its minutes, as an override of the hour.
    */
-  async function* foldChunks(stream: number, from: number, to: number): AsyncGenerator<Chunk> {
+  async function* foldChunks(stream: number, from: number, to: number): AsyncGenerator<StoreChunk> {
     const columns = (override: 0 | 1, sums: string, source: string, shift: string): string => `
   SELECT tenant, metric, subject, dims, toUInt32(hour) AS window, ${sums},
     sum(samples) AS samples, minIf(min, samples > 0) AS min, maxIf(max, samples > 0) AS max,
@@ -195,9 +183,9 @@ GROUP BY tenant, metric, subject, dims, minute`,
     })
     let lines: string[] = []
     let chunk = 0
-    const make = (): Chunk => {
+    const make = (): StoreChunk => {
       const bytes = Buffer.from(lines.join('\n'))
-      const made: Chunk = { table: 'usage_hour', chunk, rows: lines.length, bytes, digest: sha256(bytes), format: 'JSONEachRow' }
+      const made: StoreChunk = { table: 'usage_hour', chunk, rows: lines.length, bytes, digest: sha256(bytes), format: 'JSONEachRow' }
       lines = []
       chunk += 1
       return made
@@ -264,7 +252,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
   }
 
   /** What a balance starts from: everything of a tenant's metric in a period, up to an epoch. */
-  async function base(query: Omit<UsageQuery, 'minutesOnly' | 'window' | 'groupBy' | 'timeZone'>, membersMax: number): Promise<UsageBase> {
+  async function base(query: Omit<UsageQuery, 'minutesOnly' | 'window' | 'groupBy' | 'timeZone' | 'folded'>, membersMax: number): Promise<BalanceBase> {
     const params = {
       tenant: query.tenant,
       metric: query.metric,
@@ -305,7 +293,7 @@ GROUP BY member HAVING n != 0 LIMIT {limit:UInt32}`,
       { ...params, limit: membersMax + 1 },
     )
     if (members.length > membersMax) return figures
-    return { ...figures, members: members.map((m) => ({ member: Buffer.from(m.member, 'hex'), n: Number(m.n) })) }
+    return { ...figures, members: { hashes: Buffer.from(members.map((m) => m.member).join(''), 'hex'), counts: members.map((m) => Number(m.n)) } }
   }
 
   return { insert, landed, overrideChunk, foldChunks, usage, base, rowsOf, windowStarts }
