@@ -57,6 +57,8 @@ export const limits = {
   epochMs: 5_000,
   /** An epoch is sealed at this many stored events: bounds the memory of its archive rows (about 120 bytes each). */
   epochEventsMax: 500_000,
+  /** An epoch is sealed at this many encoded bytes of archive and reject rows: bounds epochs of wide events and of refusals. */
+  epochBytesMax: 128 * MiB,
   /** Sealed epochs of a stream whose flush has not ended; above it the shard stops applying and the log grows. */
   epochsInFlightMax: 2,
   /** Rows of one insert. Blocks of 100 k rows are where ClickHouse is fastest; the archive's are wider. */
