@@ -34,7 +34,13 @@ export function windowOf(time: number, size: WindowSize, zone: string): Period {
   const at = DateTime.fromMillis(time, { zone })
   assert(at.isValid, `cannot place ${time} in zone ${zone}`)
   const from = at.startOf(size)
-  return { from: from.toMillis(), to: from.plus({ [size]: 1 }).startOf(size).toMillis() }
+  return {
+    from: from.toMillis(),
+    to: from
+      .plus({ [size]: 1 })
+      .startOf(size)
+      .toMillis(),
+  }
 }
 
 /**

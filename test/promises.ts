@@ -10,7 +10,8 @@ export const Promises = {
   'flow:exactly-once': 'After any crash the rollups equal those of a run without crashes, to the last digit.',
   'flow:replay-equals-live': 'Usage rebuilt from the archive and the remaining log equals usage as served.',
   'flow:late-is-correction': 'A late event changes a figure visibly or is refused visibly.',
-  'flow:books-balance': 'received = stored + refused; stored = accepted + duplicate + conflict; accepted = counted = archived.',
+  'flow:books-balance':
+    'received = stored + refused; stored = accepted + duplicate + conflict; accepted = counted = archived.',
   'quota:bounded-staleness': 'A quota answer carries its age.',
   'alert:once-per-crossing': 'A threshold crossed in a period is recorded once and delivered at least once.',
   'rating:pure': 'Same input, same lines, for ever.',
