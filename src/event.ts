@@ -1,0 +1,48 @@
+/**
+ * UsageEvent: the one shape that travels from the door to the frame. Any format in gives the same event and the same identity.
+ *
+ * Identity is (tenant, source, id). Of the four times an event carries two: `eventTime` (happened) and, with its record,
+ * `receivedAt` (reached us).
+ */
+import type { Metric } from './catalog/metric.js'
+
+export interface UsageEvent {
+  readonly tenant: string
+  /** Default empty. */
+  readonly source: string
+  readonly id: string
+  readonly metric: Metric
+  /** Device, line, contract item; may be empty. */
+  readonly subject: string
+  /** Epoch milliseconds. */
+  readonly eventTime: number
+  /** value × 10^metric.scale, within ±SCALED_MAX. */
+  readonly value: bigint
+  /** Canonical: JSON with sorted names, no blanks, string values; `{}` when there are none. */
+  readonly dims: string
+  /** What a `unique` metric counts once; empty for every other metric. */
+  readonly member: string
+  /** A void takes back the event of the same identity and content. */
+  readonly kind: 'usage' | 'void'
+}
+
+/** Canonical text of dimensions: the same for every order in which they came. */
+export function canonicalDims(dims: Iterable<readonly [name: string, value: string]>): string {
+  const sorted = [...dims].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
+  return `{${sorted.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join(',')}}`
+}
+
+/**
+ * The stream of a tenant: FNV-1a 32 over its UTF-8 bytes, modulo the streams. The same function as nats-server's
+ * `{{partition(n,1)}}`, so that a broker may choose the stream.
+ */
+export function streamOf(tenant: string, streams: number): number {
+  let hash = 0x811c9dc5
+  for (const byte of Buffer.from(tenant, 'utf8')) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0
+  return hash % streams
+}
+
+/** Position of an event: exact as a number below 2^53. */
+export function positionOf(sequence: number, index: number): number {
+  return sequence * 16_384 + index
+}

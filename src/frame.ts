@@ -1,0 +1,313 @@
+/**
+ * Frame: the payload of a log record. One request's part for one stream, columnar, written once at the door and read by the
+ * shard, by recovery and by replay. It needs nothing but itself: scale, aggregation and version of each metric travel in it,
+ * so a replay does not depend on the catalogue of today.
+ *
+ * Little-endian; every section starts on a multiple of 8.
+ *
+ *   header, 72 bytes
+ *     0 u32 magic «FRM1»     4 u32 events          8 u32 metrics      12 u32 origins     16 u32 series
+ *    20 u32 metric bytes    24 u32 origin bytes   28 u32 series bytes  32 u32 id bytes   36 u32 member bytes
+ *    40 u32 refusal bytes   44 u32 refusals       48 u32 catalogue version              52 u32 reserved, 0
+ *    56 f64 receivedAt      64 f64 floorTime
+ *   metric table   per metric: u8 scale, u8 aggregation, u8 archive, u8 0, u32 version, u16 length, key
+ *   origin table   per (tenant, source): u16 length, tenant, u16 length, source
+ *   series table   per (tenant, metric, subject, dims): u32 metric, u16 tenant length, tenant, u16 length, subject, u32 length, dims
+ *   times          f64 per event: eventTime, a whole number of milliseconds
+ *   values         i64 per event: value × 10^scale
+ *   series         u32 per event
+ *   origins        u32 per event
+ *   id ends        u32 per event: end of its id in the id bytes
+ *   member ends    u32 per event
+ *   kinds          u8 per event: 0 usage, 1 void
+ *   ids, members   UTF-8, one after the other
+ *   refusals       UTF-8 JSON, an array of Refusal
+ *
+ * The reader trusts the writer: a frame is only ever read behind the checksum of its log record. The bounds are asserted all
+ * the same, once per section and not per event.
+ */
+import { assert } from './assert.js'
+import { Aggregation } from './catalog/metric.js'
+import type { UsageEvent } from './event.js'
+import type { Refusal } from './ingest/verdict.js'
+
+export interface FrameHead {
+  readonly receivedAt: number
+  /** The oldest eventTime that the door let in: receivedAt − L, or later when the dedupe window has shrunk. */
+  readonly floorTime: number
+  readonly catalogVersion: number
+}
+
+export interface FrameMetric {
+  readonly key: string
+  readonly version: number
+  readonly scale: number
+  readonly aggregation: Aggregation
+  readonly archive: boolean
+}
+
+export interface FrameSeries {
+  readonly tenant: string
+  /** Index into `metrics`. */
+  readonly metric: number
+  readonly subject: string
+  readonly dims: string
+}
+
+export interface Frame extends FrameHead {
+  readonly events: number
+  readonly metrics: readonly FrameMetric[]
+  readonly origins: readonly { readonly tenant: string; readonly source: string }[]
+  readonly series: readonly FrameSeries[]
+  readonly times: Float64Array
+  readonly values: BigInt64Array
+  readonly seriesOf: Uint32Array
+  readonly originOf: Uint32Array
+  readonly idEnds: Uint32Array
+  readonly memberEnds: Uint32Array
+  /** 0 usage, 1 void. */
+  readonly kinds: Uint8Array
+  readonly ids: Uint8Array
+  readonly members: Uint8Array
+  readonly refusals: number
+  readonly refusalBytes: Uint8Array
+}
+
+const MAGIC = 0x314d5246
+const HEADER_BYTES = 72
+
+const pad8 = (n: number): number => (n + 7) & ~7
+
+/** One table row after the other, with interning by key. */
+class Table {
+  #rows = new Map<string, number>()
+  #parts: Buffer[] = []
+  bytes = 0
+
+  get size(): number {
+    return this.#rows.size
+  }
+
+  /** Index of the row with this key; `row` is called when it is new. */
+  intern(key: string, row: () => Buffer): number {
+    const known = this.#rows.get(key)
+    if (known !== undefined) return known
+    const index = this.#rows.size
+    this.#rows.set(key, index)
+    const part = row()
+    this.#parts.push(part)
+    this.bytes += part.length
+    return index
+  }
+
+  write(target: Buffer, at: number): void {
+    for (const part of this.#parts) at += part.copy(target, at)
+  }
+}
+
+function text16(value: string): Buffer {
+  const length = Buffer.byteLength(value)
+  assert(length < 65_536, `text of ${length} bytes in a frame`)
+  const row = Buffer.allocUnsafe(2 + length)
+  row.writeUInt16LE(length, 0)
+  row.write(value, 2)
+  return row
+}
+
+function text32(value: string): Buffer {
+  const length = Buffer.byteLength(value)
+  const row = Buffer.allocUnsafe(4 + length)
+  row.writeUInt32LE(length, 0)
+  row.write(value, 4)
+  return row
+}
+
+/** Events in the order of the request, and the refusals among them. Returns a fresh buffer of its own. */
+export function encodeFrame(head: FrameHead, events: readonly UsageEvent[], refusals: readonly Refusal[]): Uint8Array {
+  const n = events.length
+  const metrics = new Table()
+  const origins = new Table()
+  const series = new Table()
+  const seriesOf = new Uint32Array(n)
+  const originOf = new Uint32Array(n)
+  let idBytes = 0
+  let memberBytes = 0
+  for (let i = 0; i < n; i += 1) {
+    const event = events[i]!
+    const { metric } = event
+    const metricIndex = metrics.intern(`${metric.version}\0${metric.key}`, () => {
+      const row = Buffer.alloc(8)
+      row[0] = metric.scale
+      row[1] = Aggregation.indexOf(metric.aggregation)
+      row[2] = metric.archive ? 1 : 0
+      row.writeUInt32LE(metric.version, 4)
+      return Buffer.concat([row, text16(metric.key)])
+    })
+    // Lengths in front, so that no two tuples share a key.
+    originOf[i] = origins.intern(`${event.tenant.length}\0${event.tenant}${event.source}`, () =>
+      Buffer.concat([text16(event.tenant), text16(event.source)]),
+    )
+    seriesOf[i] = series.intern(
+      `${metricIndex}\0${event.tenant.length}\0${event.subject.length}\0${event.tenant}${event.subject}${event.dims}`,
+      () => {
+        const row = Buffer.alloc(4)
+        row.writeUInt32LE(metricIndex, 0)
+        return Buffer.concat([row, text16(event.tenant), text16(event.subject), text32(event.dims)])
+      },
+    )
+    idBytes += Buffer.byteLength(event.id)
+    memberBytes += event.member === '' ? 0 : Buffer.byteLength(event.member)
+  }
+  const refusalText = refusals.length === 0 ? Buffer.alloc(0) : Buffer.from(JSON.stringify(refusals))
+
+  const metricsAt = HEADER_BYTES
+  const originsAt = metricsAt + pad8(metrics.bytes)
+  const seriesAt = originsAt + pad8(origins.bytes)
+  const timesAt = seriesAt + pad8(series.bytes)
+  const valuesAt = timesAt + 8 * n
+  const seriesOfAt = valuesAt + 8 * n
+  const originOfAt = seriesOfAt + pad8(4 * n)
+  const idEndsAt = originOfAt + pad8(4 * n)
+  const memberEndsAt = idEndsAt + pad8(4 * n)
+  const kindsAt = memberEndsAt + pad8(4 * n)
+  const idsAt = kindsAt + pad8(n)
+  const membersAt = idsAt + pad8(idBytes)
+  const refusalsAt = membersAt + pad8(memberBytes)
+  // An ArrayBuffer of its own: aligned for the typed views, and transferable to the log and to a thread.
+  const buffer = new ArrayBuffer(refusalsAt + pad8(refusalText.length))
+  const bytes = Buffer.from(buffer)
+
+  bytes.writeUInt32LE(MAGIC, 0)
+  bytes.writeUInt32LE(n, 4)
+  bytes.writeUInt32LE(metrics.size, 8)
+  bytes.writeUInt32LE(origins.size, 12)
+  bytes.writeUInt32LE(series.size, 16)
+  bytes.writeUInt32LE(metrics.bytes, 20)
+  bytes.writeUInt32LE(origins.bytes, 24)
+  bytes.writeUInt32LE(series.bytes, 28)
+  bytes.writeUInt32LE(idBytes, 32)
+  bytes.writeUInt32LE(memberBytes, 36)
+  bytes.writeUInt32LE(refusalText.length, 40)
+  bytes.writeUInt32LE(refusals.length, 44)
+  bytes.writeUInt32LE(head.catalogVersion, 48)
+  bytes.writeDoubleLE(head.receivedAt, 56)
+  bytes.writeDoubleLE(head.floorTime, 64)
+  metrics.write(bytes, metricsAt)
+  origins.write(bytes, originsAt)
+  series.write(bytes, seriesAt)
+  const times = new Float64Array(buffer, timesAt, n)
+  const values = new BigInt64Array(buffer, valuesAt, n)
+  new Uint32Array(buffer, seriesOfAt, n).set(seriesOf)
+  new Uint32Array(buffer, originOfAt, n).set(originOf)
+  const idEnds = new Uint32Array(buffer, idEndsAt, n)
+  const memberEnds = new Uint32Array(buffer, memberEndsAt, n)
+  let idEnd = 0
+  let memberEnd = 0
+  for (let i = 0; i < n; i += 1) {
+    const event = events[i]!
+    times[i] = event.eventTime
+    values[i] = event.value
+    idEnd += bytes.write(event.id, idsAt + idEnd)
+    idEnds[i] = idEnd
+    if (event.member !== '') memberEnd += bytes.write(event.member, membersAt + memberEnd)
+    memberEnds[i] = memberEnd
+    if (event.kind === 'void') bytes[kindsAt + i] = 1
+  }
+  refusalText.copy(bytes, refusalsAt)
+  return bytes
+}
+
+/** Views over the bytes (copied once when they are not aligned). Throws «BUG:» on bytes that are not a whole frame. */
+export function decodeFrame(payload: Uint8Array): Frame {
+  const aligned = payload.byteOffset % 8 === 0 ? payload : payload.slice()
+  const { buffer, byteOffset: base } = aligned
+  const bytes = Buffer.from(buffer, base, aligned.byteLength)
+  assert(bytes.length >= HEADER_BYTES && bytes.readUInt32LE(0) === MAGIC, 'a record is not a frame')
+  const n = bytes.readUInt32LE(4)
+  const [metricCount, originCount, seriesCount] = [
+    bytes.readUInt32LE(8),
+    bytes.readUInt32LE(12),
+    bytes.readUInt32LE(16),
+  ]
+  const [metricBytes, originBytes, seriesBytes] = [
+    bytes.readUInt32LE(20),
+    bytes.readUInt32LE(24),
+    bytes.readUInt32LE(28),
+  ]
+  const [idBytes, memberBytes, refusalBytes] = [bytes.readUInt32LE(32), bytes.readUInt32LE(36), bytes.readUInt32LE(40)]
+
+  const metricsAt = HEADER_BYTES
+  const originsAt = metricsAt + pad8(metricBytes)
+  const seriesAt = originsAt + pad8(originBytes)
+  const timesAt = seriesAt + pad8(seriesBytes)
+  const valuesAt = timesAt + 8 * n
+  const seriesOfAt = valuesAt + 8 * n
+  const originOfAt = seriesOfAt + pad8(4 * n)
+  const idEndsAt = originOfAt + pad8(4 * n)
+  const memberEndsAt = idEndsAt + pad8(4 * n)
+  const kindsAt = memberEndsAt + pad8(4 * n)
+  const idsAt = kindsAt + pad8(n)
+  const membersAt = idsAt + pad8(idBytes)
+  const refusalsAt = membersAt + pad8(memberBytes)
+  assert(bytes.length === refusalsAt + pad8(refusalBytes), `a frame of ${n} events has ${bytes.length} bytes`)
+
+  let at = metricsAt
+  const text16At = (): string => {
+    const length = bytes.readUInt16LE(at)
+    at += 2 + length
+    return bytes.toString('utf8', at - length, at)
+  }
+  const metrics: FrameMetric[] = []
+  for (let i = 0; i < metricCount; i += 1) {
+    const aggregation = Aggregation[bytes[at + 1]!]
+    assert(aggregation !== undefined, `aggregation ${bytes[at + 1]} in a frame`)
+    const scale = bytes[at]!
+    const archive = bytes[at + 2] === 1
+    const version = bytes.readUInt32LE(at + 4)
+    at += 8
+    metrics.push({ key: text16At(), version, scale, aggregation, archive })
+  }
+  assert(at === metricsAt + metricBytes, 'the metric table of a frame has another length')
+  at = originsAt
+  const origins: { tenant: string; source: string }[] = []
+  for (let i = 0; i < originCount; i += 1) origins.push({ tenant: text16At(), source: text16At() })
+  assert(at === originsAt + originBytes, 'the origin table of a frame has another length')
+  at = seriesAt
+  const series: FrameSeries[] = []
+  for (let i = 0; i < seriesCount; i += 1) {
+    const metric = bytes.readUInt32LE(at)
+    at += 4
+    const tenant = text16At()
+    const subject = text16At()
+    const length = bytes.readUInt32LE(at)
+    at += 4 + length
+    series.push({ tenant, metric, subject, dims: bytes.toString('utf8', at - length, at) })
+  }
+  assert(at === seriesAt + seriesBytes, 'the series table of a frame has another length')
+
+  return {
+    receivedAt: bytes.readDoubleLE(56),
+    floorTime: bytes.readDoubleLE(64),
+    catalogVersion: bytes.readUInt32LE(48),
+    events: n,
+    metrics,
+    origins,
+    series,
+    times: new Float64Array(buffer, base + timesAt, n),
+    values: new BigInt64Array(buffer, base + valuesAt, n),
+    seriesOf: new Uint32Array(buffer, base + seriesOfAt, n),
+    originOf: new Uint32Array(buffer, base + originOfAt, n),
+    idEnds: new Uint32Array(buffer, base + idEndsAt, n),
+    memberEnds: new Uint32Array(buffer, base + memberEndsAt, n),
+    kinds: new Uint8Array(buffer, base + kindsAt, n),
+    ids: new Uint8Array(buffer, base + idsAt, idBytes),
+    members: new Uint8Array(buffer, base + membersAt, memberBytes),
+    refusals: bytes.readUInt32LE(44),
+    refusalBytes: new Uint8Array(buffer, base + refusalsAt, refusalBytes),
+  }
+}
+
+/** The refusals of a frame, decoded. */
+export function frameRefusals(frame: Frame): Refusal[] {
+  return frame.refusals === 0 ? [] : (JSON.parse(Buffer.from(frame.refusalBytes).toString()) as Refusal[])
+}
