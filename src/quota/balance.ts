@@ -1,0 +1,504 @@
+/**
+ * Balances: the live usage of every contract item of one stream, for the current period and for every period that an event may
+ * still enter. Runs inside the shard's thread behind dedupe; pure: no clock, no I/O. Crossings of thresholds are returned to
+ * the caller, who records them once (the store's unique key) and delivers them.
+ *
+ * A balance is keyed by (item, start of the period) and has three states:
+ *   pending  the usage of earlier epochs is not known yet. Figures are a delta since `epoch`. Left by `setBase`.
+ *   live     figures are the whole usage of the period up to the last frame; thresholds are watched.
+ *   stale    figures are not known here: the caller answers from ClickHouse and tells `observe` what it found.
+ *            After a void of max, min or latest: asked for again at the next barrier, which makes it pending.
+ *            With more members than fit the bound: for the rest of the period.
+ * A period that begins after everything that could have come so far starts live at zero.
+ *
+ * A threshold rings once in a period and limit version (`rung`), may fall silent once (`resolved`), and does not ring again.
+ * After a restart the marks are made again from base and replay, so the same crossing may be returned twice.
+ */
+
+import type { MemberHash } from '../aggregate/aggregate.js'
+import { powerOfTen, printQuantity, ROLLUP_SCALE } from '../amount.js'
+import { assert } from '../assert.js'
+import type { Aggregation } from '../catalog/metric.js'
+import { positionOf } from '../event.js'
+import type { Frame } from '../frame.js'
+import { ShardVerdict } from '../ingest/verdict.js'
+import { limits } from '../limits.js'
+import { contains, monthlyPeriodOf, type Period } from '../period.js'
+import type { Entitlement } from './entitlement.js'
+import { type BalanceBase, Figures } from './figures.js'
+import { type Level, levelsOf, parseFigure } from './level.js'
+
+/** An entitlement with the aggregation of its metric, which the catalogue knows. */
+export interface LiveEntitlement extends Entitlement {
+  readonly aggregation: Aggregation
+}
+
+/** A point between two epochs: `epoch` is open and empty, everything up to `sequence` lies before it. */
+export interface Barrier {
+  readonly epoch: number
+  /** receivedAt of the last record before; never falls. */
+  readonly receivedAt: number
+  readonly sequence: number
+}
+
+/** Up to where a balance counts. */
+export interface AsOf {
+  readonly receivedAt: number
+  readonly sequence: number
+  readonly epoch: number
+}
+
+/** A balance that waits for its usage in epochs below `epoch`. */
+export interface NeededBase {
+  readonly item: string
+  readonly tenant: string
+  readonly metric: string
+  readonly aggregation: Aggregation
+  readonly period: Period
+  readonly epoch: number
+}
+
+export interface Crossing {
+  readonly type: 'alert.triggered' | 'alert.resolved'
+  readonly item: string
+  readonly contract: string
+  readonly tenant: string
+  readonly product: string
+  readonly metric: string
+  readonly period: Period
+  /** Code of the threshold. */
+  readonly threshold: string
+  readonly limitVersion: number
+  readonly limit: string | null
+  /** Usage at the crossing, decimal text. */
+  readonly balance: string
+  /** The record that crossed; when a base or new limits showed it, the last record before. */
+  readonly sequence: number
+  /** Position and time of the event that crossed; null when a base, an observation or new limits showed it. */
+  readonly position: number | null
+  readonly eventTime: number | null
+  readonly receivedAt: number
+}
+
+export type BalanceState = 'pending' | 'live' | 'stale'
+
+export interface BalanceView {
+  readonly entitlement: LiveEntitlement
+  readonly period: Period
+  /** Decimal text; null when it is not known here. Of a stale balance: what was observed last. */
+  readonly usage: string | null
+  readonly state: BalanceState
+  readonly asOf: AsOf
+  /** Members counted, for unique metrics; 0 for others. */
+  readonly members: number
+}
+
+export interface BalanceOptions {
+  readonly memberHash: MemberHash
+  readonly membersMax?: number
+  readonly balancesMax?: number
+  readonly lateMs?: number
+  readonly aheadMs?: number
+}
+
+export interface Balances {
+  /**
+   * The entitlements of this stream's tenants from now on; items that are not in the list lose their balances. A new
+   * limitVersion keeps the figures and watches the new thresholds. Also does what `barrier` does.
+   */
+  setEntitlements(list: readonly LiveEntitlement[], at: Barrier): { needed: NeededBase[]; crossings: Crossing[] }
+  /** Called whenever an epoch opens: opens and drops periods, and asks again for balances that a void made stale. */
+  barrier(at: Barrier): { needed: NeededBase[] }
+  /** The answer to a NeededBase. One that nobody waits for any more is ignored. */
+  setBase(item: string, periodFrom: number, epoch: number, base: BalanceBase): Crossing[]
+  /** Usage of a stale balance as ClickHouse answers it, decimal text, so that its thresholds ring too. Ignored in other states. */
+  observe(item: string, periodFrom: number, usage: string, asOf: AsOf): Crossing[]
+  /** Adds the accepted events of the frame with this log sequence. Crossings in the order of the events. */
+  apply(frame: Frame, sequence: number, verdicts: Uint8Array): Crossing[]
+  /** Items in the order of setEntitlements, periods rising. */
+  read(tenant: string): BalanceView[]
+  readonly membersHeld: number
+  readonly balancesHeld: number
+  /** Times that a balance was not opened because balancesMax was reached; the quota is then answered from ClickHouse. */
+  readonly balancesRefused: number
+}
+
+export function openBalances(options: BalanceOptions): Balances {
+  return new StreamBalances(options)
+}
+
+const Mark = { quiet: 0, rung: 1, resolved: 2 } as const
+
+interface Balance {
+  readonly item: Item
+  readonly period: Period
+  state: BalanceState
+  /** The delta of a pending balance begins here. */
+  epoch: number
+  figures: Figures
+  /** A Mark per level. */
+  marks: Uint8Array
+  /** Levels below this index are reached. */
+  next: number
+  observed: { usage: bigint; asOf: AsOf } | undefined
+}
+
+interface Item {
+  entitlement: LiveEntitlement
+  levels: Level[]
+  /** Rising periods; two or three. */
+  readonly balances: Balance[]
+  /** A period that begins later has no event of an earlier epoch. */
+  horizon: number
+}
+
+interface TenantItems {
+  readonly all: Item[]
+  readonly byMetric: Map<string, Item[]>
+}
+
+/** What showed a crossing. */
+interface Cause {
+  readonly sequence: number
+  readonly position: number | null
+  readonly eventTime: number | null
+  readonly receivedAt: number
+}
+
+class StreamBalances implements Balances {
+  readonly #memberHash: MemberHash
+  readonly #membersMax: number
+  readonly #balancesMax: number
+  readonly #lateMs: number
+  readonly #aheadMs: number
+  #items = new Map<string, Item>()
+  #tenants = new Map<string, TenantItems>()
+  /** Made stale by a void since the last barrier. */
+  #voided = new Set<Balance>()
+  #asOf: AsOf = { receivedAt: 0, sequence: 0, epoch: 0 }
+  membersHeld = 0
+  balancesHeld = 0
+  balancesRefused = 0
+
+  constructor(options: BalanceOptions) {
+    this.#memberHash = options.memberHash
+    this.#membersMax = options.membersMax ?? limits.liveMembersMax
+    this.#balancesMax = options.balancesMax ?? limits.liveBalancesMax
+    this.#lateMs = options.lateMs ?? limits.lateMs
+    this.#aheadMs = options.aheadMs ?? limits.aheadMs
+  }
+
+  setEntitlements(list: readonly LiveEntitlement[], at: Barrier): { needed: NeededBase[]; crossings: Crossing[] } {
+    const before = this.#items
+    this.#items = new Map()
+    this.#tenants = new Map()
+    this.#asOf = { ...at }
+    const crossings: Crossing[] = []
+    for (const entitlement of list) {
+      assert(!this.#items.has(entitlement.item), `item ${entitlement.item} is listed twice`)
+      let item = before.get(entitlement.item)
+      if (item !== undefined && countsTheSame(item.entitlement, entitlement)) {
+        before.delete(entitlement.item)
+        this.#changeLimit(item, entitlement, crossings)
+      } else {
+        item = { entitlement, levels: levelsOf(entitlement), balances: [], horizon: Number.NEGATIVE_INFINITY }
+      }
+      this.#items.set(entitlement.item, item)
+      this.#list(item)
+    }
+    for (const item of before.values()) for (const balance of item.balances) this.#drop(balance)
+    return { ...this.barrier(at), crossings }
+  }
+
+  barrier(at: Barrier): { needed: NeededBase[] } {
+    this.#asOf = { ...at }
+    const needed: NeededBase[] = []
+    for (const balance of this.#voided) {
+      this.#empty(balance)
+      balance.state = 'pending'
+      balance.observed = undefined
+      balance.epoch = at.epoch
+      needed.push(neededBase(balance))
+    }
+    this.#voided.clear()
+    for (const item of this.#items.values()) {
+      while (item.balances.length > 0 && item.balances[0]!.period.to + this.#lateMs < at.receivedAt) {
+        this.#drop(item.balances.shift()!)
+      }
+      this.#openPeriods(item, at, needed)
+    }
+    return { needed }
+  }
+
+  setBase(itemId: string, periodFrom: number, epoch: number, base: BalanceBase): Crossing[] {
+    const balance = this.#find(itemId, periodFrom)
+    if (balance === undefined || balance.state !== 'pending' || balance.epoch !== epoch) return []
+    const { figures } = balance
+    if (figures.aggregation === 'unique') {
+      // Checked before the merge, so that the bound holds at every moment; members on both sides count twice here.
+      const more = base.members?.counts.length
+      if (more === undefined || this.membersHeld + more > this.#membersMax) {
+        this.#giveUp(balance)
+        return []
+      }
+    }
+    const heldBefore = figures.membersHeld
+    figures.addBase(base)
+    this.membersHeld += figures.membersHeld - heldBefore
+    balance.state = 'live'
+    const crossings: Crossing[] = []
+    this.#evaluate(balance, this.#noEvent(), crossings)
+    return crossings
+  }
+
+  observe(itemId: string, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
+    const balance = this.#find(itemId, periodFrom)
+    if (balance === undefined || balance.state !== 'stale') return []
+    balance.observed = { usage: parseFigure(usage), asOf: { ...asOf } }
+    const crossings: Crossing[] = []
+    const cause = { sequence: asOf.sequence, position: null, eventTime: null, receivedAt: asOf.receivedAt }
+    this.#evaluate(balance, cause, crossings)
+    return crossings
+  }
+
+  apply(frame: Frame, sequence: number, verdicts: Uint8Array): Crossing[] {
+    assert(verdicts.length === frame.events, `${verdicts.length} verdicts for ${frame.events} events`)
+    this.#asOf = { receivedAt: frame.receivedAt, sequence, epoch: this.#asOf.epoch }
+    const crossings: Crossing[] = []
+    if (this.#items.size === 0) return crossings
+    const itemsOf = this.#itemsOfSeries(frame)
+    for (let i = 0; i < frame.events; i += 1) {
+      if (verdicts[i] !== ShardVerdict.accepted) continue
+      const items = itemsOf[frame.seriesOf[i]!]
+      if (items === undefined) continue
+      for (const item of items) {
+        const balance = this.#balanceAt(item, frame.times[i]!)
+        if (balance === undefined || balance.state === 'stale') continue
+        this.#count(balance, frame, i, positionOf(sequence, i))
+        if (balance.state === 'live') this.#watch(balance, frame, i, sequence, crossings)
+      }
+    }
+    return crossings
+  }
+
+  read(tenant: string): BalanceView[] {
+    const views: BalanceView[] = []
+    for (const item of this.#tenants.get(tenant)?.all ?? []) {
+      for (const { period, state, figures, observed } of item.balances) {
+        const usage = state === 'live' ? figures.usage() : state === 'stale' ? observed?.usage : undefined
+        views.push({
+          entitlement: item.entitlement,
+          period,
+          usage: usage === undefined ? null : printQuantity(usage, ROLLUP_SCALE),
+          state,
+          asOf: { ...(state === 'stale' ? (observed?.asOf ?? this.#asOf) : this.#asOf) },
+          members: state === 'live' ? figures.membersPresent : 0,
+        })
+      }
+    }
+    return views
+  }
+
+  #list(item: Item): void {
+    const { tenant, metric } = item.entitlement
+    let items = this.#tenants.get(tenant)
+    if (items === undefined) {
+      items = { all: [], byMetric: new Map() }
+      this.#tenants.set(tenant, items)
+    }
+    items.all.push(item)
+    const counting = items.byMetric.get(metric)
+    if (counting === undefined) items.byMetric.set(metric, [item])
+    else counting.push(item)
+  }
+
+  #find(itemId: string, periodFrom: number): Balance | undefined {
+    return this.#items.get(itemId)?.balances.find((balance) => balance.period.from === periodFrom)
+  }
+
+  /** Per series of the frame the items that count it; undefined when none does. */
+  #itemsOfSeries(frame: Frame): (Item[] | undefined)[] {
+    const known = new Map<string, (Item[] | undefined)[]>()
+    return frame.series.map(({ tenant, metric }) => {
+      let byMetric = known.get(tenant)
+      if (byMetric === undefined) {
+        const items = this.#tenants.get(tenant)?.byMetric
+        byMetric = frame.metrics.map(({ key }) => items?.get(key))
+        known.set(tenant, byMetric)
+      }
+      return byMetric[metric]
+    })
+  }
+
+  /** The balance whose period holds the time; a period later than all that were opened begins with this event. */
+  #balanceAt(item: Item, time: number): Balance | undefined {
+    const { balances, entitlement } = item
+    for (let i = balances.length - 1; i >= 0; i -= 1) {
+      if (contains(balances[i]!.period, time)) return balances[i]
+    }
+    if (time <= item.horizon || time < entitlement.anchor) return undefined
+    const period = monthlyPeriodOf(time, entitlement.anchor, entitlement.timeZone)
+    if (period.from <= item.horizon) return undefined
+    return this.#open(item, period, 'live', this.#asOf.epoch)
+  }
+
+  #count(balance: Balance, frame: Frame, i: number, position: number): void {
+    const { figures } = balance
+    const series = frame.series[frame.seriesOf[i]!]!
+    const metric = frame.metrics[series.metric]!
+    const isVoid = frame.kinds[i] === 1
+    if (figures.aggregation === 'unique') {
+      // A version of the metric that counts otherwise has no members.
+      if (metric.aggregation !== 'unique') {
+        this.#giveUp(balance)
+        return
+      }
+      const member = frame.members.subarray(i === 0 ? 0 : frame.memberEnds[i - 1]!, frame.memberEnds[i]!)
+      const hash = this.#memberHash(series.tenant, member)
+      const text = Buffer.from(hash.buffer, hash.byteOffset, hash.byteLength).toString('latin1')
+      const before = figures.membersHeld
+      figures.addMember(text, isVoid ? -1 : 1)
+      this.membersHeld += figures.membersHeld - before
+      if (this.membersHeld > this.#membersMax) this.#giveUp(balance)
+      return
+    }
+    const value = frame.values[i]! * powerOfTen(ROLLUP_SCALE - metric.scale)
+    if (!isVoid) figures.addUsage(value, frame.times[i]!, position)
+    else if (!figures.takeBack(value)) {
+      balance.state = 'stale'
+      balance.observed = undefined
+      this.#voided.add(balance)
+    }
+  }
+
+  /** The two comparisons that an event costs; everything else only happens at a crossing. */
+  #watch(balance: Balance, frame: Frame, i: number, sequence: number, crossings: Crossing[]): void {
+    const { item, next, figures } = balance
+    const above = item.levels[next]
+    const below = item.levels[next - 1]
+    const rises = above !== undefined && figures.reaches(above)
+    const falls = below !== undefined && !figures.reaches(below)
+    if (!rises && !falls) return
+    const position = positionOf(sequence, i)
+    const cause = { sequence, position, eventTime: frame.times[i]!, receivedAt: frame.receivedAt }
+    this.#evaluate(balance, cause, crossings)
+  }
+
+  #evaluate(balance: Balance, cause: Cause, crossings: Crossing[]): void {
+    const { item, period, marks } = balance
+    const { levels, entitlement } = item
+    const usage = balance.state === 'stale' ? balance.observed!.usage : balance.figures.usage()
+    // An observed 0 may be no usage at all, which reaches no level.
+    const reaches = (level: Level): boolean =>
+      balance.state === 'stale' ? usage >= level.least && usage !== 0n : balance.figures.reaches(level)
+    const cross = (type: Crossing['type'], level: Level): void => {
+      const { item: id, contract, tenant, product, metric, limitVersion, limit } = entitlement
+      const balanceText = printQuantity(usage, ROLLUP_SCALE)
+      const threshold = level.code
+      const key = { item: id, contract, tenant, product, metric, period, threshold, limitVersion, limit }
+      crossings.push({ type, ...key, balance: balanceText, ...cause })
+    }
+    while (balance.next < levels.length && reaches(levels[balance.next]!)) {
+      if (marks[balance.next] === Mark.quiet) {
+        marks[balance.next] = Mark.rung
+        cross('alert.triggered', levels[balance.next]!)
+      }
+      balance.next += 1
+    }
+    while (balance.next > 0 && !reaches(levels[balance.next - 1]!)) {
+      balance.next -= 1
+      if (marks[balance.next] === Mark.rung) {
+        marks[balance.next] = Mark.resolved
+        cross('alert.resolved', levels[balance.next]!)
+      }
+    }
+  }
+
+  #changeLimit(item: Item, entitlement: LiveEntitlement, crossings: Crossing[]): void {
+    const changed = item.entitlement.limitVersion !== entitlement.limitVersion
+    item.entitlement = entitlement
+    if (!changed) return
+    item.levels = levelsOf(entitlement)
+    for (const balance of item.balances) {
+      balance.marks = new Uint8Array(item.levels.length)
+      balance.next = 0
+      const known = balance.state === 'live' || balance.observed !== undefined
+      if (known) this.#evaluate(balance, this.#noEvent(), crossings)
+    }
+  }
+
+  /** Every period that an event received from now on may enter, unless it is open already. */
+  #openPeriods(item: Item, at: Barrier, needed: NeededBase[]): void {
+    const { anchor, timeZone } = item.entitlement
+    const until = at.receivedAt + this.#aheadMs
+    let from = Math.max(at.receivedAt - this.#lateMs, anchor)
+    while (from <= until) {
+      const opened = item.balances.find((balance) => contains(balance.period, from))
+      if (opened !== undefined) {
+        from = opened.period.to
+        continue
+      }
+      const period = monthlyPeriodOf(from, anchor, timeZone)
+      const fresh = item.horizon !== Number.NEGATIVE_INFINITY && period.from > item.horizon
+      const balance = this.#open(item, period, fresh ? 'live' : 'pending', at.epoch)
+      if (balance?.state === 'pending') needed.push(neededBase(balance))
+      from = period.to
+    }
+    item.horizon = Math.max(item.horizon, until)
+  }
+
+  #open(item: Item, period: Period, state: BalanceState, epoch: number): Balance | undefined {
+    if (this.balancesHeld >= this.#balancesMax) {
+      this.balancesRefused += 1
+      // Its events are not counted, so when there is room again it needs a base.
+      item.horizon = Math.max(item.horizon, period.from)
+      return undefined
+    }
+    this.balancesHeld += 1
+    const figures = new Figures(item.entitlement.aggregation)
+    const marks = new Uint8Array(item.levels.length)
+    const balance: Balance = { item, period, state, epoch, figures, marks, next: 0, observed: undefined }
+    const after = item.balances.findIndex((other) => other.period.from > period.from)
+    item.balances.splice(after === -1 ? item.balances.length : after, 0, balance)
+    return balance
+  }
+
+  #drop(balance: Balance): void {
+    this.#empty(balance)
+    this.#voided.delete(balance)
+    this.balancesHeld -= 1
+  }
+
+  #giveUp(balance: Balance): void {
+    this.#empty(balance)
+    balance.state = 'stale'
+    balance.observed = undefined
+  }
+
+  #empty(balance: Balance): void {
+    this.membersHeld -= balance.figures.membersHeld
+    balance.figures = new Figures(balance.figures.aggregation)
+  }
+
+  #noEvent(): Cause {
+    const { sequence, receivedAt } = this.#asOf
+    return { sequence, position: null, eventTime: null, receivedAt }
+  }
+}
+
+/** Whether the figures of one are those of the other: only limit, thresholds and names may differ. */
+function countsTheSame(a: LiveEntitlement, b: LiveEntitlement): boolean {
+  return (
+    a.tenant === b.tenant &&
+    a.metric === b.metric &&
+    a.aggregation === b.aggregation &&
+    a.anchor === b.anchor &&
+    a.timeZone === b.timeZone
+  )
+}
+
+function neededBase({ item, period, epoch }: Balance): NeededBase {
+  const { entitlement } = item
+  const { item: id, tenant, metric, aggregation } = entitlement
+  return { item: id, tenant, metric, aggregation, period, epoch }
+}
