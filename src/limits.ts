@@ -121,6 +121,22 @@ export const limits = {
   /** Graceful stop: drain, seal, checkpoint; after it the process exits and the log replays at the next start. */
   stopMs: 30_000,
 
+  // Prices and invoices.
+  /** Tiers of one price rule. */
+  tiersMax: 100,
+  /** Lines and usage entries of one invoice; detail beyond it is an extract, not a document. */
+  invoiceLinesMax: 10_000,
+  /** Metrics of one plan, entitlements of one contract item. */
+  planMetricsMax: 200,
+  /** Items of one contract. */
+  contractItemsMax: 1_000,
+  /** Objects of the catalogue of one kind; they are all held in memory. */
+  catalogObjectsMax: 200_000,
+  /** Periods of one schedule: fifty years. */
+  scheduleMonthsMax: 600,
+  /** Lines that a printed invoice shows before they are grouped. */
+  printedLinesMax: 50,
+
   // Periods.
   /** After a period's end, late events still enter it; then it is closed at a cut. */
   graceMs: 60 * MINUTE,
