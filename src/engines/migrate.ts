@@ -189,7 +189,8 @@ async function migrateClickHouse(
         await client.insert({
           table: 'schema_migrations',
           values: [
-{ name: file.name, sha256: digestOf(list, index + 1), statement: index + 1, statements: list.length }],
+            { name: file.name, sha256: digestOf(list, index + 1), statement: index + 1, statements: list.length },
+          ],
           columns: ['name', 'sha256', 'statement', 'statements'],
           format: 'JSONEachRow',
           clickhouse_settings: { insert_deduplication_token: `${file.name}/${index + 1}/${digestOf(list, index + 1)}` },

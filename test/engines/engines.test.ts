@@ -6,9 +6,9 @@ import { readFileSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { parseClickHouseUrl } from '../../src/engines/clickhouse.js'
 import type { Engines } from '../../src/engines/engines.js'
 import { openEngines } from '../../src/engines/engines.js'
-import { parseClickHouseUrl } from '../../src/engines/clickhouse.js'
 import { parseSafeInt8 } from '../../src/engines/postgres.js'
 import { silentLogger } from '../../src/logger.js'
 import { promises } from '../promises.js'
@@ -76,7 +76,9 @@ test('everything durable is on and every log table of ClickHouse is off', async 
     ['fsync_after_insert', '1'],
     ['fsync_part_directory', '1'],
   ])
-  expect(await rows(engines, `SELECT name FROM system.tables WHERE database = 'system' AND name LIKE '%\\_log'`)).toEqual([])
+  expect(
+    await rows(engines, `SELECT name FROM system.tables WHERE database = 'system' AND name LIKE '%\\_log'`),
+  ).toEqual([])
   expect(await rows(engines, `SELECT getSetting('async_insert'), toDecimal64(0.5, 1)`)).toEqual([[false, '0.5']])
   for (const setting of ['fsync', 'full_page_writes', 'synchronous_commit']) {
     expect((await engines.postgres.query(`SELECT current_setting('${setting}') AS v`)).rows).toEqual([{ v: 'on' }])
@@ -110,7 +112,10 @@ test('without the password ClickHouse and PostgreSQL give nothing', async () => 
   const { port } = (JSON.parse(readFileSync(join(directory, 'engines.json'), 'utf8')) as { postgres: { port: number } })
     .postgres
   await expect(
-    open(other, { clickhouseUrl: 'http://127.0.0.1:1', postgresUrl: `postgres://releve:guess@127.0.0.1:${port}/postgres` }),
+    open(other, {
+      clickhouseUrl: 'http://127.0.0.1:1',
+      postgresUrl: `postgres://releve:guess@127.0.0.1:${port}/postgres`,
+    }),
   ).rejects.toThrow(/cannot use/)
 })
 
@@ -180,7 +185,9 @@ test('SIGKILL of an engine under a running service => it is started again on its
 
   expect(await eventually(() => rows(engines, 'SELECT n FROM kept'))).toEqual([['3']])
   expect((await eventually(() => engines.postgres.query('SELECT n FROM kept'))).rows).toEqual([{ n: 3 }])
-  await eventually(async () => expect([engines.state().clickhouse.up, engines.state().postgres.up]).toEqual([true, true]))
+  await eventually(async () =>
+    expect([engines.state().clickhouse.up, engines.state().postgres.up]).toEqual([true, true]),
+  )
   expect(engines.state()).toMatchObject({ clickhouse: { restarts: 1 }, postgres: { restarts: 1 } })
 })
 
@@ -247,7 +254,10 @@ test('servers outside are used through their URLs, and one that does not answer 
   const directory = makeDirectory()
   await startService(directory)
   const engines = await outsider(directory)
-  expect(engines.state()).toMatchObject({ clickhouse: { kind: 'outside' }, postgres: { kind: 'outside', version: '18.4' } })
+  expect(engines.state()).toMatchObject({
+    clickhouse: { kind: 'outside' },
+    postgres: { kind: 'outside', version: '18.4' },
+  })
   expect(await rows(engines, 'SELECT toDecimal64(1.5, 2)')).toEqual([['1.5']])
   const { postgresUrl, clickhouseUrl } = urlsOf(directory)
   await expect(open(makeDirectory(), { clickhouseUrl: 'http://127.0.0.1:1', postgresUrl })).rejects.toThrow(
@@ -274,9 +284,9 @@ test('a bigint of PostgreSQL is an exact number or fails its query', async () =>
   expect(parseSafeInt8('9007199254740991')).toBe(9_007_199_254_740_991)
   expect(() => parseSafeInt8('9007199254740992')).toThrow(/beyond 2\^53/)
   const engines = await open(makeDirectory())
-  expect((await engines.postgres.query(`SELECT 5::bigint AS a, NULL::bigint AS b, '{1,NULL}'::bigint[] AS c`)).rows).toEqual([
-    { a: 5, b: null, c: [1, null] },
-  ])
+  expect(
+    (await engines.postgres.query(`SELECT 5::bigint AS a, NULL::bigint AS b, '{1,NULL}'::bigint[] AS c`)).rows,
+  ).toEqual([{ a: 5, b: null, c: [1, null] }])
   await expect(engines.postgres.query('SELECT 9007199254740992::bigint')).rejects.toThrow(/beyond 2\^53/)
   await expect(engines.postgres.query(`SELECT '{9007199254740992}'::bigint[]`)).rejects.toThrow(/beyond 2\^53/)
   expect((await engines.postgres.query('SELECT 1 AS n')).rows).toEqual([{ n: 1 }])
@@ -286,9 +296,9 @@ test('a second service on a data directory is refused with the number of the fir
   const directory = makeDirectory()
   const service = await startService(directory)
   const before = enginesIn(directory)
-  await expect(
-    openEngines({ dataDirectory: directory, logger: silentLogger, onFatal: () => {} }),
-  ).rejects.toThrow(`the data directory ${directory} is in use by process ${service.child.pid}`)
+  await expect(openEngines({ dataDirectory: directory, logger: silentLogger, onFatal: () => {} })).rejects.toThrow(
+    `the data directory ${directory} is in use by process ${service.child.pid}`,
+  )
   expect(enginesIn(directory)).toEqual(before)
 })
 

@@ -126,4 +126,3 @@ export async function rows(engines: Engines, query: string): Promise<unknown[]> 
   const answer = await engines.clickhouse.query({ query, format: 'JSONCompactEachRow' })
   return await answer.json()
 }
-
