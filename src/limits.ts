@@ -79,6 +79,8 @@ export const limits = {
   generationsMax: 200,
   /** Ids in memory per shard; at 80 % the oldest generation is announced for dropping, and the age limit L shrinks with it. */
   dedupeIdsMax: 64_000_000,
+  /** Hash keys of origins, and of tenants, kept per shard; about 150 bytes each. Beyond it they are derived again. */
+  dedupeKeysMax: 20_000,
 
   /** Keys derived per origin, tenant and series that a shard remembers. */
   dedupeKeysMax: 100_000,
