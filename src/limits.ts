@@ -82,8 +82,6 @@ export const limits = {
   /** Hash keys of origins, and of tenants, kept per shard; about 150 bytes each. Beyond it they are derived again. */
   dedupeKeysMax: 20_000,
 
-  /** Keys derived per origin, tenant and series that a shard remembers. */
-  dedupeKeysMax: 100_000,
 
   // Aggregation.
   /** Series (tenant, metric, subject, dims) that one epoch may touch; at it the epoch is sealed early. */

@@ -34,6 +34,7 @@ import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { BalanceView, LiveEntitlement } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
+import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { prove } from './rollup/proof.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
@@ -577,6 +578,18 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       rollup: this.#rollup,
       streams: this.#flows.map((flow) => ({ stream: flow.stream, ...flow.position })),
       metrics: this.#catalog.snapshot().metrics,
+    })
+  }
+
+  /** The rollups again from the archive. For a service that takes no events meanwhile: the command line runs it alone. */
+  async rebuild(options: { dryRun: boolean; onProgress?: (step: string) => void }): Promise<RebuildReport> {
+    await this.settle()
+    return rebuild({
+      clickhouse: this.#engines.clickhouse,
+      rollup: this.#rollup,
+      metrics: this.#catalog.snapshot().metrics,
+      streams: this.#flows.map((flow) => ({ stream: flow.stream, folded: flow.position.folded })),
+      ...options,
     })
   }
 

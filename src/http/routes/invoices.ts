@@ -46,7 +46,7 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       { config: { scope: 'read' }, schema: { tags, summary: 'An invoice, by id or number; each line with tiers, cut, query, count and digest' } },
       async (request) => {
         const kept = await system.invoicing.get(request.params.id)
-        own(keyOf(request).tenant, kept.invoice.buyer.tenant)
+        own(keyOf(request).tenant, kept.invoice.tenant)
         return kept
       },
     )
