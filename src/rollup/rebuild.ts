@@ -28,7 +28,7 @@ export async function rebuild(options: {
   const metrics = options.metrics.filter((m) => m.archive).map((m) => m.key)
   const extremes = options.metrics.filter((m) => m.archive && ['max', 'min', 'latest'].includes(m.aggregation)).map((m) => m.key)
   const command = (query: string, query_params: Record<string, unknown> = {}): Promise<unknown> =>
-    clickhouse.command({ query, query_params, clickhouse_settings: { insert_deduplicate: 0 } })
+    clickhouse.command({ query, query_params, clickhouse_settings: { insert_deduplicate: 0, prefer_column_name_to_alias: 1 } })
 
   for (const table of ['usage_minute', 'usage_members', 'usage_hour']) {
     await command(`DROP TABLE IF EXISTS ${table}_rebuilt`)
