@@ -15,6 +15,8 @@ export const ROLLUP_SCALE = 9
 
 const POWERS = Array.from({ length: 39 }, (_, i) => 10n ** BigInt(i))
 
+const SMALL_POWERS = Array.from({ length: SCALE_MAX + 1 }, (_, i) => 10 ** i)
+
 export function powerOfTen(exponent: number): bigint {
   const power = POWERS[exponent]
   assert(power !== undefined, `power of ten out of range: ${exponent}`)
@@ -26,15 +28,19 @@ export type QuantityFault = 'not_a_number' | 'too_many_decimals' | 'out_of_range
 
 /** A JSON number or its quoted form: no leading plus, no leading zeros, no NaN, no Infinity, no blanks. */
 const DECIMAL = /^(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?$/
-/** Longer texts are refused before the pattern sees them. */
+/** Longer texts are refused; the pattern is linear, what comes behind it need not be. */
 const TEXT_MAX = 64
+/** Digits that a double holds exactly, whatever they are. */
+const EXACT_DIGITS = 15
 
 /**
  * Decimal text to scaled integer, by its digits. `-0` is 0. An exponent is accepted when the result is exact; a digit behind
  * the scale must be zero (1.50 at scale 1 is fine, 1.55 is `too_many_decimals`): nothing is rounded in silence.
  */
 export function parseQuantity(text: string, scale: number): bigint | QuantityFault {
-  if (text.length > TEXT_MAX) return DECIMAL.test(text.slice(0, TEXT_MAX)) ? 'out_of_range' : 'not_a_number'
+  const plain = parsePlain(text, scale)
+  if (plain !== undefined) return plain
+  if (text.length > TEXT_MAX) return DECIMAL.test(text) ? 'out_of_range' : 'not_a_number'
   const match = DECIMAL.exec(text)
   if (match === null) return 'not_a_number'
   const [, sign, whole = '0', fraction = '', exponentText = '0'] = match
@@ -53,6 +59,32 @@ export function parseQuantity(text: string, scale: number): bigint | QuantityFau
   const scaled = BigInt(digits) * powerOfTen(shift)
   if (scaled > SCALED_MAX) return 'out_of_range'
   return sign === '-' ? -scaled : scaled
+}
+
+/**
+ * The common case, digits with or without a point, as an exact integer below 10^15; undefined for everything else, which the
+ * pattern then judges. Measured: a fifth of the time of the pattern, bench/decode.bench.ts.
+ */
+function parsePlain(text: string, scale: number): bigint | undefined {
+  const length = text.length
+  if (length > EXACT_DIGITS + 2) return undefined
+  const negative = text.charCodeAt(0) === 0x2d
+  const start = negative ? 1 : 0
+  let value = 0
+  let point = -1
+  for (let at = start; at < length; at += 1) {
+    const code = text.charCodeAt(at)
+    if (code >= 0x30 && code <= 0x39) value = value * 10 + (code - 0x30)
+    else if (code === 0x2e && point < 0) point = at
+    else return undefined
+  }
+  const wholeDigits = (point < 0 ? length : point) - start
+  const decimals = point < 0 ? 0 : length - point - 1
+  if (wholeDigits === 0 || (point >= 0 && decimals === 0)) return undefined
+  if (wholeDigits > 1 && text.charCodeAt(start) === 0x30) return undefined
+  if (decimals > scale || wholeDigits + scale > EXACT_DIGITS) return undefined
+  const scaled = value * SMALL_POWERS[scale - decimals]!
+  return BigInt(negative ? -scaled : scaled)
 }
 
 /** Scaled integer to the shortest decimal text: 12500 at scale 3 is "12.5". */

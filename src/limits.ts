@@ -27,6 +27,8 @@ export const limits = {
   answerRefusalsMax: 100,
   /** Raw text of a refused event that is kept for the operator, bytes. */
   refusalRawBytesMax: 512,
+  /** The same for all refusals of one request; behind it they carry none. With it a record of refusals alone fits recordBytesMax. */
+  requestRawBytesMax: 2 * MiB,
   /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
   inflightBytesMax: 256 * MiB,
 
@@ -39,6 +41,8 @@ export const limits = {
   // The log.
   /** One segment file; preallocated, so this much disk is taken at once. */
   segmentBytes: 64 * MiB,
+  /** The first segment after opening; the following ones are four times larger each, up to segmentBytes. */
+  segmentFirstBytes: 1 * MiB,
   /** One record: one request's part for one stream, as a frame. A frame is never larger than the body it came from plus this. */
   recordBytesMax: 24 * MiB,
   /** Log on disk per stream; above it ingest answers 503 instead of dropping old records. */
@@ -102,8 +106,36 @@ export const limits = {
   /** Restarts of an engine that keeps dying, within engineRestartWindowMs; above it the service says FATAL and exits. */
   engineRestartsMax: 10,
   engineRestartWindowMs: 5 * MINUTE,
+  /** Graceful end of an embedded engine; after it, SIGKILL. */
+  engineStopMs: 10_000,
+  /** Memory that the embedded ClickHouse may take (max_server_memory_usage); a query beyond it fails, the server lives on. */
+  clickhouseMemoryBytes: 4 * 1024 * MiB,
+  /** Sockets to ClickHouse from one process. */
+  clickhouseConnectionsMax: 16,
+  /** Connections to PostgreSQL from one process; each is a backend of 5-10 MB. */
+  postgresConnectionsMax: 16,
+  /** Wait for a free connection of the pool, and for a new one to be made. */
+  postgresConnectMs: 10_000,
+  /** One statement in PostgreSQL; a transaction that does nothing is ended after the same time. */
+  postgresStatementMs: 30_000,
   /** Graceful stop: drain, seal, checkpoint; after it the process exits and the log replays at the next start. */
   stopMs: 30_000,
+
+  // Prices and invoices.
+  /** Tiers of one price rule. */
+  tiersMax: 100,
+  /** Lines and usage entries of one invoice; detail beyond it is an extract, not a document. */
+  invoiceLinesMax: 10_000,
+  /** Metrics of one plan, entitlements of one contract item. */
+  planMetricsMax: 200,
+  /** Items of one contract. */
+  contractItemsMax: 1_000,
+  /** Objects of the catalogue of one kind; they are all held in memory. */
+  catalogObjectsMax: 200_000,
+  /** Periods of one schedule: fifty years. */
+  scheduleMonthsMax: 600,
+  /** Lines that a printed invoice shows before they are grouped. */
+  printedLinesMax: 50,
 
   // Periods.
   /** After a period's end, late events still enter it; then it is closed at a cut. */
@@ -113,6 +145,7 @@ export const limits = {
 // The relations. A changed number that breaks one of them stops the process at import.
 assert(limits.recordBytesMax > limits.bodyBytesMax, 'a record must hold the largest body')
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
+assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')
 assert(limits.logQueueBytesMax > limits.recordBytesMax, 'the commit queue must hold the largest record')
 assert(limits.logBytesMax >= 8 * limits.segmentBytes, 'the log must hold several segments')
 assert(limits.batchEventsMax < 1 << 14, 'a position is sequence × 2^14 + index within the record')
@@ -121,6 +154,10 @@ assert(limits.generationsMax < 256, 'a generation number is one byte')
 assert(
   limits.generationMs * (limits.generationsMax / 2) > limits.lateMs + limits.aheadMs,
   'half of the generations must cover L + F: the other half is for generations that are full before their day ends',
+)
+assert(
+  limits.engineStopMs < limits.stopMs,
+  'the graceful stop of the service must leave time for the stop of its engines',
 )
 // The token window must be ten times the blocks that may be inserted between a manifest and the end of the old owner's
 // insert: (lease + insert time-out) / epoch length × blocks an epoch can make in one partition of one table.

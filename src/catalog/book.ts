@@ -1,0 +1,203 @@
+/**
+ * The price book in memory: all objects of the catalogue at one version, immutable, with the questions that are asked of it. Pure:
+ * store.ts reads it from PostgreSQL and makes the next one after each change.
+ */
+import type { Period } from '../period.js'
+import type { Entitlement } from '../quota/entitlement.js'
+import { ReleveError } from '../errors.js'
+import type { Contract, Customer, LegalEntity, Plan, Product } from './definition.js'
+import type { CatalogSnapshot, Metric } from './metric.js'
+import { type Price, parsePrice } from './price.js'
+import { midnightOf } from './schedule.js'
+
+export type PriceStatus = 'draft' | 'active' | 'archived'
+
+/** A version of a rule, as it is kept. */
+export interface PriceVersion {
+  readonly rule: string
+  /** Such as 3.1. */
+  readonly version: string
+  readonly status: PriceStatus
+  /** In force for periods that begin at or after it, epoch ms, until a later version is. */
+  readonly effectiveFrom: number
+  /** The rule's JSON as a person wrote it. */
+  readonly definition: unknown
+  /** Whether an issued invoice used it: then it is never changed. */
+  readonly billed: boolean
+}
+
+/** Everything that a period's invoice is a function of, besides the usage: copied, so that later changes do not reach it. */
+export interface Terms {
+  readonly catalogVersion: number
+  readonly contract: Contract
+  readonly customer: Customer
+  readonly legalEntity: LegalEntity
+  readonly items: readonly {
+    readonly item: string
+    readonly product: Product
+    readonly plan: { readonly key: string; readonly version: number; readonly name: string }
+    readonly feeRule: string | null
+    readonly fee: Price | null
+    readonly metrics: readonly TermsMetric[]
+  }[]
+}
+
+export interface TermsMetric {
+  readonly metric: string
+  readonly unit: string
+  /** Quantity that is included; null is unlimited. */
+  readonly limit: string | null
+  readonly rule: string | null
+  /** The version in force when the period began; null when no rule or no active version prices it. */
+  readonly price: Price | null
+}
+
+export class Book {
+  readonly version: number
+  readonly metrics: ReadonlyMap<string, readonly Metric[]>
+  readonly products: ReadonlyMap<string, Product>
+  readonly plans: ReadonlyMap<string, readonly Plan[]>
+  readonly prices: ReadonlyMap<string, readonly PriceVersion[]>
+  readonly legalEntities: ReadonlyMap<string, LegalEntity>
+  readonly customers: ReadonlyMap<string, Customer>
+  readonly contracts: ReadonlyMap<string, Contract>
+  readonly snapshot: CatalogSnapshot
+  readonly entitlements: readonly Entitlement[]
+
+  constructor(parts: {
+    version: number
+    metrics: readonly Metric[]
+    products: readonly Product[]
+    plans: readonly Plan[]
+    prices: readonly PriceVersion[]
+    legalEntities: readonly LegalEntity[]
+    customers: readonly Customer[]
+    contracts: readonly Contract[]
+  }) {
+    this.version = parts.version
+    this.metrics = versions(parts.metrics, (metric) => metric.key, (metric) => metric.version)
+    this.products = new Map(parts.products.map((product) => [product.key, product]))
+    this.plans = versions(parts.plans, (plan) => plan.key, (plan) => plan.version)
+    this.prices = versions(parts.prices, (price) => price.rule, (price) => versionOrder(price.version))
+    this.legalEntities = new Map(parts.legalEntities.map((entity) => [entity.key, entity]))
+    this.customers = new Map(parts.customers.map((customer) => [customer.tenant, customer]))
+    this.contracts = new Map(parts.contracts.map((contract) => [contract.id, contract]))
+    this.snapshot = Object.freeze({
+      version: parts.version,
+      metrics: [...this.metrics.values()].map((all) => all.at(-1)!),
+      tenants: [...this.customers.keys()],
+    })
+    this.entitlements = parts.contracts
+      .filter((contract) => contract.state === 'active' || contract.state === 'trial')
+      .flatMap((contract) =>
+        contract.items.flatMap((item) =>
+          item.entitlements.map((entitlement) => ({
+            item: item.id,
+            contract: contract.id,
+            tenant: contract.tenant,
+            product: this.planOf(item.plan, item.planVersion).product,
+            metric: entitlement.metric,
+            limit: entitlement.limit,
+            limitVersion: entitlement.limitVersion,
+            thresholds: entitlement.thresholds,
+            anchor: midnightOf(contract.start, contract.timeZone),
+            timeZone: contract.timeZone,
+          })),
+        ),
+      )
+  }
+
+  metricOf(key: string): Metric {
+    return this.metrics.get(key)?.at(-1) ?? missing('metric', key)
+  }
+
+  planOf(key: string, version?: number): Plan {
+    const all = this.plans.get(key) ?? []
+    return (version === undefined ? all.at(-1) : all.find((plan) => plan.version === version)) ?? missing('plan', key)
+  }
+
+  contractOf(id: string): Contract {
+    return this.contracts.get(id) ?? missing('contract', id)
+  }
+
+  /** The version of a rule that a period beginning at `at` is billed with: never a draft. Null when there is none yet. */
+  priceInForce(rule: string, at: number): PriceVersion | null {
+    const candidates = (this.prices.get(rule) ?? []).filter((price) => price.status !== 'draft' && price.effectiveFrom <= at)
+    return candidates.reduce<PriceVersion | null>(
+      (best, price) => (best === null || price.effectiveFrom >= best.effectiveFrom ? price : best),
+      null,
+    )
+  }
+
+  /** What a contract's period is billed by. Throws ReleveError `not_found`. */
+  terms(contractId: string, period: Period): Terms {
+    const contract = this.contractOf(contractId)
+    const price = (rule: string | null): Price | null => {
+      const found = rule === null ? null : this.priceInForce(rule, period.from)
+      return found === null ? null : parsePrice(found.definition, found.version)
+    }
+    return {
+      catalogVersion: this.version,
+      contract,
+      customer: this.customers.get(contract.tenant) ?? missing('customer', contract.tenant),
+      legalEntity: this.legalEntities.get(contract.legalEntity) ?? missing('legal entity', contract.legalEntity),
+      items: contract.items.map((item) => {
+        const plan = this.planOf(item.plan, item.planVersion)
+        return {
+          item: item.id,
+          product: this.products.get(plan.product) ?? missing('product', plan.product),
+          plan: { key: plan.key, version: plan.version, name: plan.name },
+          feeRule: plan.feeRule,
+          fee: price(plan.feeRule),
+          metrics: item.entitlements.map((entitlement) => {
+            const rule = plan.metrics.find((entry) => entry.metric === entitlement.metric)?.rule ?? null
+            return {
+              metric: entitlement.metric,
+              unit: this.metricOf(entitlement.metric).unit,
+              limit: entitlement.limit,
+              rule,
+              price: price(rule),
+            }
+          }),
+        }
+      }),
+    }
+  }
+}
+
+function missing(what: string, key: string): never {
+  throw new ReleveError('not_found', `${what}: there is no ${key}`)
+}
+
+/** Grouped by key, versions rising. */
+function versions<T>(all: readonly T[], key: (one: T) => string, order: (one: T) => number): Map<string, T[]> {
+  const groups = new Map<string, T[]>()
+  for (const one of all) {
+    const group = groups.get(key(one))
+    if (group === undefined) groups.set(key(one), [one])
+    else group.push(one)
+  }
+  for (const group of groups.values()) group.sort((a, b) => order(a) - order(b))
+  return groups
+}
+
+const VERSION = /^([0-9]{1,6})\.([0-9]{1,6})$/
+
+/** 3.10 comes after 3.9. Throws ReleveError `invalid_request` when it is not of the form X.Y. */
+export function versionOrder(version: string): number {
+  const match = VERSION.exec(version)
+  if (match === null) throw new ReleveError('invalid_request', `version: X.Y such as 3.1 is expected, got ${version}`)
+  return Number(match[1]) * 1_000_000 + Number(match[2])
+}
+
+/** The version that an edit of `version` makes, always a draft: 3.1 gives 3.2. */
+export function nextVersion(version: string): { readonly version: string; readonly status: PriceStatus } {
+  versionOrder(version)
+  const [major, minor] = version.split('.')
+  return { version: `${major}.${Number(minor) + 1}`, status: 'draft' }
+}
+
+/** Drafts never bill: ReleveError `conflict`. A simulation may still use one. */
+export function assertBillable(rule: string, version: string, status: PriceStatus): void {
+  if (status === 'draft') throw new ReleveError('conflict', `not_active: ${rule} v${version} is a draft and never bills`)
+}

@@ -1,0 +1,437 @@
+/**
+ * The catalogue: front of the room and its PostgreSQL store. Read by all rooms, imports none of the road.
+ *
+ * Reads are from memory (book.ts) and never wait. A change is one transaction: lock the head row, compare with what is kept (the
+ * same content again is no change and no new version), write the object, write the change to catalog_versions, grow the head.
+ * Then memory is renewed and listeners are told. Another node's change is taken in by refresh(), and by every own change.
+ *
+ * Does not bill, and does not migrate: sql/postgres/002_catalog.sql must have been applied.
+ */
+import type { Pool, PoolClient } from 'pg'
+import { assert } from '../assert.js'
+import { canonical } from '../canonical.js'
+import type { Clock } from '../clock.js'
+import { ReleveError } from '../errors.js'
+import { limits } from '../limits.js'
+import type { Period } from '../period.js'
+import type { Entitlement } from '../quota/entitlement.js'
+import { Book, nextVersion, type PriceStatus, type PriceVersion, type Terms, versionOrder } from './book.js'
+import {
+  type Contract,
+  type Customer,
+  DEFAULT_THRESHOLDS,
+  type ItemEntitlement,
+  type LegalEntity,
+  type Plan,
+  parseContract,
+  parseCustomer,
+  parseLegalEntity,
+  parseMetric,
+  parsePlan,
+  parseProduct,
+  type Product,
+} from './definition.js'
+import { type Finding, lint } from './lint.js'
+import type { CatalogSnapshot, Metric } from './metric.js'
+import { parsePrice } from './price.js'
+import { assertSubscriptionMove, type SubscriptionState } from './subscription.js'
+
+export type { PriceStatus, PriceVersion, Terms } from './book.js'
+export type { Contract, ContractInput, Customer, LegalEntity, MetricInput, Plan, PlanInput, Product } from './definition.js'
+
+/** What a change did: the catalogue's version after it, and whether there was anything to change. */
+export interface Changed<T> {
+  readonly value: T
+  readonly changed: boolean
+  readonly catalogVersion: number
+}
+
+export interface PriceInput {
+  readonly rule: unknown
+  /** Such as 3.1; absent: the next minor version of the rule, or 1.0. */
+  readonly version?: string
+  /** draft (default) or active. */
+  readonly status?: PriceStatus
+  /** Epoch ms; absent: now, so that the next period is the first with it. */
+  readonly effectiveFrom?: number
+}
+
+/** Opens the catalogue of a database that has the tables. Nothing to close: the pool is the caller's. */
+export async function openCatalog(options: { postgres: Pool; clock: Clock }): Promise<Catalog> {
+  const catalog = new Catalog(options.postgres, options.clock)
+  await catalog.refresh()
+  return catalog
+}
+
+interface Write<T> {
+  readonly value: T
+  readonly before: unknown
+  readonly after: unknown
+  readonly sql: string
+  readonly values: readonly unknown[]
+}
+
+export class Catalog {
+  readonly #postgres: Pool
+  readonly #clock: Clock
+  #book: Book = new Book({
+    version: -1,
+    metrics: [],
+    products: [],
+    plans: [],
+    prices: [],
+    legalEntities: [],
+    customers: [],
+    contracts: [],
+  })
+  readonly #listeners = new Set<(snapshot: CatalogSnapshot) => void>()
+
+  /** Use openCatalog: this one has nothing in it yet. */
+  constructor(postgres: Pool, clock: Clock) {
+    this.#postgres = postgres
+    this.#clock = clock
+  }
+
+  /** What the usage side needs, immutable; the same object until the next change. */
+  snapshot(): CatalogSnapshot {
+    return this.#book.snapshot
+  }
+
+  entitlements(): readonly Entitlement[] {
+    return this.#book.entitlements
+  }
+
+  /** Everything at its present version, for reading. */
+  book(): Book {
+    return this.#book
+  }
+
+  terms(contract: string, period: Period): Terms {
+    return this.#book.terms(contract, period)
+  }
+
+  lint(): Finding[] {
+    return lint(this.#book)
+  }
+
+  /** Calls back after each change that this process made or took in. Returns the way to stop. */
+  onChange(listener: (snapshot: CatalogSnapshot) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Takes in what other nodes changed; true if there was anything. */
+  async refresh(): Promise<boolean> {
+    const head = await this.#postgres.query<{ version: string }>('SELECT version FROM catalog_head')
+    if (Number(head.rows[0]?.version ?? 0) === this.#book.version) return false
+    const client = await this.#postgres.connect()
+    try {
+      await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
+      const book = await readBook(client)
+      await client.query('COMMIT')
+      this.#take(book)
+    } finally {
+      client.release()
+    }
+    return true
+  }
+
+  /** A metric; a changed aggregation, unit, scale or anything else makes a new version of it. JSON as MetricInput. */
+  async putMetric(json: unknown): Promise<Changed<Metric>> {
+    const input = parseMetric(json)
+    return this.#change('metric', input.key, (book) => {
+      const last = book.metrics.get(input.key)?.at(-1)
+      if (last !== undefined && same({ ...input, version: last.version }, last)) return last
+      const value = { ...input, version: (last?.version ?? 0) + 1 }
+      return {
+        value,
+        before: last ?? null,
+        after: value,
+        sql: 'INSERT INTO catalog_metrics (key, version, definition, changed_in) VALUES ($2, $3, $4, $1)',
+        values: [value.key, value.version, value],
+      }
+    })
+  }
+
+  async putProduct(json: unknown): Promise<Changed<Product>> {
+    const value = parseProduct(json)
+    return this.#upsert('product', value.key, value, (book) => book.products.get(value.key), 'catalog_products', 'key')
+  }
+
+  async putLegalEntity(json: unknown): Promise<Changed<LegalEntity>> {
+    const value = parseLegalEntity(json)
+    return this.#upsert('legal_entity', value.key, value, (book) => book.legalEntities.get(value.key), 'catalog_legal_entities', 'key')
+  }
+
+  async putCustomer(json: unknown): Promise<Changed<Customer>> {
+    const value = parseCustomer(json)
+    return this.#upsert('customer', value.tenant, value, (book) => book.customers.get(value.tenant), 'catalog_customers', 'tenant')
+  }
+
+  /** A plan; changed contents make a new version, and contracts keep theirs. JSON as PlanInput. */
+  async putPlan(json: unknown): Promise<Changed<Plan>> {
+    const input = parsePlan(json)
+    return this.#change('plan', input.key, (book) => {
+      if (!book.products.has(input.product)) unprocessable(`product: there is no ${input.product}`)
+      for (const { metric, rule } of input.metrics) {
+        if (!book.metrics.has(metric)) unprocessable(`metrics: there is no metric ${metric}`)
+        if (rule !== null && !book.prices.has(rule)) unprocessable(`metrics: there is no rule ${rule}`)
+      }
+      if (input.feeRule !== null && !book.prices.has(input.feeRule)) unprocessable(`feeRule: there is no rule ${input.feeRule}`)
+      const last = book.plans.get(input.key)?.at(-1)
+      if (last !== undefined && same({ ...input, version: last.version }, last)) return last
+      const value = { ...input, version: (last?.version ?? 0) + 1 }
+      return {
+        value,
+        before: last ?? null,
+        after: value,
+        sql: 'INSERT INTO catalog_plans (key, version, definition, changed_in) VALUES ($2, $3, $4, $1)',
+        values: [value.key, value.version, value],
+      }
+    })
+  }
+
+  /**
+   * A version of a price rule. The same content under the same version is no change; other content replaces a draft and is
+   * refused (`conflict`) for any other state. Without a version, content that the last version already has is no change either.
+   */
+  async putPrice(input: PriceInput): Promise<Changed<PriceVersion>> {
+    const rule = parsePrice(input.rule).rule
+    return this.#change('price', rule, (book) => {
+      const all = book.prices.get(rule) ?? []
+      const last = all.at(-1)
+      if (input.version === undefined && last !== undefined && same(last.definition, input.rule)) return last
+      const version = input.version ?? (last === undefined ? '1.0' : nextVersion(last.version).version)
+      versionOrder(version)
+      // The rule must be readable under its version before it is kept.
+      parsePrice(input.rule, version)
+      const kept = all.find((price) => price.version === version)
+      const status = input.status ?? kept?.status ?? 'draft'
+      if (status === 'archived' && kept === undefined) unprocessable('status: a new version is a draft or active')
+      const effectiveFrom = input.effectiveFrom ?? kept?.effectiveFrom ?? this.#clock.now()
+      if (!Number.isSafeInteger(effectiveFrom)) throw new ReleveError('invalid_request', 'effectiveFrom: epoch milliseconds')
+      const value: PriceVersion = { rule, version, status, effectiveFrom, definition: input.rule, billed: kept?.billed ?? false }
+      if (kept !== undefined) {
+        if (same(kept, value)) return kept
+        const content = same(kept.definition, value.definition) && kept.effectiveFrom === effectiveFrom
+        if (kept.status !== 'draft' && !content) {
+          throw new ReleveError('conflict', `price ${rule} v${version} is ${kept.status} and cannot be changed; make ${nextVersion(all.at(-1)!.version).version}`)
+        }
+        // Loading the same definitions again must not bring an archived version back.
+        if (kept.status === 'archived') return kept
+        if (kept.status === 'active' && status === 'draft') throw new ReleveError('conflict', `price ${rule} v${version} is active`)
+      }
+      return {
+        value,
+        before: kept ?? null,
+        after: value,
+        sql: `INSERT INTO catalog_prices (rule, version, status, effective_from, definition, changed_in)
+              VALUES ($2, $3, $4, $5, $6, $1)
+              ON CONFLICT (rule, version) DO UPDATE SET status = excluded.status, effective_from = excluded.effective_from,
+                definition = excluded.definition, changed_in = excluded.changed_in`,
+        values: [rule, version, status, effectiveFrom, JSON.stringify(input.rule)],
+      }
+    })
+  }
+
+  /** Draft to active, from a time on (default: now); versions that were active stay in force for periods that began before. */
+  async activatePrice(rule: string, version: string, effectiveFrom?: number): Promise<Changed<PriceVersion>> {
+    const kept = this.#priceVersion(rule, version)
+    return this.putPrice({ rule: kept.definition, version, status: 'active', effectiveFrom: effectiveFrom ?? kept.effectiveFrom })
+  }
+
+  /** An archived version takes no new periods once a later one is in force; what it billed stays explained by it. */
+  async archivePrice(rule: string, version: string): Promise<Changed<PriceVersion>> {
+    const kept = this.#priceVersion(rule, version)
+    return this.putPrice({ rule: kept.definition, version, status: 'archived' })
+  }
+
+  /**
+   * A contract with its items. Entitlements that are not given are the plan's, with thresholds at 80 % and 100 %. A changed limit
+   * or threshold gets a higher limitVersion, so that it may ring again. JSON as ContractInput.
+   */
+  async putContract(json: unknown): Promise<Changed<Contract>> {
+    const input = parseContract(json)
+    return this.#change('contract', input.id, (book) => {
+      const before = book.contracts.get(input.id)
+      if (!book.customers.has(input.tenant)) unprocessable(`tenant: there is no customer ${input.tenant}`)
+      if (!book.legalEntities.has(input.legalEntity)) unprocessable(`legalEntity: there is no ${input.legalEntity}`)
+      if (before !== undefined && before.tenant !== input.tenant) unprocessable('tenant: a contract does not move to another customer')
+      if (before !== undefined && (before.start !== input.start || before.timeZone !== input.timeZone)) {
+        unprocessable('start: periods are counted from it; make a new contract')
+      }
+      if (before !== undefined && before.state !== input.state) assertSubscriptionMove(before.state, input.state)
+      const items = input.items.map((item) => {
+        const kept = before?.items.find((other) => other.id === item.id)
+        const known = book.plans.get(item.plan)
+        if (known === undefined) unprocessable(`items: there is no plan ${item.plan}`)
+        // Loading the same definition again keeps the version that the item has.
+        const planVersion = item.planVersion ?? (kept?.plan === item.plan ? kept.planVersion : known.at(-1)!.version)
+        const plan = known.find((one) => one.version === planVersion)
+        if (plan === undefined) unprocessable(`items: plan ${item.plan} has no version ${planVersion}`)
+        const wanted =
+          item.entitlements ??
+          plan.metrics.map(({ metric, included }) => ({ metric, limit: included, thresholds: included === null ? [] : DEFAULT_THRESHOLDS }))
+        const entitlements: ItemEntitlement[] = wanted.map((entitlement) => {
+          if (!book.metrics.has(entitlement.metric)) unprocessable(`items: there is no metric ${entitlement.metric}`)
+          const old = kept?.entitlements.find((other) => other.metric === entitlement.metric)
+          const limitVersion =
+            old === undefined ? 1 : same({ ...entitlement, limitVersion: 0 }, { ...old, limitVersion: 0 }) ? old.limitVersion : old.limitVersion + 1
+          return { ...entitlement, limitVersion }
+        })
+        return { id: item.id, plan: item.plan, planVersion, entitlements }
+      })
+      const value: Contract = { ...input, items }
+      if (before !== undefined && same(before, value)) return before
+      return {
+        value,
+        before: before ?? null,
+        after: value,
+        sql: `INSERT INTO catalog_contracts (id, tenant, definition, changed_in) VALUES ($2, $3, $4, $1)
+              ON CONFLICT (id) DO UPDATE SET definition = excluded.definition, changed_in = excluded.changed_in`,
+        values: [value.id, value.tenant, value],
+      }
+    })
+  }
+
+  /** Moves a contract along its states. Throws ReleveError `conflict` when the move is not allowed. */
+  async moveContract(id: string, state: SubscriptionState): Promise<Changed<Contract>> {
+    const contract = this.#book.contractOf(id)
+    assertSubscriptionMove(contract.state, state)
+    return this.putContract({
+      ...contract,
+      state,
+      items: contract.items.map((item) => ({
+        ...item,
+        entitlements: item.entitlements.map(({ metric, limit, thresholds }) => ({ metric, limit, thresholds })),
+      })),
+    })
+  }
+
+  /** Marks price versions as used by an issued invoice, inside the issuing transaction: no version grows by it. */
+  async markBilled(client: PoolClient, used: readonly { readonly rule: string; readonly version: string }[]): Promise<void> {
+    for (const { rule, version } of used) {
+      await client.query('UPDATE catalog_prices SET billed = true WHERE rule = $1 AND version = $2 AND NOT billed', [rule, version])
+    }
+  }
+
+  /** The changes behind a version, oldest first, at most one page. */
+  async changes(afterVersion: number): Promise<{ version: number; at: number; kind: string; key: string; change: unknown }[]> {
+    const { rows } = await this.#postgres.query(
+      'SELECT version, at, kind, key, change FROM catalog_versions WHERE version > $1 ORDER BY version LIMIT $2',
+      [afterVersion, limits.pageMax],
+    )
+    return rows.map((row) => ({ ...row, version: Number(row.version), at: Number(row.at) }))
+  }
+
+  #priceVersion(rule: string, version: string): PriceVersion {
+    const kept = this.#book.prices.get(rule)?.find((price) => price.version === version)
+    if (kept === undefined) throw new ReleveError('not_found', `price: there is no ${rule} v${version}`)
+    return kept
+  }
+
+  #upsert<T extends object>(kind: string, key: string, value: T, keptIn: (book: Book) => T | undefined, table: string, column: string): Promise<Changed<T>> {
+    return this.#change(kind, key, (book) => {
+      const before = keptIn(book)
+      if (before !== undefined && same(before, value)) return before
+      return {
+        value,
+        before: before ?? null,
+        after: value,
+        sql: `INSERT INTO ${table} (${column}, definition, changed_in) VALUES ($2, $3, $1)
+              ON CONFLICT (${column}) DO UPDATE SET definition = excluded.definition, changed_in = excluded.changed_in`,
+        values: [key, value],
+      }
+    })
+  }
+
+  /** One change under the head's lock, judged against the book as it is under that lock. */
+  async #change<T extends object>(kind: string, key: string, judge: (book: Book) => T | Write<T>): Promise<Changed<T>> {
+    const client = await this.#postgres.connect()
+    try {
+      await client.query('BEGIN')
+      const head = await client.query<{ version: string }>('SELECT version FROM catalog_head FOR UPDATE')
+      const version = Number(head.rows[0]?.version)
+      assert(Number.isSafeInteger(version), 'catalog_head has one row')
+      const book = version === this.#book.version ? this.#book : await readBook(client)
+      const judged = judge(book)
+      if (!isWrite(judged)) {
+        await client.query('COMMIT')
+        if (book !== this.#book) this.#take(book)
+        return { value: judged, changed: false, catalogVersion: version }
+      }
+      const next = version + 1
+      await client.query('INSERT INTO catalog_versions (version, at, kind, key, change) VALUES ($1, $2, $3, $4, $5)', [
+        next,
+        this.#clock.now(),
+        kind,
+        key,
+        { before: judged.before, after: judged.after },
+      ])
+      await client.query(judged.sql, [next, ...judged.values])
+      await client.query('UPDATE catalog_head SET version = $1', [next])
+      const after = await readBook(client)
+      await client.query('COMMIT')
+      this.#take(after)
+      return { value: judged.value, changed: true, catalogVersion: next }
+    } catch (error) {
+      await client.query('ROLLBACK').catch(() => undefined)
+      throw error
+    } finally {
+      client.release()
+    }
+  }
+
+  #take(book: Book): void {
+    // Two changes may end in either order; memory only moves forward.
+    if (book.version <= this.#book.version) return
+    this.#book = book
+    for (const listener of this.#listeners) listener(book.snapshot)
+  }
+}
+
+function isWrite<T extends object>(judged: T | Write<T>): judged is Write<T> {
+  return 'sql' in judged && 'values' in judged
+}
+
+function same(a: unknown, b: unknown): boolean {
+  return canonical(a) === canonical(b)
+}
+
+function unprocessable(detail: string): never {
+  throw new ReleveError('unprocessable', detail)
+}
+
+async function readBook(client: PoolClient): Promise<Book> {
+  const definitions = async <T>(table: string): Promise<T[]> => {
+    const { rows } = await client.query<{ definition: T }>(`SELECT definition FROM ${table} LIMIT $1`, [limits.catalogObjectsMax + 1])
+    if (rows.length > limits.catalogObjectsMax) throw new ReleveError('unprocessable', `${table}: more than ${limits.catalogObjectsMax} objects`)
+    return rows.map((row) => row.definition)
+  }
+  const head = await client.query<{ version: string }>('SELECT version FROM catalog_head')
+  const prices = await client.query<{
+    rule: string
+    version: string
+    status: PriceStatus
+    effective_from: string
+    definition: unknown
+    billed: boolean
+  }>('SELECT rule, version, status, effective_from, definition, billed FROM catalog_prices')
+  return new Book({
+    version: Number(head.rows[0]?.version),
+    metrics: await definitions<Metric>('catalog_metrics'),
+    products: await definitions<Product>('catalog_products'),
+    plans: await definitions<Plan>('catalog_plans'),
+    prices: prices.rows.map((row) => ({
+      rule: row.rule,
+      version: row.version,
+      status: row.status,
+      effectiveFrom: Number(row.effective_from),
+      definition: row.definition,
+      billed: row.billed,
+    })),
+    legalEntities: await definitions<LegalEntity>('catalog_legal_entities'),
+    customers: await definitions<Customer>('catalog_customers'),
+    contracts: await definitions<Contract>('catalog_contracts'),
+  })
+}

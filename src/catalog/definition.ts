@@ -1,0 +1,330 @@
+/**
+ * The objects of the catalogue as doors and seeds write them, and the checks that each must pass. Metrics are in metric.ts, price
+ * rules in price.ts, thresholds in quota/entitlement.ts.
+ *
+ * Parse functions take plain JSON, refuse unknown members, and throw ReleveError `invalid_request` naming the field. Whether the
+ * objects that a definition names exist is checked by store.ts, under its lock.
+ */
+import { isCurrency } from '../currency.js'
+import { parseDecimal, printDecimal } from '../decimal.js'
+import { ReleveError } from '../errors.js'
+import type { Language } from '../format.js'
+import { assertPattern } from './number-pattern.js'
+import { midnightOf } from './schedule.js'
+import { limits } from '../limits.js'
+import { isTimeZone } from '../period.js'
+import type { Threshold } from '../quota/entitlement.js'
+import { Aggregation, type Metric } from './metric.js'
+import { isSubscriptionState, type SubscriptionState } from './subscription.js'
+
+export interface Product {
+  readonly key: string
+  readonly name: string
+}
+
+/** One metric of a plan. */
+export interface PlanMetric {
+  readonly metric: string
+  /** Quantity per period that the plan includes; null is unlimited (and then nothing of it is ever billed). */
+  readonly included: string | null
+  /** The rule that prices what is above; null: overage has no price, is warned about, and is reported on the invoice. */
+  readonly rule: string | null
+}
+
+export interface Plan {
+  readonly key: string
+  /** From 1; given by the store. */
+  readonly version: number
+  readonly product: string
+  readonly name: string
+  /** The rule of the periodic fee; null: no fee. */
+  readonly feeRule: string | null
+  readonly metrics: readonly PlanMetric[]
+  readonly features: readonly string[]
+}
+
+/** Who issues invoices: numbers are gapless per legal entity and series. */
+export interface LegalEntity {
+  readonly key: string
+  readonly name: string
+  readonly country: string
+  readonly address: readonly string[]
+  /** Registrations to be printed, such as {RCCM: '…', NCC: '…'}. */
+  readonly registrations: Readonly<Record<string, string>>
+  readonly invoicePattern: string
+  readonly creditNotePattern: string
+}
+
+/** A customer is a tenant. */
+export interface Customer {
+  readonly tenant: string
+  readonly name: string
+  /** ISO 3166-1 alpha-2. */
+  readonly country: string
+  readonly address: readonly string[]
+  readonly registrations: Readonly<Record<string, string>>
+  /** Percent, decimal text, and its category in words or code (EN 16931: S standard, Z zero, E exempt …). */
+  readonly taxRate: string
+  readonly taxCategory: string
+  readonly currency: string
+  readonly timeZone: string
+  readonly language: Language
+  /** Days from issue to due. */
+  readonly termDays: number
+}
+
+export interface ItemEntitlement {
+  readonly metric: string
+  readonly limit: string | null
+  readonly limitVersion: number
+  readonly thresholds: readonly Threshold[]
+}
+
+export interface ContractItem {
+  readonly id: string
+  readonly plan: string
+  readonly planVersion: number
+  readonly entitlements: readonly ItemEntitlement[]
+}
+
+export interface Contract {
+  readonly id: string
+  readonly tenant: string
+  readonly legalEntity: string
+  readonly name: string
+  /** First day, in the time zone: monthly periods are counted from its midnight. */
+  readonly start: string
+  readonly timeZone: string
+  readonly cycle: 'monthly'
+  readonly state: SubscriptionState
+  readonly items: readonly ContractItem[]
+}
+
+/** What callers give: the store fills in versions; a plan without a version means its latest. */
+export type PlanInput = Omit<Plan, 'version'>
+export interface ContractInput extends Omit<Contract, 'items'> {
+  readonly items: readonly {
+    readonly id: string
+    readonly plan: string
+    readonly planVersion?: number
+    /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
+    readonly entitlements?: readonly Omit<ItemEntitlement, 'limitVersion'>[]
+  }[]
+}
+export type MetricInput = Omit<Metric, 'version'>
+
+export const DEFAULT_THRESHOLDS: readonly Threshold[] = [
+  { code: '80%', kind: 'percent', value: '80' },
+  { code: '100%', kind: 'percent', value: '100' },
+]
+
+type Fields = Record<string, unknown>
+
+export function parseMetric(json: unknown): MetricInput {
+  const fields = fieldsOf(json, 'metric', ['key', 'aggregation', 'unit', 'scale', 'dims', 'uniqueBy', 'archive'])
+  const aggregation = oneOf(fields.aggregation, Aggregation, 'aggregation')
+  const scale = wholeNumber(fields.scale ?? 0, 'scale', 0, 9)
+  const dims = [...new Set(list(fields.dims ?? [], 'dims', limits.dimsMax).map((dim, i) => name(dim, `dims[${i}]`)))].sort()
+  const uniqueBy = fields.uniqueBy == null ? null : name(fields.uniqueBy, 'uniqueBy')
+  if ((aggregation === 'unique') !== (uniqueBy !== null)) {
+    throw new ReleveError('invalid_request', 'uniqueBy: is given exactly when the aggregation is unique')
+  }
+  if (uniqueBy !== null && dims.includes(uniqueBy)) throw new ReleveError('invalid_request', `uniqueBy: ${uniqueBy} is also a dimension`)
+  return {
+    key: name(fields.key, 'key'),
+    aggregation,
+    unit: name(fields.unit, 'unit'),
+    scale,
+    dims,
+    uniqueBy,
+    archive: fields.archive === undefined ? true : flag(fields.archive, 'archive'),
+  }
+}
+
+export function parseProduct(json: unknown): Product {
+  const fields = fieldsOf(json, 'product', ['key', 'name'])
+  return { key: name(fields.key, 'key'), name: name(fields.name, 'name') }
+}
+
+export function parsePlan(json: unknown): PlanInput {
+  const fields = fieldsOf(json, 'plan', ['key', 'product', 'name', 'feeRule', 'metrics', 'features'])
+  const metrics = list(fields.metrics ?? [], 'metrics', limits.planMetricsMax).map((entry, i) => {
+    const at = fieldsOf(entry, `metrics[${i}]`, ['metric', 'included', 'rule'])
+    return {
+      metric: name(at.metric, `metrics[${i}].metric`),
+      included: at.included === null ? null : quantity(at.included ?? '0', `metrics[${i}].included`),
+      rule: at.rule == null ? null : name(at.rule, `metrics[${i}].rule`),
+    }
+  })
+  assertOnce(metrics.map((metric) => metric.metric), 'metrics')
+  return {
+    key: name(fields.key, 'key'),
+    product: name(fields.product, 'product'),
+    name: name(fields.name, 'name'),
+    feeRule: fields.feeRule == null ? null : name(fields.feeRule, 'feeRule'),
+    metrics,
+    features: list(fields.features ?? [], 'features', 100).map((feature, i) => name(feature, `features[${i}]`)),
+  }
+}
+
+export function parseLegalEntity(json: unknown): LegalEntity {
+  const fields = fieldsOf(json, 'legal entity', [
+    'key', 'name', 'country', 'address', 'registrations', 'invoicePattern', 'creditNotePattern',
+  ])
+  const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
+  const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
+  assertPattern(invoicePattern)
+  assertPattern(creditNotePattern)
+  if (invoicePattern === creditNotePattern) throw new ReleveError('invalid_request', 'creditNotePattern: must be a series of its own')
+  return {
+    key: name(fields.key, 'key'),
+    name: name(fields.name, 'name'),
+    country: country(fields.country),
+    address: list(fields.address ?? [], 'address', 10).map((line, i) => name(line, `address[${i}]`)),
+    registrations: texts(fields.registrations ?? {}, 'registrations'),
+    invoicePattern,
+    creditNotePattern,
+  }
+}
+
+export function parseCustomer(json: unknown): Customer {
+  const fields = fieldsOf(json, 'customer', [
+    'tenant', 'name', 'country', 'address', 'registrations', 'taxRate', 'taxCategory', 'currency', 'timeZone', 'language', 'termDays',
+  ])
+  const taxRate = quantity(fields.taxRate, 'taxRate')
+  if (parseDecimal(taxRate, 'taxRate').gt(100)) throw new ReleveError('invalid_request', 'taxRate: percent from 0 to 100')
+  const currency = name(fields.currency, 'currency')
+  if (!isCurrency(currency)) throw new ReleveError('invalid_request', `currency: unknown ${currency}`)
+  return {
+    tenant: name(fields.tenant, 'tenant'),
+    name: name(fields.name, 'name'),
+    country: country(fields.country),
+    address: list(fields.address ?? [], 'address', 10).map((line, i) => name(line, `address[${i}]`)),
+    registrations: texts(fields.registrations ?? {}, 'registrations'),
+    taxRate,
+    taxCategory: name(fields.taxCategory ?? 'S', 'taxCategory'),
+    currency,
+    timeZone: zone(fields.timeZone),
+    language: oneOf(fields.language ?? 'fr', ['fr', 'en'] as const, 'language'),
+    termDays: wholeNumber(fields.termDays ?? 30, 'termDays', 0, 365),
+  }
+}
+
+export function parseContract(json: unknown): ContractInput {
+  const fields = fieldsOf(json, 'contract', ['id', 'tenant', 'legalEntity', 'name', 'start', 'timeZone', 'cycle', 'state', 'items'])
+  const timeZone = zone(fields.timeZone)
+  const start = name(fields.start, 'start')
+  midnightOf(start, timeZone)
+  const state = name(fields.state ?? 'active', 'state')
+  if (!isSubscriptionState(state)) throw new ReleveError('invalid_request', `state: unknown ${state}`)
+  const items = list(fields.items, 'items', limits.contractItemsMax).map((entry, i) => {
+    const at = fieldsOf(entry, `items[${i}]`, ['id', 'plan', 'planVersion', 'entitlements'])
+    const base = { id: name(at.id, `items[${i}].id`), plan: name(at.plan, `items[${i}].plan`) }
+    const planVersion = at.planVersion === undefined ? {} : { planVersion: wholeNumber(at.planVersion, `items[${i}].planVersion`, 1, 1_000_000) }
+    if (at.entitlements === undefined) return { ...base, ...planVersion }
+    const entitlements = list(at.entitlements, `items[${i}].entitlements`, limits.planMetricsMax).map((raw, j) =>
+      parseEntitlement(raw, `items[${i}].entitlements[${j}]`),
+    )
+    assertOnce(entitlements.map((entitlement) => entitlement.metric), `items[${i}].entitlements`)
+    return { ...base, ...planVersion, entitlements }
+  })
+  assertOnce(items.map((item) => item.id), 'items')
+  return {
+    id: name(fields.id, 'id'),
+    tenant: name(fields.tenant, 'tenant'),
+    legalEntity: name(fields.legalEntity, 'legalEntity'),
+    name: name(fields.name ?? fields.id, 'name'),
+    start,
+    timeZone,
+    cycle: oneOf(fields.cycle ?? 'monthly', ['monthly'] as const, 'cycle'),
+    state,
+    items,
+  }
+}
+
+function parseEntitlement(json: unknown, at: string): Omit<ItemEntitlement, 'limitVersion'> {
+  const fields = fieldsOf(json, at, ['metric', 'limit', 'thresholds'])
+  const limit = fields.limit === null ? null : quantity(fields.limit, `${at}.limit`)
+  const thresholds = list(fields.thresholds ?? DEFAULT_THRESHOLDS, `${at}.thresholds`, limits.thresholdsMax).map((raw, i) => {
+    const one = fieldsOf(raw, `${at}.thresholds[${i}]`, ['code', 'kind', 'value'])
+    return {
+      code: name(one.code, `${at}.thresholds[${i}].code`),
+      kind: oneOf(one.kind, ['percent', 'absolute'] as const, `${at}.thresholds[${i}].kind`),
+      value: quantity(one.value, `${at}.thresholds[${i}].value`),
+    }
+  })
+  assertOnce(thresholds.map((threshold) => threshold.code), `${at}.thresholds`)
+  return { metric: name(fields.metric, `${at}.metric`), limit, thresholds }
+}
+
+function fieldsOf(json: unknown, what: string, known: readonly string[]): Fields {
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) throw new ReleveError('invalid_request', `${what}: an object is expected`)
+  for (const member of Object.keys(json)) {
+    if (!known.includes(member)) throw new ReleveError('invalid_request', `${what}: unknown member ${member}; known are ${known.join(', ')}`)
+  }
+  return json as Fields
+}
+
+function name(value: unknown, field: string): string {
+  if (typeof value !== 'string' || value.trim() === '' || Buffer.byteLength(value) > limits.nameBytesMax || /\p{Cc}/u.test(value)) {
+    throw new ReleveError('invalid_request', `${field}: a text of 1 to ${limits.nameBytesMax} bytes without control characters is expected`)
+  }
+  return value
+}
+
+function list(value: unknown, field: string, max: number): unknown[] {
+  if (!Array.isArray(value) || value.length > max) throw new ReleveError('invalid_request', `${field}: a list of at most ${max} is expected`)
+  return value
+}
+
+function texts(value: unknown, field: string): Record<string, string> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || Object.keys(value).length > 50) {
+    throw new ReleveError('invalid_request', `${field}: an object of at most 50 texts is expected`)
+  }
+  return Object.fromEntries(Object.entries(value).map(([key, text]) => [name(key, field), name(text, `${field}.${key}`)]))
+}
+
+function wholeNumber(value: unknown, field: string, min: number, max: number): number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
+    throw new ReleveError('invalid_request', `${field}: a whole number from ${min} to ${max} is expected`)
+  }
+  return value
+}
+
+function flag(value: unknown, field: string): boolean {
+  if (typeof value !== 'boolean') throw new ReleveError('invalid_request', `${field}: true or false is expected`)
+  return value
+}
+
+function oneOf<const T extends string>(value: unknown, known: readonly T[], field: string): T {
+  if (typeof value !== 'string' || !(known as readonly string[]).includes(value)) {
+    throw new ReleveError('invalid_request', `${field}: one of ${known.join(', ')} is expected`)
+  }
+  return value as T
+}
+
+function quantity(value: unknown, field: string): string {
+  const number = parseDecimal(value, field)
+  if (number.isNegative() && !number.isZero()) throw new ReleveError('invalid_request', `${field}: must not be negative`)
+  return printDecimal(number)
+}
+
+function country(value: unknown): string {
+  const code = name(value, 'country')
+  if (!/^[A-Z]{2}$/.test(code)) throw new ReleveError('invalid_request', `country: two letters such as CI are expected, got ${code}`)
+  return code
+}
+
+function zone(value: unknown): string {
+  const text = name(value, 'timeZone')
+  if (!isTimeZone(text)) throw new ReleveError('invalid_request', `timeZone: unknown ${text}`)
+  return text
+}
+
+function assertOnce(names: readonly string[], field: string): void {
+  const seen = new Set<string>()
+  for (const one of names) {
+    if (seen.has(one)) throw new ReleveError('invalid_request', `${field}: ${one} is there twice`)
+    seen.add(one)
+  }
+}

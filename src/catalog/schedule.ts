@@ -1,0 +1,46 @@
+/**
+ * Billing periods of a contract as a list: `months` half-open periods from its start, and the next renewal. Each bound is
+ * computed from the anchor, never from the bound before: 31 January, 29 February, 31 March. Pure.
+ */
+import { DateTime } from 'luxon'
+import { ReleveError } from '../errors.js'
+import { limits } from '../limits.js'
+import { monthlyPeriodOf, type Period } from '../period.js'
+
+/** Midnight of a calendar date (YYYY-MM-DD) in a zone, epoch ms. Throws ReleveError `invalid_request`. */
+export function midnightOf(date: string, zone: string): number {
+  const at = DateTime.fromISO(date, { zone })
+  if (!/^\d{4}-\d{2}-\d{2}$/.test(date) || !at.isValid) {
+    throw new ReleveError(
+      'invalid_request',
+      `date: YYYY-MM-DD in a known time zone is expected, got ${date} in ${zone}`,
+    )
+  }
+  return at.toMillis()
+}
+
+/** The first `count` monthly periods from the anchor. */
+export function schedule(anchor: number, count: number, zone: string): Period[] {
+  if (!Number.isInteger(count) || count < 1 || count > limits.scheduleMonthsMax) {
+    throw new ReleveError('invalid_request', `months: 1 to ${limits.scheduleMonthsMax} is expected, got ${count}`)
+  }
+  const periods: Period[] = []
+  let at = anchor
+  for (let i = 0; i < count; i += 1) {
+    const period = monthlyPeriodOf(at, anchor, zone)
+    periods.push(period)
+    at = period.to
+  }
+  return periods
+}
+
+/** The first bound of a monthly contract that lies after `now`. */
+export function nextRenewal(anchor: number, now: number, zone: string): number {
+  return now < anchor ? anchor : monthlyPeriodOf(now, anchor, zone).to
+}
+
+/** A calendar month of a zone by its name, YYYY-MM. Throws ReleveError `invalid_request`. */
+export function monthNamed(name: string, zone: string): Period {
+  const from = midnightOf(`${name}-01`, zone)
+  return { from, to: DateTime.fromMillis(from, { zone }).plus({ months: 1 }).startOf('month').toMillis() }
+}

@@ -1,0 +1,134 @@
+/**
+ * The HTTP door: buildHttp(system) gives a fastify application that does not listen, so that tests may inject. A door says
+ * nothing of its own: it checks the key, translates, calls the system once, translates back.
+ *
+ * Every route but health answers only to a key. Errors are RFC 9457 problem details with a code from errors.ts.
+ */
+import { randomUUID } from 'node:crypto'
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import type { ApiKey, Scope } from '../access/keys.js'
+import { ErrorCode, ReleveError } from '../errors.js'
+import { limits } from '../limits.js'
+import type { System } from '../system.js'
+import { alertRoutes } from './routes/alerts.js'
+import { catalogRoutes } from './routes/catalog.js'
+import { eventRoutes } from './routes/events.js'
+import { healthRoutes } from './routes/health.js'
+import { invoiceRoutes } from './routes/invoices.js'
+import { keyRoutes } from './routes/keys.js'
+import { usageRoutes } from './routes/usage.js'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Set by the guard before any handler of /v1 runs. */
+    apiKey: ApiKey | null
+  }
+  interface FastifyContextConfig {
+    /** What the key must be allowed; `public` needs none. */
+    scope?: Scope | 'public'
+  }
+}
+
+/** The key of a guarded request. */
+export function keyOf(request: FastifyRequest): ApiKey {
+  if (request.apiKey === null) throw new ReleveError('unauthorized', 'this route needs a key')
+  return request.apiKey
+}
+
+/** The tenant that a request may speak of: the key's own, or for a platform-wide key the one that is asked. */
+export function tenantFor(request: FastifyRequest, asked: string | undefined): string {
+  const key = keyOf(request)
+  if (key.tenant === null) {
+    if (asked === undefined || asked === '') throw new ReleveError('invalid_request', 'tenant: a platform-wide key must name one')
+    return asked
+  }
+  // The answer is the same whether the other tenant exists or not.
+  if (asked !== undefined && asked !== key.tenant) throw new ReleveError('forbidden', 'the key belongs to another tenant')
+  return key.tenant
+}
+
+export async function buildHttp(system: System): Promise<FastifyInstance> {
+  const app = Fastify({
+    logger: false,
+    bodyLimit: limits.bodyBytesMax,
+    connectionTimeout: 60_000,
+    requestTimeout: 60_000,
+    keepAliveTimeout: 75_000,
+    maxParamLength: limits.nameBytesMax,
+    genReqId: () => randomUUID(),
+    // Numbers and booleans in query strings; bodies are never coerced.
+    ajv: { customOptions: { coerceTypes: true, removeAdditional: false, allErrors: true } },
+    return503OnClosing: true,
+    forceCloseConnections: 'idle',
+  })
+
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'releve', description: 'Usage metering and billing: an event goes to an invoice.', version: system.version },
+      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
+      security: [{ key: [] }],
+    },
+  })
+  await app.register(swaggerUi, { routePrefix: '/docs' })
+
+  app.decorateRequest('apiKey', null)
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id)
+    const { scope } = request.routeOptions.config
+    if (scope === 'public') return
+    const key = system.keys.check(request.headers.authorization)
+    if (key === undefined) {
+      system.metrics.authFailures.inc()
+      throw new ReleveError('unauthorized', 'the Authorization header carries no valid key')
+    }
+    if (scope !== undefined && !key.scopes.includes(scope)) {
+      throw new ReleveError('forbidden', `the key has not the scope ${scope}`)
+    }
+    request.apiKey = key
+  })
+
+  app.setErrorHandler((error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] }, request, reply) => {
+    const known = toReleveError(error)
+    if (known.code === 'internal') {
+      system.logger.error({ request: request.id, method: request.method, url: request.url, error: error.stack ?? String(error) }, 'request failed')
+    }
+    system.metrics.requestsRefused.inc({ code: known.code })
+    const { status, title, hint } = ErrorCode[known.code]
+    if (known.retryAfterS !== undefined || status === 429 || status === 503) reply.header('retry-after', String(known.retryAfterS ?? 1))
+    if (status === 401) reply.header('www-authenticate', 'Bearer realm="releve"')
+    reply
+      .status(status)
+      .type('application/problem+json')
+      // At 500 only the code goes out.
+      .send({ type: 'about:blank', title, status, code: known.code, detail: status === 500 ? undefined : known.message, hint, instance: request.id })
+  })
+  app.setNotFoundHandler({ preHandler: async () => {} }, (request) => {
+    throw new ReleveError('not_found', `there is no ${request.method} ${request.url.split('?')[0]}`)
+  })
+
+  await app.register(healthRoutes(system))
+  await app.register(eventRoutes(system))
+  await app.register(usageRoutes(system))
+  await app.register(alertRoutes(system))
+  await app.register(keyRoutes(system))
+  await app.register(catalogRoutes(system))
+  await app.register(invoiceRoutes(system))
+  return app
+}
+
+function toReleveError(error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] }): ReleveError {
+  if (error instanceof ReleveError) return error
+  if (error.validation !== undefined) {
+    const [first] = error.validation
+    return new ReleveError('invalid_request', `${first?.instancePath || 'the request'} ${first?.message ?? 'is wrong'}`, { cause: error })
+  }
+  if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE' || error.statusCode === 413) {
+    return new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)
+  }
+  if (error.statusCode === 415) return new ReleveError('unsupported_format', 'send application/json or application/cloudevents+json')
+  if (error.statusCode === 400) return new ReleveError('malformed_body', error.message, { cause: error })
+  return new ReleveError('internal', error.message, { cause: error })
+}

@@ -1,0 +1,113 @@
+/**
+ * GET /v1/alerts and /v1/alerts/stream (server-sent events). The stream begins behind Last-Event-ID, so that a reader that was
+ * away misses nothing; a reader that is too slow is closed and resumes the same way.
+ */
+import type { FastifyPluginAsync } from 'fastify'
+import { ReleveError } from '../../errors.js'
+import { limits } from '../../limits.js'
+import type { Alert } from '../../quota/alerts.js'
+import type { System } from '../../system.js'
+import { keyOf, tenantFor } from '../http.js'
+
+const HEARTBEAT_MS = 15_000
+
+const frame = (alert: Alert): string => `id: ${alert.serial}\nevent: ${alert.type}\ndata: ${JSON.stringify(alert)}\n\n`
+
+export function alertRoutes(system: System): FastifyPluginAsync {
+  return async (app) => {
+    let open = 0
+
+    app.get<{ Querystring: { tenant?: string; after?: number; limit?: number } }>(
+      '/v1/alerts',
+      {
+        config: { scope: 'read' },
+        schema: {
+          tags: ['quotas'],
+          summary: 'Alerts, in order of recording',
+          querystring: {
+            type: 'object',
+            properties: {
+              tenant: { type: 'string', maxLength: limits.nameBytesMax },
+              after: { type: 'integer', minimum: 0, default: 0, description: 'serial of the last one seen' },
+              limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
+            },
+            additionalProperties: false,
+          },
+        },
+      },
+      async (request) => {
+        const { tenant: asked, after = 0, limit = 100 } = request.query
+        const tenant = keyOf(request).tenant === null && asked === undefined ? null : tenantFor(request, asked)
+        return { alerts: await system.alerts.list({ tenant, after, limit }) }
+      },
+    )
+
+    app.get<{ Querystring: { tenant?: string } }>(
+      '/v1/alerts/stream',
+      {
+        config: { scope: 'read' },
+        schema: {
+          tags: ['quotas'],
+          summary: 'Alerts as server-sent events; resumes behind Last-Event-ID',
+          querystring: {
+            type: 'object',
+            properties: { tenant: { type: 'string', maxLength: limits.nameBytesMax } },
+            additionalProperties: false,
+          },
+        },
+      },
+      async (request, reply) => {
+        if (open >= limits.sseStreamsMax) throw new ReleveError('overloaded', 'too many alert streams are open', { retryAfterS: 5 })
+        const asked = request.query.tenant
+        const tenant = keyOf(request).tenant === null && asked === undefined ? null : tenantFor(request, asked)
+        const lastId = String(request.headers['last-event-id'] ?? '')
+        if (!/^[0-9]{0,15}$/.test(lastId)) throw new ReleveError('invalid_request', 'Last-Event-ID is not a serial')
+        reply.hijack()
+        const { raw } = reply
+        raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-request-id': request.id })
+        raw.write('retry: 1000\n\n')
+        open += 1
+        system.metrics.sseStreams.inc()
+
+        // What comes while the past is read waits; then everything goes out in order, each once.
+        let sent = lastId === '' ? 0 : Number(lastId)
+        let backlog: Alert[] | null = []
+        const send = (alert: Alert): void => {
+          if (alert.serial <= sent) return
+          sent = alert.serial
+          raw.write(frame(alert))
+          if (raw.writableLength > limits.sseBacklogMax * 1024) {
+            system.metrics.sseDropped.inc()
+            raw.destroy()
+          }
+        }
+        const unsubscribe = system.alerts.subscribe((alert) => {
+          if (tenant !== null && alert.tenant !== tenant) return
+          if (backlog === null) send(alert)
+          else if (backlog.push(alert) > limits.sseBacklogMax) raw.destroy()
+        })
+        const heartbeat = setInterval(() => raw.write(': here\n\n'), HEARTBEAT_MS)
+        raw.on('close', () => {
+          clearInterval(heartbeat)
+          unsubscribe()
+          open -= 1
+          system.metrics.sseStreams.dec()
+        })
+        try {
+          // Without Last-Event-ID the stream begins now.
+          while (lastId !== '') {
+            const past = await system.alerts.list({ tenant, after: sent, limit: limits.pageMax })
+            for (const alert of past) send(alert)
+            if (past.length < limits.pageMax) break
+          }
+          const waiting = backlog
+          backlog = null
+          for (const alert of waiting) send(alert)
+        } catch (error) {
+          system.logger.warn({ error: String(error) }, 'an alert stream ends')
+          raw.destroy()
+        }
+      },
+    )
+  }
+}

@@ -1,0 +1,122 @@
+/**
+ * The invoice as a document: plain JSON that holds all it needs to be read, checked and printed years later. Customer, legal
+ * entity and prices are copies (snapshots); nothing is looked up again.
+ *
+ * Shape (amounts and quantities are decimal text, dates YYYY-MM-DD, instants epoch ms):
+ *
+ *   {id, kind: 'invoice'|'credit_note', number|null, contract, contractName, tenant, catalogVersion,
+ *    period: {from, to, timeZone, firstDay, lastDay, label: {fr, en}}, issuedOn|null, dueOn|null, currency, language,
+ *    seller: LegalEntity, customer: Customer, refersTo: null | {id, number},
+ *    lines: [{no, type: 'fee'|'usage'|'credit', item, product, plan: {key, version, name}, metric|null, unit|null, label: {fr, en},
+ *             quantity, included, billable, steps: [{after, upTo|null, quantity, unitPrice, flat, amount}], exact, amount,
+ *             explanation: {fr, en}, taxRate, price: Price|null, proof: Proof|null}],
+ *    usage: [{item, product, metric, unit, quantity, limit|null, percent|null, overage|null, status, line|null, proof}],
+ *    notices: [{code, item, metric|null, quantity|null, text: {fr, en}}],
+ *    taxes: [{rate, base, tax}], ht, tva, ttc}
+ *
+ * The state (draft, finalised …) is beside the document, not in it: it may move when the document may not.
+ */
+import { createHash } from 'node:crypto'
+import { canonical } from '../canonical.js'
+import type { Customer, LegalEntity } from '../catalog/definition.js'
+import type { Price } from '../catalog/price.js'
+import type { Language, Words } from '../format.js'
+import type { QuotaState } from '../quota/status.js'
+import type { Step } from '../rating/rating.js'
+import type { TaxRow } from '../rating/tax.js'
+
+/** From a line to the events behind it: what was asked, of which state of the usage, and what came back. */
+export interface Proof {
+  /** Last epoch per stream that is counted. */
+  readonly cut: Readonly<Record<string, number>>
+  readonly query: string
+  /** Events counted. */
+  readonly count: number
+  /** Digest over them, hex. */
+  readonly digest: string
+}
+
+export interface InvoiceLine {
+  readonly no: number
+  readonly type: 'fee' | 'usage' | 'credit'
+  readonly item: string
+  readonly product: string
+  readonly plan: { readonly key: string; readonly version: number; readonly name: string }
+  readonly metric: string | null
+  readonly unit: string | null
+  readonly label: Words
+  readonly quantity: string
+  /** Units of the quantity that cost nothing. */
+  readonly included: string
+  readonly billable: string
+  readonly steps: readonly Step[]
+  readonly exact: string
+  /** HT, rounded to the currency. */
+  readonly amount: string
+  readonly explanation: Words
+  readonly taxRate: string
+  readonly price: Price | null
+  readonly proof: Proof | null
+}
+
+/** Every metric of the contract, billed or not: the «relevé de consommation». */
+export interface UsageStatement {
+  readonly item: string
+  readonly product: string
+  readonly metric: string
+  readonly unit: string
+  readonly quantity: string
+  readonly limit: string | null
+  readonly percent: string | null
+  readonly overage: string | null
+  readonly status: QuotaState
+  /** The line that bills it. */
+  readonly line: number | null
+  readonly proof: Proof
+}
+
+export interface Notice {
+  readonly code: 'overage_unpriced' | 'fee_unpriced' | 'usage_negative'
+  readonly item: string
+  readonly metric: string | null
+  readonly quantity: string | null
+  readonly text: Words
+}
+
+export interface Invoice {
+  readonly id: string
+  readonly kind: 'invoice' | 'credit_note'
+  readonly number: string | null
+  readonly contract: string
+  readonly contractName: string
+  readonly tenant: string
+  /** Version of the catalogue that the terms were read at. */
+  readonly catalogVersion: number
+  readonly period: {
+    readonly from: number
+    readonly to: number
+    readonly timeZone: string
+    readonly firstDay: string
+    readonly lastDay: string
+    readonly label: Words
+  }
+  readonly issuedOn: string | null
+  readonly dueOn: string | null
+  readonly currency: string
+  readonly language: Language
+  readonly seller: LegalEntity
+  readonly customer: Customer
+  readonly refersTo: { readonly id: string; readonly number: string } | null
+  readonly lines: readonly InvoiceLine[]
+  readonly usage: readonly UsageStatement[]
+  readonly notices: readonly Notice[]
+  readonly taxes: readonly TaxRow[]
+  readonly ht: string
+  readonly tva: string
+  readonly ttc: string
+}
+
+/** SHA-256 of the document's canonical text, hex: kept beside an issued invoice, and comparable by anybody. */
+export function hashOf(invoice: Invoice): string {
+  return createHash('sha256').update(canonical(invoice)).digest('hex')
+}

@@ -1,0 +1,290 @@
+/**
+ * Invoices in PostgreSQL: draft, issue, credit, discard, read. Front of the room; close.ts is the road that leads here.
+ *
+ * Issuing is one transaction: lock the invoice, take the next number under the lock of its series' row, write the final document
+ * with its hash. A crash anywhere in it gives the number back, so series have no gap; the lock makes racers wait, so they have no
+ * double. After it the row does not change any more: a trigger of the database refuses, whoever asks.
+ */
+import { randomUUID } from 'node:crypto'
+import { DateTime } from 'luxon'
+import type { Pool, PoolClient } from 'pg'
+import { assert } from '../assert.js'
+import { assertPattern, printNumber, seriesOf } from '../catalog/number-pattern.js'
+import type { Clock } from '../clock.js'
+import { ReleveError } from '../errors.js'
+import { dateIn } from '../format.js'
+import { limits } from '../limits.js'
+import { draftCreditNote } from './credit.js'
+import { hashOf, type Invoice } from './invoice.js'
+import { assertInvoiceMove, deletionOf, type InvoiceState } from './state.js'
+
+export type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
+export type { InvoiceState } from './state.js'
+
+/** An invoice with what is beside its document. */
+export interface KeptInvoice {
+  readonly state: InvoiceState
+  /** SHA-256 of the issued document, hex; null for a draft. */
+  readonly hash: string | null
+  readonly createdAt: number
+  readonly changedAt: number
+  readonly invoice: Invoice
+}
+
+export interface InvoicingOptions {
+  readonly postgres: Pool
+  readonly clock: Clock
+  /** Called inside the issuing transaction, to mark the prices that the invoice used. */
+  readonly markBilled?: (client: PoolClient, used: readonly { readonly rule: string; readonly version: string }[]) => Promise<void>
+  /** Called at named points, so that a test can die there: `number-taken`. */
+  readonly crashPoint?: (name: string) => void | Promise<void>
+}
+
+interface Row {
+  state: InvoiceState
+  hash: string | null
+  created_at: string
+  changed_at: string
+  document: Invoice
+}
+
+export class Invoicing {
+  readonly #postgres: Pool
+  readonly #clock: Clock
+  readonly #markBilled: InvoicingOptions['markBilled']
+  readonly #crashPoint: NonNullable<InvoicingOptions['crashPoint']>
+
+  constructor(options: InvoicingOptions) {
+    this.#postgres = options.postgres
+    this.#clock = options.clock
+    this.#markBilled = options.markBilled
+    this.#crashPoint = options.crashPoint ?? (() => undefined)
+  }
+
+  /** A new id for a draft. */
+  newId(): string {
+    return `inv_${randomUUID()}`
+  }
+
+  /**
+   * Keeps a draft. There is one invoice per contract and period: when it is there already, that one is returned and nothing is
+   * written.
+   */
+  async draft(invoice: Invoice): Promise<KeptInvoice> {
+    assert(invoice.number === null, 'a draft has no number')
+    const now = this.#clock.now()
+    await this.#postgres.query(
+      `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
+         refers_to, document, created_at, changed_at)
+       VALUES ($1, $2, 'draft', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)
+       ON CONFLICT DO NOTHING`,
+      [
+        invoice.id,
+        invoice.kind,
+        invoice.seller.key,
+        invoice.tenant,
+        invoice.contract,
+        invoice.period.from,
+        invoice.period.to,
+        invoice.currency,
+        invoice.ht,
+        invoice.tva,
+        invoice.ttc,
+        invoice.refersTo?.id ?? null,
+        invoice,
+        now,
+      ],
+    )
+    const kept =
+      invoice.kind === 'invoice' ? await this.ofPeriod(invoice.contract, invoice.period.from) : await this.get(invoice.id)
+    assert(kept !== null, 'a draft is there after it was written')
+    return kept
+  }
+
+  /** The invoice of a contract's period, or null. */
+  async ofPeriod(contract: string, periodFrom: number): Promise<KeptInvoice | null> {
+    const { rows } = await this.#postgres.query<Row>(
+      `SELECT state, hash, created_at, changed_at, document FROM invoices
+       WHERE contract = $1 AND period_from = $2 AND kind = 'invoice' AND state <> 'discarded'`,
+      [contract, periodFrom],
+    )
+    return rows[0] === undefined ? null : kept(rows[0])
+  }
+
+  /** By id or by number (of any legal entity; the first issued if two have it). Throws ReleveError `not_found`. */
+  async get(idOrNumber: string): Promise<KeptInvoice> {
+    const { rows } = await this.#postgres.query<Row>(
+      `SELECT state, hash, created_at, changed_at, document FROM invoices WHERE id = $1 OR number = $1 ORDER BY created_at LIMIT 1`,
+      [idOrNumber],
+    )
+    if (rows[0] === undefined) throw new ReleveError('not_found', `invoice: there is no ${idOrNumber}`)
+    return kept(rows[0])
+  }
+
+  /** Newest first, at most a page. `before` continues a list: the createdAt of its last entry. */
+  async list(filter: {
+    readonly tenant?: string
+    readonly contract?: string
+    readonly state?: InvoiceState
+    readonly before?: number
+    readonly limit?: number
+  } = {}): Promise<KeptInvoice[]> {
+    const { rows } = await this.#postgres.query<Row>(
+      `SELECT state, hash, created_at, changed_at, document FROM invoices
+       WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR contract = $2) AND ($3::text IS NULL OR state = $3)
+         AND ($4::bigint IS NULL OR created_at < $4)
+       ORDER BY created_at DESC, legal_entity, series DESC NULLS FIRST, counter DESC NULLS FIRST, id LIMIT $5`,
+      [filter.tenant ?? null, filter.contract ?? null, filter.state ?? null, filter.before ?? null, Math.min(filter.limit ?? limits.pageMax, limits.pageMax)],
+    )
+    return rows.map(kept)
+  }
+
+  /**
+   * Issues a draft: number, dates and hash. An invoice that is already issued is returned as it is, so that calling twice is
+   * calling once. Throws ReleveError `not_found`, or `conflict` for a discarded one.
+   */
+  async finalise(id: string): Promise<KeptInvoice> {
+    return this.#transaction(async (client) => this.#issue(client, await lockInvoice(client, id)))
+  }
+
+  /**
+   * Credits an issued invoice, in whole (amount null) or in part (TTC), and issues the credit note in its own series, all in
+   * one transaction; a wholly credited invoice moves to `credited`.
+   */
+  async credit(id: string, amount: string | null = null): Promise<KeptInvoice> {
+    return this.#transaction(async (client) => {
+      const row = await lockInvoice(client, id)
+      if (row.state !== 'finalised' && row.state !== 'paid') throw new ReleveError('conflict', `invoice: ${row.state} cannot be credited`)
+      if (row.document.kind !== 'invoice') throw new ReleveError('conflict', 'invoice: a credit note is not credited')
+      const { rows } = await client.query<{ credited: string }>(
+        `SELECT coalesce(-sum(ttc), 0)::text AS credited FROM invoices WHERE refers_to = $1 AND kind = 'credit_note' AND state <> 'discarded'`,
+        [row.document.id],
+      )
+      const credited = rows[0]?.credited ?? '0'
+      const note = draftCreditNote(this.newId(), row.document, credited, amount)
+      const now = this.#clock.now()
+      await client.query(
+        `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
+           refers_to, document, created_at, changed_at)
+         VALUES ($1, 'credit_note', 'draft', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)`,
+        [note.id, note.seller.key, note.tenant, note.contract, note.period.from, note.period.to, note.currency, note.ht, note.tva, note.ttc, row.document.id, note, now],
+      )
+      const whole = await client.query<{ done: boolean }>(
+        `SELECT (i.ttc + (SELECT sum(n.ttc) FROM invoices n WHERE n.refers_to = i.id AND n.state <> 'discarded')) = 0 AS done
+         FROM invoices i WHERE i.id = $1`,
+        [row.document.id],
+      )
+      if (whole.rows[0]?.done === true) {
+        await client.query(`UPDATE invoices SET state = 'credited', changed_at = $2 WHERE id = $1`, [row.document.id, now])
+      }
+      return this.#issue(client, await lockInvoice(client, note.id))
+    })
+  }
+
+  /** Records that an issued invoice was paid in full. Payments themselves are not kept here. */
+  async markPaid(id: string): Promise<KeptInvoice> {
+    return this.#transaction(async (client) => {
+      const row = await lockInvoice(client, id)
+      if (row.state === 'paid') return kept(row)
+      assertInvoiceMove(row.state, 'paid')
+      return this.#move(client, row.document.id, 'paid')
+    })
+  }
+
+  /** Drops a draft; its period may then be drafted again. Throws ReleveError `conflict` («immutable: …») for an issued one. */
+  async discard(id: string): Promise<KeptInvoice> {
+    return this.#transaction(async (client) => {
+      const row = await lockInvoice(client, id)
+      if (row.state === 'discarded') return kept(row)
+      const deletion = deletionOf(row.state)
+      if (!deletion.allowed) {
+        throw new ReleveError('conflict', `${deletion.error}: ${row.document.number} is issued; the remedy is a ${deletion.remedy}`)
+      }
+      return this.#move(client, row.document.id, 'discarded')
+    })
+  }
+
+  /** Inside the caller's transaction, the invoice's row locked. */
+  async #issue(client: PoolClient, row: Row): Promise<KeptInvoice> {
+    if (row.state !== 'draft' && row.state !== 'discarded') return kept(row)
+    assertInvoiceMove(row.state, 'finalised')
+    const draft = row.document
+    const now = this.#clock.now()
+    const pattern = draft.kind === 'invoice' ? draft.seller.invoicePattern : draft.seller.creditNotePattern
+    assertPattern(pattern)
+    const { counter, series, issuedOn } = await takeNumber(client, draft.seller.key, pattern, dateIn(now, draft.period.timeZone))
+    await this.#crashPoint('number-taken')
+    const issued: Invoice = {
+      ...draft,
+      number: printNumber(pattern, issuedOn, counter),
+      issuedOn,
+      dueOn: DateTime.fromISO(issuedOn, { zone: 'utc' }).plus({ days: draft.customer.termDays }).toFormat('yyyy-MM-dd'),
+    }
+    const updated = await client.query<Row>(
+      `UPDATE invoices SET state = 'finalised', series = $2, counter = $3, number = $4, issued_on = $5, due_on = $6,
+         document = $7, hash = $8, changed_at = $9
+       WHERE id = $1 RETURNING state, hash, created_at, changed_at, document`,
+      [draft.id, series, counter, issued.number, issued.issuedOn, issued.dueOn, issued, hashOf(issued), now],
+    )
+    await this.#markBilled?.(
+      client,
+      issued.lines.flatMap((line) => (line.price === null ? [] : [{ rule: line.price.rule, version: line.price.version }])),
+    )
+    return kept(updated.rows[0]!)
+  }
+
+  async #move(client: PoolClient, id: string, state: InvoiceState): Promise<KeptInvoice> {
+    const { rows } = await client.query<Row>(
+      `UPDATE invoices SET state = $2, changed_at = $3 WHERE id = $1 RETURNING state, hash, created_at, changed_at, document`,
+      [id, state, this.#clock.now()],
+    )
+    return kept(rows[0]!)
+  }
+
+  async #transaction<T>(work: (client: PoolClient) => Promise<T>): Promise<T> {
+    const client = await this.#postgres.connect()
+    try {
+      await client.query('BEGIN')
+      const result = await work(client)
+      await client.query('COMMIT')
+      return result
+    } catch (error) {
+      await client.query('ROLLBACK').catch(() => undefined)
+      throw error
+    } finally {
+      client.release()
+    }
+  }
+}
+
+/** The next counter of a series, its row locked until the transaction ends. Dates never fall within a legal entity's series. */
+async function takeNumber(
+  client: PoolClient,
+  legalEntity: string,
+  pattern: string,
+  today: string,
+): Promise<{ counter: number; series: string; issuedOn: string }> {
+  const series = seriesOf(pattern, today)
+  const { rows } = await client.query<{ last: string; last_date: string }>(
+    `INSERT INTO number_series AS s (legal_entity, series, last, last_date) VALUES ($1, $2, 1, $3)
+     ON CONFLICT (legal_entity, series) DO UPDATE SET last = s.last + 1, last_date = greatest(s.last_date, excluded.last_date)
+     RETURNING last, last_date`,
+    [legalEntity, series, today],
+  )
+  const row = rows[0]
+  assert(row !== undefined, 'taking a number returns it')
+  return { counter: Number(row.last), series, issuedOn: row.last_date }
+}
+
+async function lockInvoice(client: PoolClient, id: string): Promise<Row> {
+  const { rows } = await client.query<Row>(
+    'SELECT state, hash, created_at, changed_at, document FROM invoices WHERE id = $1 OR number = $1 ORDER BY created_at LIMIT 1 FOR UPDATE',
+    [id],
+  )
+  if (rows[0] === undefined) throw new ReleveError('not_found', `invoice: there is no ${id}`)
+  return rows[0]
+}
+
+function kept(row: Row): KeptInvoice {
+  return { state: row.state, hash: row.hash, createdAt: Number(row.created_at), changedAt: Number(row.changed_at), invoice: row.document }
+}

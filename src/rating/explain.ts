@@ -1,0 +1,77 @@
+/** A rated line in words, French and English: what was used, what was included, each step, and the rounding if there was one. */
+import type { Price } from '../catalog/price.js'
+import { exponentOf } from '../currency.js'
+import { Decimal, printDecimal } from '../decimal.js'
+import { formatMoney, formatNumber, type Language, type Words } from '../format.js'
+import type { ModelResult, ModelStep } from './line.js'
+
+interface Facts {
+  readonly price: Price
+  readonly quantity: Decimal
+  readonly result: ModelResult
+  readonly exact: Decimal
+  readonly amount: string
+}
+
+export function explain(facts: Facts): Words {
+  return { fr: inLanguage(facts, 'fr'), en: inLanguage(facts, 'en') }
+}
+
+function inLanguage({ price, quantity, result, exact, amount }: Facts, language: Language): string {
+  const french = language === 'fr'
+  const number = (value: Decimal): string => formatNumber(printDecimal(value), language)
+  const money = (value: Decimal | string): string => formatMoney(String(value), price.currency, language)
+  if (price.model === 'flat') {
+    const cycle = french ? `abonnement ${cycleFr(price.billingCycle)}` : `${price.billingCycle} fee`
+    return `${cycle} ${money(price.amount)}`
+  }
+  const used = `${number(quantity)} ${price.metric}`
+  const free = result.free.isZero()
+    ? ''
+    : french
+      ? `, dont ${number(result.free)} inclus`
+      : `, ${number(result.free)} included`
+  const steps = result.steps.map((step) => stepText(step)).join(' + ')
+  const rounding =
+    exact.decimalPlaces() > exponentOf(price.currency)
+      ? french
+        ? ` (${money(printDecimal(exact))} arrondi au plus proche)`
+        : ` (${money(printDecimal(exact))} rounded half up)`
+      : ''
+  return `${used}${free}${french ? ' : ' : ': '}${steps} = ${money(amount)}${rounding}`
+
+  function stepText(step: ModelStep): string {
+    const flat = money(printDecimal(step.flat))
+    if (step.quantity.isZero()) {
+      if (price.model === 'percentage') return french ? `ajustement au minimum ou au maximum ${flat}` : `bound ${flat}`
+      return french ? `forfait de tranche ${flat}` : `tier fee ${flat}`
+    }
+    const rate =
+      price.model === 'percentage' && !step.unitPrice.eq(price.perEvent)
+        ? `${formatNumber(price.rate, language)} %`
+        : money(printDecimal(step.unitPrice))
+    const what =
+      price.model === 'package'
+        ? french
+          ? ` lot(s) de ${number(new Decimal(price.size))}`
+          : ` package(s) of ${price.size}`
+        : ''
+    const where = price.model === 'graduated' || price.model === 'volume' ? ` (${range(step)})` : ''
+    const fee = step.flat.isZero() ? '' : french ? ` + forfait ${flat}` : ` + tier fee ${flat}`
+    return `${number(step.quantity)}${what} × ${rate}${where}${fee}`
+  }
+
+  function range(step: ModelStep): string {
+    const whole = step.after.isInteger() && (step.upTo?.isInteger() ?? true) && quantity.isInteger()
+    const from = whole ? number(step.after.plus(1)) : number(step.after)
+    if (step.upTo === null)
+      return french ? (whole ? `à partir de ${from}` : `au-delà de ${from}`) : whole ? `from ${from}` : `above ${from}`
+    const to = number(step.upTo)
+    if (whole) return french ? `tranche ${from} à ${to}` : `tier ${from} to ${to}`
+    return french ? `au-delà de ${from}, jusqu’à ${to}` : `above ${from}, up to ${to}`
+  }
+}
+
+function cycleFr(cycle: string): string {
+  return { monthly: 'mensuel', yearly: 'annuel', quarterly: 'trimestriel', daily: 'quotidien' }[cycle] ?? cycle
+}

@@ -1,0 +1,61 @@
+/**
+ * Part periods. By day is the default for people: inclusive days over the days of the full period, so that a clock change never
+ * moves an amount. By second is offered for those who need it. Pure: the times come in, nobody asks a clock.
+ *
+ * A change of plan is two lines, a credit for what is left of the old one and a charge for the new one, each rounded by itself.
+ * Usage is never prorated.
+ */
+import { DateTime } from 'luxon'
+import { printMoney } from '../currency.js'
+import { Decimal, parseDecimal } from '../decimal.js'
+import { ReleveError } from '../errors.js'
+import type { Period } from '../period.js'
+
+/** amount × part / whole, rounded half up. Both parts are counts of the same thing (days, seconds). */
+export function prorate(amount: string, part: number | string, whole: number | string, currency: string): string {
+  const denominator = new Decimal(whole)
+  if (denominator.lte(0)) throw new ReleveError('unprocessable', 'the full period is empty')
+  return printMoney(parseDecimal(amount, 'amount').times(part).dividedBy(denominator), currency)
+}
+
+/** Calendar days of a range in a zone; a day of 23 hours is a day. */
+export function daysOf(range: Period, zone: string): number {
+  const from = DateTime.fromMillis(range.from, { zone }).startOf('day')
+  const to = DateTime.fromMillis(range.to, { zone }).startOf('day')
+  return Math.round(to.diff(from, 'days').days)
+}
+
+/** What is left of a period from `start` on, by day or by second. */
+export function prorateRest(request: {
+  readonly amount: string
+  readonly start: number
+  readonly period: Period
+  readonly zone: string
+  readonly by: 'day' | 'second'
+  readonly currency: string
+}): string {
+  const { amount, start, period, zone, by, currency } = request
+  if (start < period.from || start >= period.to)
+    throw new ReleveError('unprocessable', 'start: lies outside the period')
+  const rest = { from: start, to: period.to }
+  return by === 'day'
+    ? prorate(amount, daysOf(rest, zone), daysOf(period, zone), currency)
+    : prorate(amount, period.to - start, period.to - period.from, currency)
+}
+
+/** A change of plan with `fractionLeft` of the period to go: `{credit ≤ 0, charge ≥ 0, net}`. */
+export function prorateChange(request: {
+  readonly old: string
+  readonly new: string
+  readonly fractionLeft: string
+  readonly currency: string
+}): { readonly credit: string; readonly charge: string; readonly net: string } {
+  const fraction = parseDecimal(request.fractionLeft, 'fractionLeft')
+  const credit = new Decimal(printMoney(parseDecimal(request.old, 'old').times(fraction).negated(), request.currency))
+  const charge = new Decimal(printMoney(parseDecimal(request.new, 'new').times(fraction), request.currency))
+  return {
+    credit: printMoney(credit, request.currency),
+    charge: printMoney(charge, request.currency),
+    net: printMoney(credit.plus(charge), request.currency),
+  }
+}

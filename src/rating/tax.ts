@@ -1,0 +1,88 @@
+/**
+ * Tax. Rounded once per rate on the invoice, not per line (EN 16931, BR-CO-17): three lines of 1.25 at 18 % owe 0.68, not 0.69.
+ * With prices that include tax, TVA is TTC − HT: some totals are not reachable as HT + round(HT × rate). Pure.
+ *
+ * HT is without tax, TVA the tax, TTC with tax. Rates are percent as decimal text.
+ */
+import { printMoney } from '../currency.js'
+import { Decimal, parseDecimal, printDecimal, sum } from '../decimal.js'
+import { spread } from './adjust.js'
+
+export interface Totals {
+  readonly ht: string
+  readonly tva: string
+  readonly ttc: string
+}
+
+/** Tax of one rate. */
+export interface TaxRow {
+  readonly rate: string
+  readonly base: string
+  readonly tax: string
+}
+
+export function addTax(ht: string, rate: string, currency: string): Totals {
+  const base = new Decimal(printMoney(parseDecimal(ht, 'ht'), currency))
+  const tva = new Decimal(printMoney(base.times(parseDecimal(rate, 'rate')).dividedBy(100), currency))
+  return { ht: printMoney(base, currency), tva: printMoney(tva, currency), ttc: printMoney(base.plus(tva), currency) }
+}
+
+/** From an amount that includes tax. */
+export function splitInclusive(ttc: string, rate: string, currency: string): Totals {
+  const total = new Decimal(printMoney(parseDecimal(ttc, 'ttc'), currency))
+  const ht = new Decimal(printMoney(total.dividedBy(parseDecimal(rate, 'rate').dividedBy(100).plus(1)), currency))
+  return { ht: printMoney(ht, currency), tva: printMoney(total.minus(ht), currency), ttc: printMoney(total, currency) }
+}
+
+/** Lines (already rounded HT amounts, each with its rate) to totals and one row per rate, in order of first appearance. */
+export function taxByRate(
+  lines: readonly { readonly ht: string; readonly rate: string }[],
+  currency: string,
+): Totals & { readonly taxes: readonly TaxRow[] } {
+  const bases = new Map<string, Decimal>()
+  for (const [index, line] of lines.entries()) {
+    const rate = printDecimal(parseDecimal(line.rate, `lines[${index}].rate`))
+    bases.set(rate, (bases.get(rate) ?? new Decimal(0)).plus(parseDecimal(line.ht, `lines[${index}].ht`)))
+  }
+  const taxes = [...bases].map(([rate, base]) => {
+    const totals = addTax(printDecimal(base), rate, currency)
+    return { rate, base: totals.ht, tax: totals.tva }
+  })
+  const ht = sum(taxes.map((row) => new Decimal(row.base)))
+  const tva = sum(taxes.map((row) => new Decimal(row.tax)))
+  return {
+    ht: printMoney(ht, currency),
+    tva: printMoney(tva, currency),
+    ttc: printMoney(ht.plus(tva), currency),
+    taxes,
+  }
+}
+
+/**
+ * A coupon comes off before tax, spread over the lines in proportion to their amounts. `taxByLine` is for the reader; what is
+ * owed is per rate.
+ */
+export function taxWithCoupon(
+  lines: readonly { readonly ht: string; readonly rate: string }[],
+  coupon: string,
+  currency: string,
+): Totals & {
+  readonly couponByLine: readonly string[]
+  readonly taxByLine: readonly string[]
+  readonly taxes: readonly TaxRow[]
+} {
+  const shares = spread(
+    coupon,
+    lines.map((line) => line.ht),
+    currency,
+  )
+  const left = lines.map((line, index) => ({
+    ht: printMoney(parseDecimal(line.ht, 'ht').minus(shares[index] ?? '0'), currency),
+    rate: line.rate,
+  }))
+  return {
+    ...taxByRate(left, currency),
+    couponByLine: shares,
+    taxByLine: left.map((line) => addTax(line.ht, line.rate, currency).tva),
+  }
+}

@@ -1,0 +1,35 @@
+/**
+ * Thread entry of a shard: one Shard for the life of the thread, one task after the other. Large buffers of a reply are moved,
+ * not copied.
+ */
+import { transferableSymbol, valueSymbol, workerData } from 'piscina'
+import { ReleveError } from '../src/errors.js'
+import type { Judged } from '../src/ingest/ingest.js'
+import { type SealedEpoch, Shard, type ShardOptions, type ShardTask } from '../src/shard.js'
+
+const shard = new Shard(workerData as ShardOptions)
+
+function buffersOf(task: ShardTask, reply: unknown): ArrayBuffer[] {
+  if (task.method === 'judge') {
+    return (reply as Judged).parts.flatMap(({ frame, indices }) => [frame.buffer as ArrayBuffer, indices.buffer as ArrayBuffer])
+  }
+  if (task.method === 'seal') {
+    const { chunks, keys } = reply as SealedEpoch
+    const buffers = chunks.map(({ bytes }) => bytes.buffer as ArrayBuffer)
+    return keys === null ? buffers : [...buffers, keys.buffer as ArrayBuffer]
+  }
+  return []
+}
+
+export default function run(task: ShardTask): unknown {
+  try {
+    const method = shard[task.method] as (...args: readonly unknown[]) => unknown
+    const reply = method.apply(shard, task.args as unknown[])
+    const buffers = buffersOf(task, reply)
+    return buffers.length === 0 ? reply : { [transferableSymbol]: buffers, [valueSymbol]: reply }
+  } catch (error) {
+    // An expected refusal keeps its code over the thread's border, where a class does not survive.
+    if (error instanceof ReleveError) return { refused: { code: error.code, detail: error.message } }
+    throw error
+  }
+}
