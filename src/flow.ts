@@ -29,7 +29,7 @@ import type { Log, LogRecord } from './log/log.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
-import type { AsOf, LiveEntitlement } from './quota/balance.js'
+import type { AsOf, ItemMetric, LiveEntitlement } from './quota/balance.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
 import { type ApplyReply, type BalanceView, type Counts, FLOOR_SLACK_MS, type NeededBase, type SealedEpoch, type ShardThread } from './shard.js'
 
@@ -690,8 +690,8 @@ export class StreamFlow {
   }
 
   /** Usage of a balance that the shard does not know, as ClickHouse has it: its thresholds ring from it. */
-  async observe(item: string, periodFrom: number, usage: string, asOf: AsOf): Promise<void> {
-    this.#raise({ crossings: await this.#o.shard.observe(item, periodFrom, usage, asOf) })
+  async observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Promise<void> {
+    this.#raise({ crossings: await this.#o.shard.observe(of, periodFrom, usage, asOf) })
   }
 
   // ---- End ---------------------------------------------------------------------------------------------------------------

@@ -535,7 +535,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
           usage = (rows[0] === undefined ? null : valueOf(entitlement.aggregation, rows[0])) ?? '0'
           sequence = checkpoint
           asOfMs = now - flow.flushLagMs()
-          if (view.state === 'stale') await flow.observe(entitlement.item, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
+          if (view.state === 'stale') await flow.observe(entitlement, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
         }
         const status = quotaStatus(usage, entitlement.limit)
         return {

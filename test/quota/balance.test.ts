@@ -212,7 +212,7 @@ function follow(records: readonly TestRecord[], barrierEach = 1): { balances: Ba
     receivedAt: START - 2 * DAY_MS,
     sequence: 0,
   })
-  for (const { item, period, epoch } of needed) balances.setBase(item, period.from, epoch, zeroBase)
+  for (const need of needed) balances.setBase(need, zeroBase)
   records.forEach((record, i) => {
     const { frame, verdicts } = frameOf(record)
     crossings.push(...balances.apply(frame, record.sequence, verdicts))
@@ -361,7 +361,7 @@ test(`opened in the middle, base told late => the usage, and every threshold rea
       const tell = (): void => {
         const events = records.slice(0, opened).flatMap(placed)
         for (const need of needed)
-          rung.push(...balances.setBase(need.item, need.period.from, need.epoch, baseOf(need, events)))
+          rung.push(...balances.setBase(need, baseOf(need, events)))
       }
       if (waits === 0) tell()
       records.slice(opened).forEach((record, i) => {
@@ -404,7 +404,7 @@ const at = { epoch: 1, receivedAt: START, sequence: 0 }
 function liveWith(entitlement: LiveEntitlement, options: { membersMax?: number; balancesMax?: number } = {}): Balances {
   const balances = openBalances({ memberHash: testMemberHash, ...options })
   for (const need of balances.setEntitlements([entitlement], at).needed) {
-    balances.setBase(need.item, need.period.from, need.epoch, zeroBase)
+    balances.setBase(need, zeroBase)
   }
   return balances
 }
@@ -477,7 +477,7 @@ test('a limit far beyond what one event may say => exact', () => {
   const entitlement = entitlementOf({ metric: 'sum', aggregation: 'sum', limit, thresholds })
   const needed = balances.setEntitlements([entitlement], at).needed
   const said = needed.flatMap((need) =>
-    balances.setBase(need.item, need.period.from, need.epoch, {
+    balances.setBase(need, {
       ...zeroBase,
       sum: '123456789012345678900.999999999',
       count: 2,
@@ -537,8 +537,8 @@ test('a void of an extreme => stale at once, asked for at the next barrier, live
   send(balances, START, eventOf({ metric, value: 4n, eventTime: START }))
   expect(current().state).toBe('pending')
   // An answer to an older question is not this one.
-  expect(balances.setBase('acme/max', april.from, 1, { ...zeroBase, samples: 1, max: '100' })).toEqual([])
-  const said = balances.setBase('acme/max', april.from, 7, { ...zeroBase, samples: 1, max: '3' })
+  expect(balances.setBase({ ...needed[0]!, epoch: 1 }, { ...zeroBase, samples: 1, max: '100' })).toEqual([])
+  const said = balances.setBase(needed[0]!, { ...zeroBase, samples: 1, max: '3' })
   expect(said.map(shortOf)).toEqual(['alert.resolved 5 at 4 v1'])
   expect([current().state, current().usage]).toEqual(['live', '4'])
 })
@@ -555,8 +555,8 @@ test(`more members than the bound => the balance is stale and holds none; what C
   const current = () => balances.read('acme').find(({ period }) => period.from === april.from)!
   expect([current().state, current().usage]).toEqual(['stale', null])
   const asOf = { receivedAt: START + 1, sequence, epoch: 1 }
-  expect(balances.observe('acme/unique', april.from, '10', asOf).map(shortOf)).toEqual(['alert.triggered 5 at 10 v1'])
-  expect(balances.observe('acme/unique', april.from, '11', asOf)).toEqual([])
+  expect(balances.observe({ item: 'acme/unique', metric: 'unique' }, april.from, '10', asOf).map(shortOf)).toEqual(['alert.triggered 5 at 10 v1'])
+  expect(balances.observe({ item: 'acme/unique', metric: 'unique' }, april.from, '11', asOf)).toEqual([])
   expect(current()).toMatchObject({ state: 'stale', usage: '11', asOf })
   expect(balances.barrier({ epoch: 2, receivedAt: START, sequence }).needed).toEqual([])
 })
@@ -567,7 +567,7 @@ test(`a base with more members than fit, or without them => stale ${promises('sy
     const balances = openBalances({ memberHash: testMemberHash, membersMax: 3 })
     const [need] = balances.setEntitlements([entitlement], at).needed
     const { members: _, ...rest } = zeroBase
-    balances.setBase(need!.item, need!.period.from, need!.epoch, members === undefined ? rest : { ...rest, members })
+    balances.setBase(need!, members === undefined ? rest : { ...rest, members })
     expect([balances.read('acme')[0]!.state, balances.membersHeld]).toEqual(['stale', 0])
   }
 })
