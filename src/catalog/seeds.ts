@@ -32,10 +32,34 @@ export const seedMetrics: readonly MetricInput[] = [
   counted('mcp_call', 'call', ['tool']),
   { key: 'scim', aggregation: 'count', unit: 'call', scale: 0, dims: ['operation'], uniqueBy: null, archive: true },
   counted('signature_completed', 'signature', ['level']),
-  { key: 'iot_message', aggregation: 'count', unit: 'message', scale: 0, dims: ['region'], uniqueBy: null, archive: true },
+  {
+    key: 'iot_message',
+    aggregation: 'count',
+    unit: 'message',
+    scale: 0,
+    dims: ['region'],
+    uniqueBy: null,
+    archive: true,
+  },
   { key: 'iot_data', aggregation: 'sum', unit: 'Mo', scale: 6, dims: ['region'], uniqueBy: null, archive: true },
-  { key: 'iot_temperature', aggregation: 'latest', unit: '°C', scale: 3, dims: ['region'], uniqueBy: null, archive: true },
-  { key: 'iot_temperature_max', aggregation: 'max', unit: '°C', scale: 3, dims: ['region'], uniqueBy: null, archive: true },
+  {
+    key: 'iot_temperature',
+    aggregation: 'latest',
+    unit: '°C',
+    scale: 3,
+    dims: ['region'],
+    uniqueBy: null,
+    archive: true,
+  },
+  {
+    key: 'iot_temperature_max',
+    aggregation: 'max',
+    unit: '°C',
+    scale: 3,
+    dims: ['region'],
+    uniqueBy: null,
+    archive: true,
+  },
 ]
 
 export const seedProducts: readonly Product[] = [
@@ -148,7 +172,13 @@ export const seedPrices: readonly PriceInput[] = [
     '1.4',
   ),
   from2026(
-    { rule_id: 'pricing_sig_enterprise', type: 'flat_fee', amount: '400.00', currency: 'EUR', billing_cycle: 'monthly' },
+    {
+      rule_id: 'pricing_sig_enterprise',
+      type: 'flat_fee',
+      amount: '400.00',
+      currency: 'EUR',
+      billing_cycle: 'monthly',
+    },
     '4.0',
     'draft',
   ),

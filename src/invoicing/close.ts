@@ -123,7 +123,11 @@ async function openClosing(postgres: Pool, clock: Clock, id: string, contract: s
 }
 
 /** Terms and usage are kept by the first who has them; a second closer takes what is there. */
-async function measure({ postgres, clock, catalog, usageAtCut }: CloseOptions, closing: string, period: Period): Promise<Row> {
+async function measure(
+  { postgres, clock, catalog, usageAtCut }: CloseOptions,
+  closing: string,
+  period: Period,
+): Promise<Row> {
   const contract = closing.slice(0, closing.lastIndexOf('/'))
   const terms = catalog.terms(contract, period)
   const usage = await usageAtCut({
@@ -141,11 +145,10 @@ async function measure({ postgres, clock, catalog, usageAtCut }: CloseOptions, c
     }
   }
   const measured: Measured = { terms, usage }
-  await postgres.query(`UPDATE closings SET state = 'measured', measured = $2, updated_at = $3 WHERE id = $1 AND state = 'open'`, [
-    closing,
-    measured,
-    clock.now(),
-  ])
+  await postgres.query(
+    `UPDATE closings SET state = 'measured', measured = $2, updated_at = $3 WHERE id = $1 AND state = 'open'`,
+    [closing, measured, clock.now()],
+  )
   return read(postgres, closing)
 }
 
@@ -158,7 +161,13 @@ async function draft({ postgres, clock, invoicing }: CloseOptions, row: Row, per
 }
 
 /** States only move forward, whoever comes late. */
-async function advance(postgres: Pool, clock: Clock, id: string, state: ClosingState, invoice: string | null): Promise<Row> {
+async function advance(
+  postgres: Pool,
+  clock: Clock,
+  id: string,
+  state: ClosingState,
+  invoice: string | null,
+): Promise<Row> {
   await postgres.query(
     `UPDATE closings SET state = $2, invoice = $3, updated_at = $4
      WHERE id = $1 AND array_position(ARRAY['open', 'measured', 'drafted', 'done'], state)
@@ -175,6 +184,11 @@ async function read(postgres: Pool, id: string): Promise<Row> {
 }
 
 /** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */
-export function previewInvoice(catalog: Catalog, contract: string, period: Period, usage: readonly ItemUsage[]): KeptInvoice['invoice'] {
+export function previewInvoice(
+  catalog: Catalog,
+  contract: string,
+  period: Period,
+  usage: readonly ItemUsage[],
+): KeptInvoice['invoice'] {
   return draftInvoice('preview', catalog.terms(contract, period), period, usage)
 }

@@ -40,8 +40,21 @@ export function draftInvoice(id: string, terms: Terms, period: Period, usage: re
       assertCurrency(item.fee.currency, customer.currency, item.fee.rule)
       const line = rate({ price: item.fee, quantity: '1' }).lines[0]
       if (line !== undefined) {
-        const label = { fr: `${item.plan.name} — abonnement, ${month.fr}`, en: `${item.plan.name} — subscription, ${month.en}` }
-        lines.push({ ...base, no: lines.length + 1, type: 'fee', metric: null, unit: null, label, ...rated(line), price: item.fee, proof: null })
+        const label = {
+          fr: `${item.plan.name} — abonnement, ${month.fr}`,
+          en: `${item.plan.name} — subscription, ${month.en}`,
+        }
+        lines.push({
+          ...base,
+          no: lines.length + 1,
+          type: 'fee',
+          metric: null,
+          unit: null,
+          label,
+          ...rated(line),
+          price: item.fee,
+          proof: null,
+        })
       }
     } else if (item.feeRule !== null) {
       notices.push({
@@ -72,8 +85,21 @@ export function draftInvoice(id: string, terms: Terms, period: Period, usage: re
         unpriced = rating.unpriced
         for (const line of rating.lines) {
           no = lines.length + 1
-          const label = { fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`, en: `${item.plan.name} — ${metric.metric}, ${month.en}` }
-          lines.push({ ...base, no, type: 'usage', metric: metric.metric, unit: metric.unit, label, ...rated(line), price: metric.price, proof })
+          const label = {
+            fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
+            en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
+          }
+          lines.push({
+            ...base,
+            no,
+            type: 'usage',
+            metric: metric.metric,
+            unit: metric.unit,
+            label,
+            ...rated(line),
+            price: metric.price,
+            proof,
+          })
         }
       } else if (metric.limit !== null) {
         unpriced = status.overage ?? '0'
@@ -92,7 +118,8 @@ export function draftInvoice(id: string, terms: Terms, period: Period, usage: re
       })
     }
   }
-  if (lines.length > limits.invoiceLinesMax) throw new ReleveError('unprocessable', `an invoice has at most ${limits.invoiceLinesMax} lines`)
+  if (lines.length > limits.invoiceLinesMax)
+    throw new ReleveError('unprocessable', `an invoice has at most ${limits.invoiceLinesMax} lines`)
   const totals = taxByRate(
     lines.map((line) => ({ ht: line.amount, rate: line.taxRate })),
     customer.currency,
@@ -127,13 +154,16 @@ export function draftInvoice(id: string, terms: Terms, period: Period, usage: re
   }
 }
 
-function rated(line: RatedLine): Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'> {
+function rated(
+  line: RatedLine,
+): Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'> {
   const { quantity, free, billable, steps, exact, amount, explanation } = line
   return { quantity, included: free, billable, steps, exact, amount, explanation }
 }
 
 function assertCurrency(price: string, customer: string, rule: string): void {
-  if (price !== customer) throw new ReleveError('unprocessable', `${rule} is in ${price}, the customer is billed in ${customer}`)
+  if (price !== customer)
+    throw new ReleveError('unprocessable', `${rule} is in ${price}, the customer is billed in ${customer}`)
 }
 
 function unpricedOverage(item: string, metric: TermsMetric, quantity: string): Notice {

@@ -37,7 +37,13 @@ describe('versions', () => {
     stop()
     expect([changed, catalogVersion, seen]).toEqual([true, before + 1, [before + 1, before + 2]])
     expect(await catalog.changes(before)).toEqual([
-      { version: before + 1, at: clock.now(), kind: 'product', key: 'Test', change: { before: null, after: { key: 'Test', name: 'Essai' } } },
+      {
+        version: before + 1,
+        at: clock.now(),
+        kind: 'product',
+        key: 'Test',
+        change: { before: null, after: { key: 'Test', name: 'Essai' } },
+      },
       {
         version: before + 2,
         at: clock.now(),
@@ -52,7 +58,9 @@ describe('versions', () => {
     const other = await openCatalog({ postgres: postgres.pool, clock })
     const before = catalog.snapshot().version
     await Promise.all(
-      Array.from({ length: 20 }, (_, i) => (i % 2 === 0 ? catalog : other).putProduct({ key: `P${i}`, name: `Produit ${i}` })),
+      Array.from({ length: 20 }, (_, i) =>
+        (i % 2 === 0 ? catalog : other).putProduct({ key: `P${i}`, name: `Produit ${i}` }),
+      ),
     )
     await catalog.refresh()
     await other.refresh()
@@ -65,7 +73,9 @@ describe('versions', () => {
     const second = await catalog.putMetric({ key: 'gaz', aggregation: 'sum', unit: 'kWh', scale: 3 })
     expect([first.value.version, second.value.version]).toEqual([1, 2])
     expect(catalog.snapshot().metrics.filter((metric) => metric.key === 'gaz')).toEqual([second.value])
-    await expect(postgres.pool.query(`UPDATE catalog_metrics SET version = 9 WHERE key = 'gaz'`)).rejects.toThrow(/never changed/)
+    await expect(postgres.pool.query(`UPDATE catalog_metrics SET version = 9 WHERE key = 'gaz'`)).rejects.toThrow(
+      /never changed/,
+    )
     await expect(postgres.pool.query('DELETE FROM catalog_versions')).rejects.toThrow(/never changed/)
     await expect(postgres.pool.query('TRUNCATE catalog_versions CASCADE')).rejects.toThrow(/never changed/)
   })
@@ -79,7 +89,9 @@ describe('prices', () => {
     expect(catalog.book().priceInForce('essai', march.from)).toBeNull()
     await catalog.activatePrice('essai', '1.0')
     expect(catalog.book().priceInForce('essai', march.from)?.version).toBe('1.0')
-    await expect(catalog.putPrice({ rule: rule('11.00'), version: '1.0', status: 'active' })).rejects.toThrow(/make 1\.1/)
+    await expect(catalog.putPrice({ rule: rule('11.00'), version: '1.0', status: 'active' })).rejects.toThrow(
+      /make 1\.1/,
+    )
     const edited = await catalog.putPrice({ rule: rule('11.00') })
     expect([edited.value.version, edited.value.status]).toEqual(['1.1', 'draft'])
     await catalog.activatePrice('essai', '1.1', Date.UTC(2026, 2, 16))
@@ -90,19 +102,23 @@ describe('prices', () => {
   })
 
   test('the database itself refuses to change an active price', async () => {
-    await expect(postgres.pool.query(`UPDATE catalog_prices SET definition = '{}' WHERE rule = 'overage_oid_kyc'`)).rejects.toThrow(
-      /cannot be changed/,
+    await expect(
+      postgres.pool.query(`UPDATE catalog_prices SET definition = '{}' WHERE rule = 'overage_oid_kyc'`),
+    ).rejects.toThrow(/cannot be changed/)
+    await expect(
+      postgres.pool.query(`UPDATE catalog_prices SET status = 'draft' WHERE rule = 'overage_oid_kyc'`),
+    ).rejects.toThrow(/cannot become/)
+    await expect(postgres.pool.query(`DELETE FROM catalog_prices WHERE rule = 'overage_oid_kyc'`)).rejects.toThrow(
+      /archived/,
     )
-    await expect(postgres.pool.query(`UPDATE catalog_prices SET status = 'draft' WHERE rule = 'overage_oid_kyc'`)).rejects.toThrow(
-      /cannot become/,
-    )
-    await expect(postgres.pool.query(`DELETE FROM catalog_prices WHERE rule = 'overage_oid_kyc'`)).rejects.toThrow(/archived/)
   })
 })
 
 describe('contracts', () => {
   test('entitlements reach the usage side as data, with anchor and zone', () => {
-    const kyc = catalog.entitlements().find((one) => one.contract === 'banque-atlantique-oid' && one.metric === 'kyc_verification')
+    const kyc = catalog
+      .entitlements()
+      .find((one) => one.contract === 'banque-atlantique-oid' && one.metric === 'kyc_verification')
     expect(kyc).toEqual({
       item: 'banque-atlantique-oid/1',
       contract: 'banque-atlantique-oid',
@@ -123,7 +139,9 @@ describe('contracts', () => {
   test('a changed limit gets a higher limit version, an unchanged one keeps its own', async () => {
     const clm = seedContracts[0]!
     const item = clm.items[0]!
-    const entitlements = item.entitlements!.map((one) => (one.metric === 'ai_tokens' ? { ...one, limit: '300000' } : one))
+    const entitlements = item.entitlements!.map((one) =>
+      one.metric === 'ai_tokens' ? { ...one, limit: '300000' } : one,
+    )
     const { value } = await catalog.putContract({ ...clm, items: [{ ...item, entitlements }] })
     expect(value.items[0]!.entitlements.map((one) => [one.metric, one.limitVersion])).toEqual([
       ['documents_processed', 1],
@@ -136,7 +154,9 @@ describe('contracts', () => {
   test('terms of a period name every price in force and say where there is none', () => {
     const terms = catalog.terms('banque-atlantique-oid', march)
     expect(terms.items[0]!.fee).toMatchObject({ rule: 'pricing_oid_business_base', version: '3.1' })
-    expect(terms.items[0]!.metrics.map((metric) => [metric.metric, metric.limit, metric.price?.version ?? null])).toEqual([
+    expect(
+      terms.items[0]!.metrics.map((metric) => [metric.metric, metric.limit, metric.price?.version ?? null]),
+    ).toEqual([
       ['auth_login', null, null],
       ['kyc_verification', '50', '2.0'],
       ['certificate_enrolled', '20', null],
@@ -146,8 +166,16 @@ describe('contracts', () => {
 
   test('lint tells overage without a price, and a volume price that falls', () => {
     const findings = catalog.lint()
-    expect(findings).toContainEqual(expect.objectContaining({ code: 'overage_without_price', at: 'plan oid-business', message: expect.stringContaining('certificate_enrolled') }))
-    expect(findings).toContainEqual(expect.objectContaining({ code: 'volume_price_falls', at: 'price pricing_iot_events' }))
+    expect(findings).toContainEqual(
+      expect.objectContaining({
+        code: 'overage_without_price',
+        at: 'plan oid-business',
+        message: expect.stringContaining('certificate_enrolled'),
+      }),
+    )
+    expect(findings).toContainEqual(
+      expect.objectContaining({ code: 'volume_price_falls', at: 'price pricing_iot_events' }),
+    )
   })
 
   test('what does not exist, or is not allowed, is refused by name', async () => {
@@ -156,7 +184,9 @@ describe('contracts', () => {
     await expect(catalog.putContract({ ...oid, start: '2026-02-01' })).rejects.toThrow(/make a new contract/)
     await expect(catalog.putContract({ ...oid, surprise: 1 })).rejects.toThrow(/unknown member surprise/)
     await expect(catalog.moveContract(oid.id, 'trial')).rejects.toThrow(/active cannot become trial/)
-    await expect(catalog.putPlan({ key: 'p', product: 'OID', name: 'P', metrics: [{ metric: 'nope' }] })).rejects.toThrow(/no metric nope/)
+    await expect(
+      catalog.putPlan({ key: 'p', product: 'OID', name: 'P', metrics: [{ metric: 'nope' }] }),
+    ).rejects.toThrow(/no metric nope/)
     await expect(catalog.putPrice({ ...seedPrices[0]!, version: 'one' })).rejects.toThrow(/X\.Y/)
     expect(() => catalog.terms('nope', march)).toThrow(/no nope/)
   })

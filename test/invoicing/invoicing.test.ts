@@ -30,7 +30,12 @@ function closing(usageAtCut: UsageAtCut, extra: Partial<CloseOptions> = {}): Clo
 /** A legal entity of a test's own, so that its series starts at 1 and nobody else takes from it. */
 async function drafts(key: string, count: number): Promise<string[]> {
   await catalog.putLegalEntity({ ...seedLegalEntity, key })
-  await catalog.putContract({ ...seedContracts[1]!, id: `c-${key}`, legalEntity: key, items: [{ id: `c-${key}/1`, plan: 'oid-business' }] })
+  await catalog.putContract({
+    ...seedContracts[1]!,
+    id: `c-${key}`,
+    legalEntity: key,
+    items: [{ id: `c-${key}/1`, plan: 'oid-business' }],
+  })
   const terms = catalog.terms(`c-${key}`, march)
   const usage = await usageOf(marchQuantities)({
     closing: key,
@@ -41,16 +46,21 @@ async function drafts(key: string, count: number): Promise<string[]> {
   })
   const ids: string[] = []
   for (let i = 0; i < count; i += 1) {
-    const draft: Invoice = { ...previewInvoice(catalog, `c-${key}`, march, usage), id: invoicing.newId(), contract: `c-${key}-${i}` }
+    const draft: Invoice = {
+      ...previewInvoice(catalog, `c-${key}`, march, usage),
+      id: invoicing.newId(),
+      contract: `c-${key}-${i}`,
+    }
     ids.push((await invoicing.draft(draft)).invoice.id)
   }
   return ids
 }
 
 async function countersOf(legalEntity: string): Promise<number[]> {
-  const { rows } = await postgres.pool.query('SELECT counter FROM invoices WHERE legal_entity = $1 AND counter IS NOT NULL ORDER BY counter', [
-    legalEntity,
-  ])
+  const { rows } = await postgres.pool.query(
+    'SELECT counter FROM invoices WHERE legal_entity = $1 AND counter IS NOT NULL ORDER BY counter',
+    [legalEntity],
+  )
   return rows.map((row) => Number(row.counter))
 }
 const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i + 1)
@@ -59,7 +69,11 @@ beforeAll(async () => {
   postgres = await openTestPostgres()
   catalog = await openCatalog({ postgres: postgres.pool, clock })
   await loadSeeds(catalog)
-  invoicing = new Invoicing({ postgres: postgres.pool, clock, markBilled: (client, used) => catalog.markBilled(client, used) })
+  invoicing = new Invoicing({
+    postgres: postgres.pool,
+    clock,
+    markBilled: (client, used) => catalog.markBilled(client, used),
+  })
 }, 120_000)
 afterAll(async () => postgres?.close())
 
@@ -78,7 +92,9 @@ describe('closing a period', () => {
     expect([closed.state, closed.period]).toEqual(['done', march])
     expect(released).toEqual([closed.closing])
     expect([invoice.number, invoice.issuedOn, invoice.dueOn]).toEqual(['FA-2026-0001', '2026-04-01', '2026-05-01'])
-    expect(invoice.lines.map((line) => [line.type, line.metric, line.billable, line.amount, line.price?.version])).toEqual([
+    expect(
+      invoice.lines.map((line) => [line.type, line.metric, line.billable, line.amount, line.price?.version]),
+    ).toEqual([
       ['fee', null, '1', '200.00', '3.1'],
       ['usage', 'kyc_verification', '12', '30.00', '2.0'],
       ['usage', 'mcp_call', '350', '17.50', '1.0'],
@@ -100,7 +116,9 @@ describe('closing a period', () => {
       })
       expect(line.price).toMatchObject({ model: 'graduated', metric: line.metric })
     }
-    expect(invoice.usage.map((entry) => [entry.metric, entry.quantity, entry.percent, entry.overage, entry.line])).toEqual([
+    expect(
+      invoice.usage.map((entry) => [entry.metric, entry.quantity, entry.percent, entry.overage, entry.line]),
+    ).toEqual([
       ['auth_login', '12450', null, null, null],
       ['kyc_verification', '62', '124.0', '12', 2],
       ['certificate_enrolled', '25', '125.0', '5', null],
@@ -108,10 +126,19 @@ describe('closing a period', () => {
     ])
     expect(hash).toBe(hashOf(invoice))
     const text = renderInvoice(invoice).replaceAll('\u00a0', ' ')
-    for (const part of ['FACTURE FA-2026-0001', 'Total TTC', '292,05 €', 'dépassement sans prix : 5 certificate_enrolled', '12 × 2,50 €', 'TVA 18 %']) {
+    for (const part of [
+      'FACTURE FA-2026-0001',
+      'Total TTC',
+      '292,05 €',
+      'dépassement sans prix : 5 certificate_enrolled',
+      '12 × 2,50 €',
+      'TVA 18 %',
+    ]) {
       expect(text).toContain(part)
     }
-    await expect(postgres.pool.query(`UPDATE catalog_prices SET billed = false WHERE rule = 'overage_oid_kyc'`)).rejects.toThrow(/has billed/)
+    await expect(
+      postgres.pool.query(`UPDATE catalog_prices SET billed = false WHERE rule = 'overage_oid_kyc'`),
+    ).rejects.toThrow(/has billed/)
   })
 
   test('closed again, or by twenty at once, it is the same one invoice', async () => {
@@ -122,7 +149,9 @@ describe('closing a period', () => {
       asked += 1
       return usageOf({ ...marchQuantities, kyc_verification: String(60 + asked) })(request)
     }
-    const all = await Promise.all(Array.from({ length: 20 }, () => closePeriod(closing(usage), { contract: 'raced', at: march.from })))
+    const all = await Promise.all(
+      Array.from({ length: 20 }, () => closePeriod(closing(usage), { contract: 'raced', at: march.from })),
+    )
     const again = await closePeriod(closing(usage), { contract: 'raced', at: march.to - 1 })
     expect(new Set([...all, again].map((one) => one.invoice!.hash)).size).toBe(1)
     const { rows } = await postgres.pool.query(`SELECT count(*)::int AS count FROM invoices WHERE contract = 'raced'`)
@@ -141,7 +170,10 @@ describe('closing a period', () => {
         invoicing: new Invoicing({ postgres: postgres.pool, clock, crashPoint: stop }),
       })
       await expect(closePeriod(dying, { contract: id, at: march.from })).rejects.toThrow(/died here/)
-      const closed = await closePeriod(closing(usageOf({ ...marchQuantities, kyc_verification: '99' })), { contract: id, at: march.from })
+      const closed = await closePeriod(closing(usageOf({ ...marchQuantities, kyc_verification: '99' })), {
+        contract: id,
+        at: march.from,
+      })
       expect([closed.state, closed.invoice!.invoice.ttc], point).toEqual(['done', '292.05'])
     }
     const counters = await countersOf('orbus-digital')
@@ -156,25 +188,37 @@ describe('closing a period', () => {
     await catalog.putCustomer({ ...seedCustomers[0]!, taxRate: '20', name: 'Autre nom' })
     const closed = await closePeriod(closing(usageOf(marchQuantities)), { contract: id, at: march.from })
     await catalog.putCustomer(seedCustomers[0]!)
-    expect([closed.invoice!.invoice.customer.name, closed.invoice!.invoice.ttc]).toEqual(['Banque Atlantique', '292.05'])
+    expect([closed.invoice!.invoice.customer.name, closed.invoice!.invoice.ttc]).toEqual([
+      'Banque Atlantique',
+      '292.05',
+    ])
   })
 
   test('before the end and the grace of a period it is refused; without anything due there is no invoice', async () => {
-    await expect(closePeriod(closing(usageOf({})), { contract: 'banque-atlantique-oid', at: Date.UTC(2026, 3, 1) })).rejects.toThrow(
-      /can be closed from 2026-05-01T01:00:00/,
-    )
+    await expect(
+      closePeriod(closing(usageOf({})), { contract: 'banque-atlantique-oid', at: Date.UTC(2026, 3, 1) }),
+    ).rejects.toThrow(/can be closed from 2026-05-01T01:00:00/)
     const early = new HandClock('2026-04-01T00:59:59.999Z')
-    await expect(closePeriod({ ...closing(usageOf({})), clock: early }, { contract: 'banque-atlantique-clm', at: march.from })).rejects.toThrow(
-      /grace/,
-    )
-    const closed = await closePeriod(closing(usageOf(marchQuantities)), { contract: 'banque-atlantique-clm', at: march.from })
+    await expect(
+      closePeriod({ ...closing(usageOf({})), clock: early }, { contract: 'banque-atlantique-clm', at: march.from }),
+    ).rejects.toThrow(/grace/)
+    const closed = await closePeriod(closing(usageOf(marchQuantities)), {
+      contract: 'banque-atlantique-clm',
+      at: march.from,
+    })
     expect([closed.state, closed.invoice]).toEqual(['done', null])
   })
 
   test('a metric that was not counted stops the closing, it is not billed as 0', async () => {
-    await catalog.putContract({ ...seedContracts[1]!, id: 'partial', items: [{ id: 'partial/1', plan: 'oid-business' }] })
+    await catalog.putContract({
+      ...seedContracts[1]!,
+      id: 'partial',
+      items: [{ id: 'partial/1', plan: 'oid-business' }],
+    })
     const partial: UsageAtCut = async (request) => (await usageOf(marchQuantities)(request)).slice(1)
-    await expect(closePeriod(closing(partial), { contract: 'partial', at: march.from })).rejects.toThrow(/was not counted/)
+    await expect(closePeriod(closing(partial), { contract: 'partial', at: march.from })).rejects.toThrow(
+      /was not counted/,
+    )
     expect(await invoicing.ofPeriod('partial', march.from)).toBeNull()
   })
 })
@@ -184,7 +228,9 @@ describe('numbers', () => {
     const ids = await drafts('fifty', 50)
     const issued = await Promise.all(ids.map((id) => invoicing.finalise(id)))
     expect(await countersOf('fifty')).toEqual(upTo(50))
-    expect(issued.map((one) => one.invoice.number).sort()).toEqual(upTo(50).map((n) => `FA-2026-${String(n).padStart(4, '0')}`))
+    expect(issued.map((one) => one.invoice.number).sort()).toEqual(
+      upTo(50).map((n) => `FA-2026-${String(n).padStart(4, '0')}`),
+    )
     const twice = await Promise.all(ids.map((id) => invoicing.finalise(id)))
     expect(twice.map((one) => one.hash)).toEqual(issued.map((one) => one.hash))
   })
@@ -251,10 +297,15 @@ describe('issued documents', () => {
       `UPDATE invoices SET state = 'discarded' WHERE id = $1`,
       `UPDATE invoices SET due_on = '2030-01-01', state = 'paid' WHERE id = $1`,
     ]
-    for (const sql of attempts) await expect(postgres.pool.query(sql, [id]), sql).rejects.toThrow(/immutable|cannot become|violates/)
+    for (const sql of attempts)
+      await expect(postgres.pool.query(sql, [id]), sql).rejects.toThrow(/immutable|cannot become|violates/)
     await expect(postgres.pool.query('TRUNCATE invoices CASCADE')).rejects.toThrow(/never changed/)
-    await expect(postgres.pool.query(`UPDATE number_series SET last = last + 2 WHERE legal_entity = 'frozen'`)).rejects.toThrow(/by one/)
-    await expect(postgres.pool.query(`DELETE FROM number_series WHERE legal_entity = 'frozen'`)).rejects.toThrow(/by one/)
+    await expect(
+      postgres.pool.query(`UPDATE number_series SET last = last + 2 WHERE legal_entity = 'frozen'`),
+    ).rejects.toThrow(/by one/)
+    await expect(postgres.pool.query(`DELETE FROM number_series WHERE legal_entity = 'frozen'`)).rejects.toThrow(
+      /by one/,
+    )
     const after = await invoicing.get(id!)
     expect([after.hash, hashOf(after.invoice)]).toEqual([hash, hash])
     await expect(invoicing.discard(id!)).rejects.toThrow(/^immutable: .*credit_note$/)
