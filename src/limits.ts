@@ -134,6 +134,8 @@ export const limits = {
   catalogObjectsMax: 200_000,
   /** Periods of one schedule: fifty years. */
   scheduleMonthsMax: 600,
+  /** Earlier periods that a closing counts again for late usage: more than the age limit L reaches, for imports. */
+  latePeriodsMax: 3,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 
@@ -159,6 +161,7 @@ assert(
   limits.engineStopMs < limits.stopMs,
   'the graceful stop of the service must leave time for the stop of its engines',
 )
+assert(limits.latePeriodsMax * 28 * DAY > limits.lateMs, 'late usage must be found by the closings of the next periods')
 // The token window must be ten times the blocks that may be inserted between a manifest and the end of the old owner's
 // insert: (lease + insert time-out) / epoch length × blocks an epoch can make in one partition of one table.
 const blocksPerEpoch = Math.ceil((2 * limits.epochEventsMax) / limits.chunkRowsMax)

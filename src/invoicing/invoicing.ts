@@ -222,7 +222,10 @@ export class Invoicing {
     })
   }
 
-  /** Drops a draft; its period may then be drafted again. Throws ReleveError `conflict` («immutable: …») for an issued one. */
+  /**
+   * Drops a draft and opens its closing again, to be counted anew at a new cut. Throws ReleveError `conflict`: «immutable: …» for an
+   * issued one, and when a later period of the contract was already counted on top of this one.
+   */
   async discard(id: string): Promise<KeptInvoice> {
     return this.#transaction(async (client) => {
       const row = await lockInvoice(client, id)
@@ -234,6 +237,20 @@ export class Invoicing {
           `${deletion.error}: ${row.document.number} is issued; the remedy is a ${deletion.remedy}`,
         )
       }
+      const reopened = await client.query<{ contract: string; period_from: string }>(
+        `UPDATE closings SET state = 'open', attempt = attempt + 1, measured = NULL, invoice = NULL, updated_at = $2
+         WHERE contract = $1 AND period_from = $3 AND state IN ('measured', 'drafted') AND $4
+         RETURNING contract, period_from`,
+        [row.document.contract, this.#clock.now(), row.document.period.from, row.document.kind === 'invoice'],
+      )
+      if (reopened.rows.length > 0) {
+        const later = await client.query(
+          'SELECT 1 FROM closings WHERE contract = $1 AND period_from > $2 AND measured IS NOT NULL LIMIT 1',
+          [row.document.contract, row.document.period.from],
+        )
+        if (later.rows.length > 0)
+          throw new ReleveError('conflict', 'invoice: a later period was counted on top of it; issue it instead')
+      }
       return this.#move(client, row.document.id, 'discarded')
     })
   }
@@ -243,6 +260,12 @@ export class Invoicing {
     if (row.state !== 'draft' && row.state !== 'discarded') return kept(row)
     assertInvoiceMove(row.state, 'finalised')
     const draft = row.document
+    if (draft.kind === 'invoice' && draft.ttc.startsWith('-')) {
+      throw new ReleveError(
+        'unprocessable',
+        `invoice: its total is ${draft.ttc} ${draft.currency}; an invoice is not negative, make a credit note`,
+      )
+    }
     const now = this.#clock.now()
     const pattern = draft.kind === 'invoice' ? draft.seller.invoicePattern : draft.seller.creditNotePattern
     assertPattern(pattern)

@@ -344,3 +344,78 @@ describe('issued documents', () => {
     expect(await countersOf('dropped')).toEqual([])
   })
 })
+
+describe('late usage', () => {
+  const april = { from: march.to, to: Date.UTC(2026, 4, 1) }
+  const byPeriod =
+    (quantities: Readonly<Record<number, Readonly<Record<string, string>>>>): UsageAtCut =>
+    (request) =>
+      usageOf(quantities[request.period.from] ?? {})(request)
+
+  test('fifty verifications after the closing of March => April bills 119.00 more, by the tiers and prices of March', async () => {
+    const id = 'late'
+    await catalog.putContract({ ...seedContracts[1]!, id, items: [{ id: `${id}/1`, plan: 'oid-business' }] })
+    const first = await closePeriod(closing(usageOf(marchQuantities)), { contract: id, at: march.from })
+    const time = new HandClock(april.to + 3_600_000)
+    const late = { ...marchQuantities, kyc_verification: '112', certificate_enrolled: '27' }
+    const usage = byPeriod({ [march.from]: late, [april.from]: { kyc_verification: '51' } })
+    const second = await closePeriod({ ...closing(usage), clock: time }, { contract: id, at: april.from })
+    const { invoice } = second.invoice!
+    expect(invoice.lines.map((line) => [line.type, line.metric, line.quantity, line.amount])).toEqual([
+      ['fee', null, '1', '200.00'],
+      ['usage', 'kyc_verification', '51', '2.50'],
+      ['regularisation', 'kyc_verification', '50', '119.00'],
+    ])
+    expect(invoice.lines[2]!.label.fr).toBe('Régularisation mars 2026 — kyc_verification')
+    expect(invoice.lines[2]!.explanation.fr.replaceAll('\u00a0', ' ')).toBe(
+      '112 kyc_verification au lieu de 62 : 149,00 € − 30,00 € déjà facturés = 119,00 €',
+    )
+    expect(invoice.notices.map((notice) => [notice.metric, notice.quantity])).toEqual([['certificate_enrolled', '2']])
+    expect([invoice.ht, invoice.ttc]).toEqual(['321.50', '379.37'])
+    expect((await invoicing.get(first.invoice!.invoice.id)).hash).toBe(first.invoice!.hash)
+
+    // Counted again by May: nothing new of March, so nothing more is billed; one less of April comes back.
+    const may = new HandClock(Date.UTC(2026, 5, 1, 1))
+    const again = byPeriod({ [march.from]: late, [april.from]: { kyc_verification: '50' } })
+    const third = await closePeriod({ ...closing(again), clock: may }, { contract: id, at: april.to })
+    expect(third.invoice!.invoice.lines.map((line) => [line.type, line.amount])).toEqual([
+      ['fee', '200.00'],
+      ['regularisation', '-2.50'],
+    ])
+  })
+
+  test('two later periods closed at once bill the late usage once', async () => {
+    const id = 'late-raced'
+    await catalog.putContract({ ...seedContracts[1]!, id, items: [{ id: `${id}/1`, plan: 'oid-business' }] })
+    await closePeriod(closing(usageOf(marchQuantities)), { contract: id, at: march.from })
+    const time = new HandClock(Date.UTC(2026, 5, 1, 1))
+    const usage = byPeriod({ [march.from]: { ...marchQuantities, kyc_verification: '112' } })
+    const both = await Promise.all(
+      [april.from, april.to].map((at) => closePeriod({ ...closing(usage), clock: time }, { contract: id, at })),
+    )
+    const billed = both.flatMap((one) => one.invoice!.invoice.lines.filter((line) => line.type === 'regularisation'))
+    expect(billed.map((line) => line.amount)).toEqual(['119.00'])
+  })
+
+  test('a discarded draft is counted anew under a new cut, unless a later period stands on it', async () => {
+    const id = 'discarded'
+    await catalog.putContract({ ...seedContracts[1]!, id, items: [{ id: `${id}/1`, plan: 'oid-business' }] })
+    const names: string[] = []
+    const noted =
+      (quantities: Readonly<Record<string, string>>): UsageAtCut =>
+      (request) => {
+        names.push(request.closing)
+        return usageOf(quantities)(request)
+      }
+    const draft = await closePeriod(closing(noted(marchQuantities)), { contract: id, at: march.from, finalise: false })
+    await invoicing.discard(draft.invoice!.invoice.id)
+    const more = { ...marchQuantities, kyc_verification: '63' }
+    const redone = await closePeriod(closing(noted(more)), { contract: id, at: march.from, finalise: false })
+    expect(redone.invoice!.invoice.ht).toBe('250.00')
+    expect(names).toEqual([`${id}/${march.from}`, `${id}/${march.from}#2`])
+    const time = new HandClock(april.to + 3_600_000)
+    await closePeriod({ ...closing(usageOf(more)), clock: time }, { contract: id, at: april.from })
+    await expect(invoicing.discard(redone.invoice!.invoice.id)).rejects.toThrow(/later period/)
+    expect((await invoicing.finalise(redone.invoice!.invoice.id)).state).toBe('finalised')
+  })
+})
