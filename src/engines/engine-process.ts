@@ -44,6 +44,8 @@ export interface EngineProcessOptions {
   readonly stopSignal: NodeJS.Signals
   /** What the engine gets when the service is gone. */
   readonly leashSignal: NodeJS.Signals
+  /** Deaths within limits.engineRestartWindowMs that are answered with a new start; limits.engineRestartsMax by default. */
+  readonly restartsMax?: number
   readonly logger: Logger
   readonly onFatal: (error: Error) => void
 }
@@ -239,7 +241,7 @@ export class EngineProcess {
     const now = performance.now()
     this.#deaths = this.#deaths.filter((at) => now - at < limits.engineRestartWindowMs)
     this.#deaths.push(now)
-    if (this.#deaths.length > limits.engineRestartsMax) {
+    if (this.#deaths.length > (this.#options.restartsMax ?? limits.engineRestartsMax)) {
       this.#state = 'failed'
       this.#options.onFatal(
         new Error(

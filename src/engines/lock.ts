@@ -6,7 +6,7 @@
  * inherited by child processes: an orphaned engine cannot hold the lock. On network file systems flock is only as good as the
  * server; embedded engines do not belong there.
  */
-import { chmodSync, closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { DataType, load, open } from 'ffi-rs'
 
@@ -39,10 +39,14 @@ function flock(fd: number): { value: number; errnoCode: number; errnoMessage: st
  * @throws Error `the data directory X is in use by process N` when another process, or this one, holds it.
  */
 export function lockDataDirectory(directory: string): { release(): void } {
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
   const path = join(directory, 'lock')
-  const fd = openSync(path, 'a+', 0o600)
-  chmodSync(path, 0o600)
+  let fd: number
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    fd = openSync(path, 'a+', 0o600)
+  } catch (error) {
+    throw new Error(`cannot use the data directory ${directory}: ${(error as Error).message}`, { cause: error })
+  }
   const taken = flock(fd)
   if (taken.value !== 0) {
     closeSync(fd)

@@ -85,7 +85,9 @@ export function openPostgresPool(connection: string | Access, logger: Logger): p
   })
   // A connection that breaks while it is borrowed emits on the client, and without a listener ends the process.
   pool.on('connect', (client) => {
-    client.on('error', (error) => logger.warn({ err: error }, 'a PostgreSQL connection broke'))
+    client.on('error', (error) => {
+      if (!pool.ending) logger.warn({ err: error }, 'a PostgreSQL connection broke')
+    })
   })
   pool.on('error', () => {}) // the same error again, by way of the pool
   return pool

@@ -1,0 +1,85 @@
+/**
+ * Proof: how many archived events stand behind a figure, what they add up to, and a digest over them. Read from the archive with
+ * a query of its own, never from rollups, so that the two can be held against each other.
+ *
+ * The digest does not depend on order: the sum modulo 2^256 of SHA-256 over each event (an additive multiset hash). The same
+ * events give the same digest wherever and in whatever order they are read; one event more, less or other gives another.
+ */
+import type { Aggregation } from '../catalog/metric.js'
+import type { Period } from '../period.js'
+import type { Rollup } from './rollup.js'
+
+export interface ProofRequest {
+  readonly tenant: string
+  readonly metric: string
+  readonly aggregation: Aggregation
+  readonly period: Period
+  readonly stream: number
+  /** Events of epochs up to this one. */
+  readonly epoch: number
+}
+
+export interface ProofAnswer {
+  /** Events, usage and voids. */
+  readonly events: number
+  /** What the archive says, decimal text; null when no event says anything. */
+  readonly value: string | null
+  /** Hex, 64 digits. */
+  readonly digest: string
+  /** The question, ready to be asked again by hand. */
+  readonly query: string
+}
+
+/** The archived events that count: those of which no void was accepted. For aggregations that a negative row cannot express. */
+const unvoided = (where: string): string =>
+  `kind = 1 AND (source, id) NOT IN (SELECT source, id FROM usage_events WHERE ${where} AND kind = -1)`
+
+function valueExpression(aggregation: Aggregation, where: string): string {
+  switch (aggregation) {
+    case 'sum':
+      return 'toString(sum(value * kind))'
+    case 'count':
+      return 'toString(sum(kind))'
+    case 'average':
+      return `sum(kind) = 0 ? NULL : concat(toString(sum(value * kind)), '/', toString(sum(kind)))`
+    case 'unique':
+      return `toString(uniqExactIf(member, ${unvoided(where)}))`
+    case 'max':
+      return `countIf(${unvoided(where)}) = 0 ? NULL : toString(maxIf(value, ${unvoided(where)}))`
+    case 'min':
+      return `countIf(${unvoided(where)}) = 0 ? NULL : toString(minIf(value, ${unvoided(where)}))`
+    case 'latest':
+      return `countIf(${unvoided(where)}) = 0 ? NULL : toString(argMaxIf(value, (event_time, position), ${unvoided(where)}))`
+  }
+}
+
+const EVENT_TEXT = `arrayStringConcat([toString(kind), source, id, subject, toString(toUnixTimestamp64Milli(event_time)), toString(value), dims, member], '\\0')`
+
+const quote = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
+
+export async function prove(rollup: Rollup, request: ProofRequest): Promise<ProofAnswer> {
+  const where =
+    'tenant = {tenant:String} AND metric = {metric:String} AND event_time >= fromUnixTimestamp64Milli({from:Int64}) AND event_time < fromUnixTimestamp64Milli({to:Int64}) AND stream = {stream:UInt16} AND epoch <= {epoch:UInt64}'
+  const query = `SELECT count() AS events, ${valueExpression(request.aggregation, where)} AS value,
+  lower(hex(sumWithOverflow(reinterpretAsUInt256(SHA256(${EVENT_TEXT}))))) AS digest
+FROM usage_events WHERE ${where}`
+  const params = {
+    tenant: request.tenant,
+    metric: request.metric,
+    from: request.period.from,
+    to: request.period.to,
+    stream: request.stream,
+    epoch: request.epoch,
+  }
+  const [row] = await rollup.rowsOf<{ events: string; value: string | null; digest: string }>(query, params)
+  const shown = Object.entries(params).reduce(
+    (text, [name, value]) => text.replaceAll(new RegExp(`\\{${name}:\\w+\\}`, 'g'), typeof value === 'string' ? quote(value) : String(value)),
+    query,
+  )
+  return {
+    events: Number(row!.events),
+    value: row!.value,
+    digest: row!.digest.padStart(64, '0'),
+    query: shown.replaceAll(/\s+/g, ' '),
+  }
+}

@@ -1,0 +1,791 @@
+/**
+ * System: everything that the service can do, as plain functions. The doors (http, cli, later nats, mcp, console) call these and
+ * nothing behind them. Opens the rooms in the order of the road and closes them in reverse.
+ */
+import { randomBytes } from 'node:crypto'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { Decimal } from 'decimal.js'
+import { DateTime } from 'luxon'
+import { type Keys, openKeys } from './access/keys.js'
+import { type Catalog, openCatalog } from './catalog/catalog.js'
+import { midnightOf } from './catalog/schedule.js'
+import type { Clock } from './clock.js'
+import type { Config } from './config.js'
+import { openCrashPoints } from './crash-points.js'
+import { KeyFiles } from './dedupe/key-files.js'
+import { type Engines, lockDataDirectory, openEngines } from './engines/engines.js'
+import { migrate } from './engines/migrate.js'
+import { ReleveError } from './errors.js'
+import { streamOf } from './event.js'
+import { openFlow, type StreamFlow, type Totals } from './flow.js'
+import type { BodyFormat } from './ingest/ingest.js'
+import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
+import { type Closed, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import type { ItemUsage } from './invoicing/draft.js'
+import { Invoicing, type KeptInvoice } from './invoicing/invoicing.js'
+import { limits } from './limits.js'
+import { type FileLog, openFileLog } from './log/files.js'
+import type { Logger } from './logger.js'
+import { type Metrics, openMetrics } from './metrics.js'
+import { sqlDirectory } from './paths.js'
+import { DAY_MS, HOUR_MS, isTimeZone, monthlyPeriodOf, type Period, type WindowSize } from './period.js'
+import { type Alerts, openAlerts } from './quota/alerts.js'
+import type { BalanceView, LiveEntitlement } from './quota/balance.js'
+import { quotaStatus } from './quota/status.js'
+import { audit } from './rollup/audit.js'
+import { type RebuildReport, rebuild } from './rollup/rebuild.js'
+import { prove } from './rollup/proof.js'
+import { openRollup, type Rollup } from './rollup/rollup.js'
+import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
+import { openShardThread, type ShardThread } from './shard.js'
+
+export const VERSION = '0.1.0'
+
+export type EventFormat = BodyFormat
+
+export interface IngestAnswer {
+  readonly received: number
+  readonly stored: number
+  readonly refused: number
+  /** The first limits.answerRefusalsMax of them. */
+  readonly refusals: readonly { index: number; code: RefusalCode; field: string; message: string; id: string }[]
+  /** Only with `wait`: what the shard made of the stored events. */
+  readonly applied?: {
+    readonly accepted: number
+    readonly duplicate: number
+    readonly conflict: number
+    /** Per event of the request: refused, accepted, duplicate or conflict. */
+    readonly verdicts: readonly string[]
+  }
+}
+
+export interface UsageAsk {
+  readonly tenant: string
+  readonly metric: string
+  /** RFC 3339 or epoch ms, as text. */
+  readonly from: string
+  readonly to: string
+  readonly window: WindowSize | null
+  readonly timeZone: string
+  readonly subject?: string | undefined
+  readonly dims?: Readonly<Record<string, string>>
+  readonly groupBy?: readonly string[]
+}
+
+export interface UsageAnswer {
+  readonly tenant: string
+  readonly metric: string
+  readonly aggregation: string
+  readonly unit: string
+  readonly windows: readonly {
+    readonly from: string
+    readonly groups: Readonly<Record<string, string>>
+    /** Decimal text; null when no event says anything (max of nothing). */
+    readonly value: string | null
+    /** Events, voids taken off. */
+    readonly count: string
+  }[]
+  /** Epoch of the tenant's stream that the answer holds; what came later is not in it. */
+  readonly asOf: { readonly stream: number; readonly epoch: number; readonly lagMs: number }
+}
+
+export interface QuotaLine {
+  readonly contract: string
+  readonly item: string
+  readonly product: string
+  readonly metric: string
+  readonly period: { readonly from: string; readonly to: string }
+  readonly usage: string
+  /** null: unlimited. */
+  readonly limit: string | null
+  /** One decimal; null for unlimited or a limit of 0. */
+  readonly percent: string | null
+  readonly overage: string | null
+  readonly status: string
+  /** How the figure was read, and how old it is. */
+  readonly state: BalanceView['state']
+  readonly asOf: { readonly sequence: number; readonly ageMs: number }
+}
+
+export interface Health {
+  readonly ready: boolean
+  readonly engines: Record<string, { readonly up: boolean; readonly kind: string; readonly version: string; readonly restarts: number }>
+  readonly streams: readonly {
+    readonly stream: number
+    readonly state: string
+    readonly lagRecords: number
+    readonly flushLagMs: number
+    readonly lostRecords: number
+  }[]
+  /** Why it is not ready, or what an operator should look at. */
+  readonly notes: readonly string[]
+}
+
+export interface OpenSystemOptions {
+  readonly config: Config
+  readonly clock: Clock
+  readonly logger: Logger
+  /** The process must end; the log replays at the next start. */
+  readonly onFatal: (error: Error) => void
+  /** Called while opening, for a person who waits. */
+  readonly onProgress?: (step: string) => void
+}
+
+export async function openSystem(options: OpenSystemOptions): Promise<System> {
+  const system = new System(options)
+  try {
+    await system.open()
+    return system
+  } catch (error) {
+    await system.close()
+    throw error
+  }
+}
+
+export class System {
+  readonly version = VERSION
+  readonly config: Config
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly metrics: Metrics = openMetrics()
+  readonly #options: OpenSystemOptions
+  #lock: { release(): void } | undefined
+  #engines!: Engines
+  #keys!: Keys
+  #catalog!: Catalog
+  #alerts!: Alerts
+  #rollup!: Rollup
+  #invoicing!: Invoicing
+  #log: FileLog | undefined
+  #shards: ShardThread[] = []
+  #flows: StreamFlow[] = []
+  #keyFiles: KeyFiles[] = []
+  #streams = 1
+  #inflight = 0
+  #nextShard = 0
+  #stopCatalog: (() => void) | undefined
+  #catalogWork: Promise<void> = Promise.resolve()
+  #closed: Promise<void> | undefined
+  #ready = false
+
+  constructor(options: OpenSystemOptions) {
+    this.#options = options
+    this.config = options.config
+    this.clock = options.clock
+    this.logger = options.logger
+  }
+
+  get keys(): Keys {
+    return this.#keys
+  }
+  get alerts(): Alerts {
+    return this.#alerts
+  }
+  get catalog(): Catalog {
+    return this.#catalog
+  }
+  get invoicing(): Invoicing {
+    return this.#invoicing
+  }
+  get engines(): Engines {
+    return this.#engines
+  }
+  get rollup(): Rollup {
+    return this.#rollup
+  }
+
+  // ---- Opening and closing -----------------------------------------------------------------------------------------------
+
+  async open(): Promise<void> {
+    const { config, clock, logger, metrics } = this
+    const { onFatal, onProgress = () => {} } = this.#options
+    const crash = openCrashPoints(config.crashAt)
+    this.#lock = lockDataDirectory(config.dataDirectory)
+
+    onProgress('engines')
+    this.#engines = await openEngines({
+      dataDirectory: config.dataDirectory,
+      locked: true,
+      clickhouseUrl: config.clickhouseUrl,
+      postgresUrl: config.postgresUrl,
+      logger,
+      onFatal,
+    })
+    const { clickhouse, postgres } = this.#engines
+    onProgress('schema')
+    await migrate({ clickhouse, postgres, directory: sqlDirectory, logger })
+    this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
+    this.#catalog = await openCatalog({ postgres, clock })
+    this.#rollup = openRollup({ clickhouse })
+    this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
+
+    const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
+    this.#streams = Number(await this.#setting('streams', String(config.streams)))
+    if (this.#streams !== config.streams) {
+      logger.warn({ streams: this.#streams, asked: config.streams }, 'the number of streams is fixed at the first start')
+    }
+    const { rows } = await postgres.query('SELECT stream, position FROM streams')
+    const positions = new Map<number, number>(rows.map((r) => [Number(r.stream), Number(r.position)]))
+
+    onProgress('log')
+    this.#log = await openFileLog({
+      directory: join(config.dataDirectory, 'log'),
+      streams: this.#streams,
+      logger,
+      bytesMax: config.logBytesMax,
+      segmentBytes: config.segmentBytes,
+      knownPositions: Array.from({ length: this.#streams }, (_, stream) => positions.get(stream) ?? 0),
+      onFatal,
+    })
+
+    onProgress('streams')
+    const owner = `${hostname()}/${process.pid}`
+    const entitlements = this.#entitlements()
+    this.#flows = await Promise.all(
+      Array.from({ length: this.#streams }, async (_, stream) => {
+        const shard = openShardThread({
+          stream,
+          streams: this.#streams,
+          secret,
+          idsMax: config.dedupeIdsMax,
+          aheadMs: config.aheadMs,
+          lateMs: config.lateMs,
+        })
+        this.#shards[stream] = shard
+        await shard.setCatalog(this.#catalog.snapshot())
+        const keyFiles = await KeyFiles.open(join(config.dataDirectory, 'keys', `stream-${stream}`), stream)
+        this.#keyFiles[stream] = keyFiles
+        return openFlow(
+          {
+            stream,
+            owner,
+            log: this.#log!,
+            shard,
+            keyFiles,
+            rollup: this.#rollup,
+            postgres,
+            alerts: this.#alerts,
+            clock,
+            crash,
+            logger,
+            metrics,
+            epochMs: config.epochMs,
+            lateMs: config.lateMs,
+            onFatal,
+          },
+          entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
+        )
+      }),
+    )
+    await this.#alerts.sendUnsent()
+    this.#invoicing = new Invoicing({
+      postgres,
+      clock,
+      markBilled: (client, used) => this.#catalog.markBilled(client, used),
+      crashPoint: (name) => {
+        if (name === 'number-taken') crash('after-number-taken')
+      },
+    })
+    this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
+    this.#ready = true
+  }
+
+  /** A value that is fixed at the first start. */
+  async #setting(name: string, initial: string): Promise<string> {
+    const { postgres } = this.#engines
+    await postgres.query('INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING', [name, initial])
+    const { rows } = await postgres.query('SELECT value FROM settings WHERE name = $1', [name])
+    return rows[0].value
+  }
+
+  #entitlements(): LiveEntitlement[] {
+    const metrics = new Map(this.#catalog.snapshot().metrics.map((m) => [m.key, m]))
+    return this.#catalog.entitlements().flatMap((e) => {
+      const metric = metrics.get(e.metric)
+      return metric === undefined ? [] : [{ ...e, aggregation: metric.aggregation }]
+    })
+  }
+
+  /** Doors learn the catalogue at once, limits act from the next epoch. One change after the other. */
+  #catalogChanged(): void {
+    this.#catalogWork = this.#catalogWork
+      .then(async () => {
+        const snapshot = this.#catalog.snapshot()
+        const entitlements = this.#entitlements()
+        await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        await Promise.all(
+          this.#flows.map((flow) => flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream))),
+        )
+      })
+      .catch((error: unknown) => {
+        if (this.#closed === undefined) this.logger.error({ error: String(error) }, 'a change of the catalogue did not reach the shards')
+      })
+  }
+
+  /** Resolves when every change so far acts at the doors and in the balances. */
+  async catalogSettled(): Promise<void> {
+    await this.#catalogWork
+  }
+
+  /** Drain, seal, checkpoint, stop. Always ends. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    this.#ready = false
+    this.#stopCatalog?.()
+    const steps: (() => unknown)[] = [
+      () => withTimeout(Promise.allSettled(this.#flows.map((flow) => flow.close())), limits.stopMs),
+      () => this.#alerts?.close(),
+      () => this.#log?.close(),
+      () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
+      () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
+      () => this.#keys?.close(),
+      () => this.#engines?.close(),
+      () => this.#lock?.release(),
+    ]
+    for (const step of steps) {
+      try {
+        await step()
+      } catch (error) {
+        this.logger.error({ error: String(error) }, 'closing goes on after a fault')
+      }
+    }
+  }
+
+  // ---- Events ------------------------------------------------------------------------------------------------------------
+
+  /** Room for a body, or `overloaded`. The caller gives it back. */
+  admit(bytes: number): () => void {
+    if (!this.#ready) throw new ReleveError('unavailable', 'the service is starting or stopping', { retryAfterS: 1 })
+    if (this.#inflight + bytes > limits.inflightBytesMax) {
+      throw new ReleveError('overloaded', `${this.#inflight} bytes of bodies are being worked on`, { retryAfterS: 1 })
+    }
+    this.#inflight += bytes
+    this.metrics.inflightBytes.set(this.#inflight)
+    let given = false
+    return () => {
+      if (given) return
+      given = true
+      this.#inflight -= bytes
+      this.metrics.inflightBytes.set(this.#inflight)
+    }
+  }
+
+  /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
+  async ingest(request: { body: Uint8Array; format: EventFormat; tenant: string | null; wait: boolean }): Promise<IngestAnswer> {
+    const { metrics } = this
+    const ack = metrics.ackSeconds.startTimer()
+    const receivedAt = this.clock.now()
+    // A tenant's own key chooses its stream's shard; a platform-wide body is read by the shards in turn.
+    const reader = request.tenant === null ? this.#nextShard++ % this.#streams : streamOf(request.tenant, this.#streams)
+    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
+    const judging = metrics.judgeSeconds.startTimer()
+    const judged = await this.#shards[reader]!.judge(request.body, {
+      format: request.format,
+      tenant: request.tenant,
+      receivedAt,
+      floorTime,
+      aheadMs: this.config.aheadMs,
+    })
+    judging()
+    const written = await Promise.all(
+      judged.parts.map(async (part) => ({
+        part,
+        ...(await this.#flows[part.stream]!.append(receivedAt, floorTime, part.frame, request.wait)),
+      })),
+    )
+    ack()
+    metrics.received.inc(judged.received)
+    metrics.stored.inc(judged.stored)
+    for (const { code } of judged.refusals) metrics.refused.inc({ code })
+    const answer: IngestAnswer = {
+      received: judged.received,
+      stored: judged.stored,
+      refused: judged.refused,
+      refusals: judged.refusals.slice(0, limits.answerRefusalsMax).map(({ index, code, field, message, id }) => ({ index, code, field, message, id })),
+    }
+    if (!request.wait) return answer
+    const verdicts: string[] = new Array(judged.received).fill('refused')
+    const totals = { accepted: 0, duplicate: 0, conflict: 0 }
+    for (const { part, applied } of written) {
+      const result = await applied!
+      result.verdicts.forEach((verdict, i) => {
+        const name = shardVerdictNames[verdict]!
+        verdicts[part.indices[i]!] = name
+        totals[name] += 1
+      })
+    }
+    return { ...answer, applied: { ...totals, verdicts } }
+  }
+
+  async rejects(query: { tenant: string | null; code?: string | undefined; from?: string | undefined; to?: string | undefined; limit: number }): Promise<unknown[]> {
+    const now = this.clock.now()
+    const rows = await this.#rollup.rowsOf<Record<string, unknown>>(
+      `SELECT tenant, code, field, message, source, id, metric, raw, toUnixTimestamp64Milli(received_at) AS received_at
+FROM ingest_rejects
+WHERE ({anyTenant:UInt8} = 1 OR tenant = {tenant:String}) AND ({code:String} = '' OR code = {code:String})
+  AND received_at >= fromUnixTimestamp64Milli({from:Int64}) AND received_at < fromUnixTimestamp64Milli({to:Int64})
+ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
+      {
+        anyTenant: query.tenant === null ? 1 : 0,
+        tenant: query.tenant ?? '',
+        code: query.code ?? '',
+        from: query.from === undefined ? now - 7 * DAY_MS : parseTime('from', query.from),
+        to: query.to === undefined ? now + DAY_MS : parseTime('to', query.to),
+        limit: query.limit,
+      },
+    )
+    return rows.map(({ received_at, ...row }) => ({ ...row, receivedAt: new Date(Number(received_at)).toISOString() }))
+  }
+
+  // ---- Usage -------------------------------------------------------------------------------------------------------------
+
+  #flowOf(tenant: string): StreamFlow {
+    return this.#flows[streamOf(tenant, this.#streams)]!
+  }
+
+  #metric(key: string) {
+    const metric = this.#catalog.snapshot().metrics.find((m) => m.key === key)
+    if (metric === undefined) throw new ReleveError('not_found', `there is no metric ${key}`)
+    return metric
+  }
+
+  async usage(ask: UsageAsk): Promise<UsageAnswer> {
+    const metric = this.#metric(ask.metric)
+    if (!isTimeZone(ask.timeZone)) throw new ReleveError('invalid_request', `tz: ${ask.timeZone} is not an IANA time zone`)
+    const from = parseTime('from', ask.from)
+    const to = parseTime('to', ask.to)
+    checkRange(from, to)
+    const groupBy = ask.groupBy ?? []
+    for (const name of [...groupBy, ...Object.keys(ask.dims ?? {})]) {
+      if (name !== 'subject' && !metric.dims.includes(name)) {
+        throw new ReleveError('invalid_request', `${metric.key} has no dimension ${name}: it has ${['subject', ...metric.dims].join(', ')}`)
+      }
+    }
+    const quarter = HOUR_MS / 4
+    if (metric.aggregation === 'unique' && (ask.window === 'minute' || from % quarter !== 0 || to % quarter !== 0)) {
+      throw new ReleveError('invalid_request', 'unique counts are kept by 15 minutes: choose window hour, day or month, and a range on quarters')
+    }
+    const flow = this.#flowOf(ask.tenant)
+    const { epoch, folded } = flow.position
+    const query = {
+      tenant: ask.tenant,
+      metric: metric.key,
+      aggregation: metric.aggregation,
+      from,
+      to,
+      window: ask.window,
+      timeZone: ask.timeZone,
+      subject: ask.subject,
+      dims: ask.dims,
+      groupBy,
+      stream: flow.stream,
+      epoch,
+      folded,
+    } satisfies Omit<UsageQuery, 'minutesOnly'>
+    const { rows } = await this.#rollup.usage(query)
+    if (rows.length > limits.usageRowsMax) {
+      throw new ReleveError('invalid_request', `the answer has more than ${limits.usageRowsMax} rows: ask for less at a time`)
+    }
+    return {
+      tenant: ask.tenant,
+      metric: metric.key,
+      aggregation: metric.aggregation,
+      unit: metric.unit,
+      windows: rows.map((row) => ({
+        from: DateTime.fromSeconds(row.bucket, { zone: ask.timeZone }).toISO({ suppressMilliseconds: true })!,
+        groups: Object.fromEntries(groupBy.map((name, i) => [name, row.groups[i]!])),
+        value: valueOf(metric.aggregation, row),
+        count: row.count,
+      })),
+      asOf: { stream: flow.stream, epoch, lagMs: flow.flushLagMs() },
+    }
+  }
+
+  /** Live balances with the state of each quota. What the shard does not know live is read from ClickHouse, with its age. */
+  async quotas(tenant: string): Promise<{ tenant: string; quotas: QuotaLine[] }> {
+    const flow = this.#flowOf(tenant)
+    const now = this.clock.now()
+    const views = (await flow.balances(tenant)).filter((view) => view.period.from <= now && now < view.period.to)
+    const quotas = await Promise.all(
+      views.map(async (view): Promise<QuotaLine> => {
+        const { entitlement, period } = view
+        const { epoch, folded, checkpoint } = flow.position
+        let usage = view.state === 'live' ? view.usage : null
+        let sequence = view.asOf.sequence
+        let asOfMs = view.asOf.receivedAt
+        if (usage === null) {
+          const { rows } = await this.#rollup.usage({
+            tenant,
+            metric: entitlement.metric,
+            aggregation: entitlement.aggregation,
+            from: period.from,
+            to: period.to,
+            window: null,
+            timeZone: entitlement.timeZone,
+            groupBy: [],
+            stream: flow.stream,
+            epoch,
+            folded,
+          })
+          usage = (rows[0] === undefined ? null : valueOf(entitlement.aggregation, rows[0])) ?? '0'
+          sequence = checkpoint
+          asOfMs = now - flow.flushLagMs()
+          if (view.state === 'stale') await flow.observe(entitlement, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
+        }
+        const status = quotaStatus(usage, entitlement.limit)
+        return {
+          contract: entitlement.contract,
+          item: entitlement.item,
+          product: entitlement.product,
+          metric: entitlement.metric,
+          period: { from: isoIn(period.from, entitlement.timeZone), to: isoIn(period.to, entitlement.timeZone) },
+          usage,
+          limit: entitlement.limit,
+          percent: status.percent,
+          overage: status.overage,
+          status: status.status,
+          state: view.state,
+          // Nothing that came later is missing when the shard has applied all; else the age of what it has.
+          asOf: { sequence, ageMs: flow.position.last > sequence ? Math.max(0, now - asOfMs) : 0 },
+        }
+      }),
+    )
+    return { tenant, quotas }
+  }
+
+  /** The books, up to the last checkpoints, and what is still on its way. */
+  books(): { totals: Totals; balanced: boolean; onTheWay: number } {
+    const totals = this.#flows.map((flow) => flow.totals).reduce((a, b) => sum(a, b))
+    const balanced = totals.received === totals.stored + totals.refused && totals.stored === totals.accepted + totals.duplicate + totals.conflict
+    return { totals, balanced, onTheWay: this.#flows.reduce((n, { position: p }) => n + p.last - p.checkpoint, 0) }
+  }
+
+  /** Everything that the log has now is in a checkpoint. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#flows.map((flow) => flow.cut()))
+  }
+
+  /** Compares books, checkpoints, rows and archive. Reads all of ClickHouse: for operators, not for a request path. */
+  async audit() {
+    await this.settle()
+    return audit({
+      postgres: this.#engines.postgres,
+      rollup: this.#rollup,
+      streams: this.#flows.map((flow) => ({ stream: flow.stream, ...flow.position })),
+      metrics: this.#catalog.snapshot().metrics,
+    })
+  }
+
+  /** The rollups again from the archive. For a service that takes no events meanwhile: the command line runs it alone. */
+  async rebuild(options: { dryRun: boolean; onProgress?: (step: string) => void }): Promise<RebuildReport> {
+    await this.settle()
+    return rebuild({
+      clickhouse: this.#engines.clickhouse,
+      rollup: this.#rollup,
+      metrics: this.#catalog.snapshot().metrics,
+      streams: this.#flows.map((flow) => ({ stream: flow.stream, folded: flow.position.folded })),
+      ...options,
+    })
+  }
+
+  // ---- Invoices ----------------------------------------------------------------------------------------------------------
+
+  /** Closes the period of a contract that holds `at`: usage at a cut, rated, drafted and, unless told otherwise, issued. */
+  async closePeriod(request: { contract: string; at: number; finalise?: boolean }): Promise<Closed> {
+    return closePeriod(
+      {
+        postgres: this.#engines.postgres,
+        clock: this.clock,
+        catalog: this.#catalog,
+        invoicing: this.#invoicing,
+        usageAtCut: this.#usageAtCut,
+        releaseCut: async (closing) => {
+          await this.#engines.postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [closing, this.clock.now()])
+        },
+      },
+      { ...request, graceMs: this.config.graceMs },
+    )
+  }
+
+  /** What the invoice of the running period would be now. Nothing is kept. */
+  async previewInvoice(contract: string): Promise<KeptInvoice['invoice']> {
+    const terms = this.#catalog.book().contractOf(contract)
+    const now = this.clock.now()
+    const period = monthlyPeriodOf(now, midnightOf(terms.start, terms.timeZone), terms.timeZone)
+    const wanted = this.#catalog.entitlements().filter((e) => e.contract === contract)
+    const flow = this.#flowOf(terms.tenant)
+    const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, groupByItem(wanted))
+    return previewInvoice(this.#catalog, contract, period, usage)
+  }
+
+  /** The cut of a closing is taken once and kept: asked again, the same events are counted. */
+  #usageAtCut: UsageAtCut = async ({ closing, tenant, items, period }) => {
+    const { postgres } = this.#engines
+    const flow = this.#flowOf(tenant)
+    const kept = await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])
+    let epochs: Record<string, number> | undefined = kept.rows[0]?.epochs
+    if (epochs === undefined) {
+      epochs = { [flow.stream]: await flow.cut() }
+      await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
+        closing,
+        JSON.stringify(epochs),
+        this.clock.now(),
+      ])
+      // Two closers of one period take one cut: the row that is there.
+      epochs = (await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])).rows[0].epochs as Record<string, number>
+    }
+    const epoch = epochs[String(flow.stream)]
+    if (epoch === undefined) throw new ReleveError('conflict', `the cut of ${closing} does not name stream ${flow.stream}`)
+    return this.#measure(tenant, period, flow.stream, epoch, items)
+  }
+
+  /**
+   * Quantities from the rollups, with their proof from the archive. Where the two disagree nothing is billed: a figure that
+   * cannot be proved is for an operator first.
+   */
+  async #measure(
+    tenant: string,
+    period: Period,
+    stream: number,
+    epoch: number,
+    items: readonly { readonly item: string; readonly metrics: readonly string[] }[],
+  ): Promise<ItemUsage[]> {
+    const flow = this.#flowOf(tenant)
+    const measured: ItemUsage[] = []
+    for (const { item, metrics } of items) {
+      for (const key of metrics) {
+        const metric = this.#metric(key)
+        const query = {
+          tenant,
+          metric: key,
+          aggregation: metric.aggregation,
+          from: period.from,
+          to: period.to,
+          window: null,
+          timeZone: 'UTC',
+          groupBy: [],
+          stream,
+          epoch,
+          folded: flow.position.folded,
+        } satisfies Omit<UsageQuery, 'minutesOnly'>
+        const { rows } = await this.#rollup.usage(query)
+        const quantity = (rows[0] === undefined ? null : valueOf(metric.aggregation, rows[0])) ?? '0'
+        const proof = await prove(this.#rollup, { tenant, metric: key, aggregation: metric.aggregation, period, stream, epoch })
+        if (metric.archive && !new Decimal(proofValue(proof.value)).eq(quantity)) {
+          throw new ReleveError(
+            'conflict',
+            `${tenant} ${key}: the rollups say ${quantity}, the archive says ${proof.value}: run releve audit, nothing is billed until they agree`,
+          )
+        }
+        measured.push({ item, metric: key, quantity, cut: { [stream]: epoch }, query: proof.query, count: proof.events, digest: proof.digest })
+      }
+    }
+    return measured
+  }
+
+  // ---- Operators ---------------------------------------------------------------------------------------------------------
+
+  health(): Health {
+    const engines = this.#engines?.state()
+    const notes: string[] = []
+    const streams = this.#flows.map((flow) => {
+      const { last, applied } = flow.position
+      const lost = this.#log!.lost().filter((l) => l.stream === flow.stream)
+      for (const range of lost) notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
+      if (flow.state !== 'running') notes.push(`stream ${flow.stream} is ${flow.state}`)
+      return {
+        stream: flow.stream,
+        state: flow.state,
+        lagRecords: last - applied,
+        flushLagMs: flow.flushLagMs(),
+        lostRecords: lost.reduce((n, l) => n + l.to - l.from + 1, 0),
+      }
+    })
+    for (const [name, engine] of Object.entries(engines ?? {})) {
+      if (!engine.up) notes.push(`${name} is away: events are taken into the log and counted when it is back`)
+    }
+    if (!this.#ready) notes.push('starting or stopping')
+    return {
+      ready: this.#ready && streams.every((s) => s.state === 'running'),
+      engines: Object.fromEntries(
+        Object.entries(engines ?? {}).map(([name, { up, kind, version, restarts }]) => [name, { up, kind, version, restarts }]),
+      ),
+      streams,
+      notes,
+    }
+  }
+
+  /** Gauges that are read rather than counted. */
+  refreshGauges(): void {
+    const { metrics } = this
+    for (const flow of this.#flows) {
+      const stream = String(flow.stream)
+      const { last, applied } = flow.position
+      metrics.logBytes.set({ stream }, this.#log!.state(flow.stream).bytes)
+      metrics.logLag.set({ stream }, last - applied)
+      metrics.flushLagSeconds.set({ stream }, flow.flushLagMs() / 1000)
+      metrics.logLost.set({ stream }, this.health().streams[flow.stream]!.lostRecords)
+    }
+    for (const [engine, state] of Object.entries(this.#engines.state())) metrics.engineUp.set({ engine }, state.up ? 1 : 0)
+  }
+}
+
+function sum(a: Totals, b: Totals): Totals {
+  return Object.fromEntries(Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]])) as unknown as Totals
+}
+
+async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))])
+  clearTimeout(timer)
+}
+
+/** What a row says for an aggregation, as decimal text; null when nothing is there. */
+export function valueOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
+  switch (aggregation) {
+    case 'sum':
+      return new Decimal(row.sum).toFixed()
+    case 'count':
+      return row.count
+    case 'unique':
+      return row.members
+    case 'average':
+      return row.count === '0' ? null : new Decimal(row.sum).div(row.count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
+    case 'max':
+      return row.samples === '0' ? null : new Decimal(row.max).toFixed()
+    case 'min':
+      return row.samples === '0' ? null : new Decimal(row.min).toFixed()
+    case 'latest':
+      return row.samples === '0' ? null : new Decimal(row.last).toFixed()
+  }
+}
+
+/** An average comes as sum/count, so that the archive's figure is rounded the same way as the rollups'. */
+function proofValue(value: string | null): string {
+  if (value === null) return '0'
+  const [sum, count] = value.split('/')
+  return count === undefined ? value : new Decimal(sum!).div(count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
+}
+
+function groupByItem(entitlements: readonly { item: string; metric: string }[]): { item: string; metrics: string[] }[] {
+  const items = new Map<string, string[]>()
+  for (const { item, metric } of entitlements) items.set(item, [...(items.get(item) ?? []), metric])
+  return [...items].map(([item, metrics]) => ({ item, metrics }))
+}
+
+const isoIn = (time: number, zone: string): string => DateTime.fromMillis(time, { zone }).toISO({ suppressMilliseconds: true })!
+
+/** RFC 3339 with a zone, or epoch milliseconds. */
+export function parseTime(name: string, text: string): number {
+  if (/^[0-9]{1,15}$/.test(text)) return Number(text)
+  const parsed = DateTime.fromISO(text, { setZone: true })
+  if (!parsed.isValid || !/(Z|[+-][0-9]{2}:?[0-9]{2})$/i.test(text)) {
+    throw new ReleveError('invalid_request', `${name}: «${text}» is neither RFC 3339 with a zone nor epoch milliseconds`)
+  }
+  return parsed.toMillis()
+}
