@@ -74,7 +74,7 @@ test(`any damaged bytes in the last segment => exactly the records under them ar
       await checkLost(again, lost, records + 1)
       await again.close()
     }),
-    { numRuns: 60 },
+    { numRuns: 30 },
   )
 }, 60_000)
 
@@ -154,20 +154,16 @@ test('a missing segment file => named at opening; the streams beside it know not
   ])
 })
 
-test('a payload that contains a whole segment invents no record, even right behind damage', async () => {
-  const directory = await makeLog()
-  const log = await openTestLog(directory)
-  const trap = readFileSync(segmentFiles(directory)[0]!)
-  await log.append(0, 1, trap)
-  await log.append(0, 1, payloadOf(7, payloadBytes))
-  await log.append(0, 1, payloadOf(8, payloadBytes))
+test('a payload that holds a copy of its own segment invents no record, even when its header is damaged', async () => {
+  const directory = newDirectory()
+  const log = await openTestLog(directory, { segmentBytes: 64 * 1024 })
+  for (const n of range(1, 5)) await log.append(0, n, payloadOf(n, payloadBytes))
+  const trap = readFileSync(segmentFiles(directory)[0]!).subarray(0, dataStart + 5 * recordSize)
+  await log.append(0, 6, trap)
+  for (const n of range(7, 9)) await log.append(0, n, payloadOf(n, payloadBytes))
   const crashed = crashedCopy(directory)
-  flip(segmentFiles(crashed).at(-1)!, dataStart + 20)
-  const reopened = await openTestLog(crashed)
-  const holder = reopened.lost()
-  expect(holder.length).toBeLessThanOrEqual(1)
-  const read = await readAll(reopened)
-  const gone = holder.flatMap(({ from, to }) => range(from, to))
-  expect(sequencesOf(read)).toEqual(range(1, records + 3).filter((sequence) => !gone.includes(sequence)))
-  expect(gone).toHaveLength(1)
+  flip(segmentFiles(crashed)[0]!, dataStart + 5 * recordSize + 20)
+  const reopened = await openTestLog(crashed, { segmentBytes: 64 * 1024 })
+  expect(reopened.lost()).toMatchObject([{ from: 6, to: 6 }])
+  expect(sequencesOf(await readAll(reopened))).toEqual([1, 2, 3, 4, 5, 7, 8, 9])
 })
