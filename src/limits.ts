@@ -43,6 +43,8 @@ export const limits = {
   segmentFirstBytes: 1 * MiB,
   /** One record: one request's part for one stream, as a frame. A frame is never larger than the body it came from plus this. */
   recordBytesMax: 24 * MiB,
+  /** Files of deleted segments kept for the next ones, per stream; they count as disk of the log. */
+  logReusableMax: 8,
   /** Log on disk per stream; above it ingest answers 503 instead of dropping old records. */
   logBytesMax: 16 * 1024 * MiB,
   /** Appends waiting for the group commit, bytes per stream. */

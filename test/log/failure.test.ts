@@ -130,6 +130,7 @@ test(`power lost at any call to the disk => every acknowledged record is there, 
             if (left < 0) throw diskError('EIO')
           }
           await runUntilCut(directory, disk, random, written, acknowledged)
+          expect(disk.files.size).toBe(0)
           disk.cut(random)
           const log = await openTestLog(directory)
           expect(log.lost()).toEqual([])

@@ -145,6 +145,23 @@ test('deleteBelow takes whole segments, never the active one, and the numbers go
   expect((await again.append(0, 1, payloadOf(1, 10))).sequence).toBe(101)
 })
 
+test(`a log that is deleted as fast as it is written uses its files again and does not grow ${promises('system:bounded')}`, async () => {
+  const directory = newDirectory()
+  const bytesMax = 16 * tinySegmentBytes
+  const log = await openTestLog(directory, { bytesMax })
+  for (const round of range(1, 20)) {
+    const stored = await Promise.all(range(1, 40).map((n) => log.append(0, round, payloadOf(n, 1500))))
+    await log.deleteBelow(0, stored.at(-1)!.sequence)
+    expect(diskBytes(directory)).toBeLessThanOrEqual(bytesMax)
+  }
+  const { first, last, bytes } = log.state(0)
+  expect(last).toBe(800)
+  expect(bytes).toBe(diskBytes(directory))
+  const crashed = await openTestLog(crashedCopy(directory), { bytesMax })
+  expect(sequencesOf(await readAll(crashed))).toEqual(range(first, 800))
+  expect(crashed.lost()).toEqual([])
+})
+
 test('streams are apart', async () => {
   const directory = newDirectory()
   const log = await openTestLog(directory, { streams: 3 })
