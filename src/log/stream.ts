@@ -47,6 +47,8 @@ const alignBytes = 4096
 /** A full queue empties within a sync or two; a full disk waits for a flush and a deletion. */
 const retryAfterQueueS = 1
 const retryAfterDiskS = 10
+/** After a full disk no new segment is tried for this long: each try fills what little is left before it fails. */
+const diskPauseMs = 1_000
 /** Scans of one segment within one read: bytes that change every time they are read are not worth more. */
 const rescansMax = 3
 
@@ -102,6 +104,8 @@ export class Stream {
   /** Closed files of deleted segments, each of segmentBytes. */
   readonly #reusable: string[] = []
   #reusedCount = 0
+  /** performance.now() until which the disk counts as full. */
+  #diskFullUntil = 0
   #queue: Waiting[] = []
   #queuedBytes = 0
   #nextSequence: number
@@ -181,11 +185,14 @@ export class Stream {
       this.#planUsed += bytes
       return 0
     }
+    const ready = this.#reusable.length + (this.#spare === undefined ? 0 : 1)
+    if (ready <= this.#planned.length && performance.now() < this.#diskFullUntil) {
+      throw new ReleveError('overloaded', 'the disk is full', { retryAfterS: retryAfterDiskS })
+    }
     const capacity = this.#nextCapacity(bytes)
     let planned = this.#segmentsBytes + capacity
     for (const other of this.#planned) planned += other
     // A file that lies ready becomes one of the planned segments and takes no disk of its own.
-    const ready = this.#reusable.length + (this.#spare === undefined ? 0 : 1)
     planned += Math.max(0, ready - this.#planned.length - 1) * this.#options.segmentBytes
     if (planned > this.#options.bytesMax) {
       const detail = `the log of stream ${this.#options.stream} has reached ${this.#options.bytesMax} bytes`
@@ -294,6 +301,7 @@ export class Stream {
       await this.#activate(head.capacity, [])
     } catch (error) {
       if (!isDiskFull(error)) throw error
+      this.#diskFullUntil = performance.now() + diskPauseMs
       this.#options.logger.warn({ err: error, stream: this.#options.stream }, 'no disk for the next log segment')
       this.#rejectQueue(
         new ReleveError('overloaded', 'the disk is full', { cause: error, retryAfterS: retryAfterDiskS }),
@@ -421,6 +429,7 @@ export class Stream {
   /** Once an eighth of the active segment is used, the next one is made ready in the background. */
   #prepareSpare(): void {
     if (this.#spare !== undefined || this.#failed !== undefined || this.#closing !== undefined) return
+    if (performance.now() < this.#diskFullUntil) return
     if (!this.#options.preallocate || this.#activeUsed < this.#activeCapacity / 8) return
     const capacity = this.#planned[0] ?? this.#nextCapacity(0)
     const zeroed = this.#reusable.length === 0
@@ -428,6 +437,7 @@ export class Stream {
     const spare = this.#newSpare(capacity)
     spare.ready.catch(async (error) => {
       // The rotation that needs it tries again and answers for it.
+      if (isDiskFull(error)) this.#diskFullUntil = performance.now() + diskPauseMs
       if (this.#spare === spare) await this.#dropSpare().catch(() => {})
       this.#options.logger.warn(
         { err: error, stream: this.#options.stream },
