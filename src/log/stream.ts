@@ -185,14 +185,14 @@ export class Stream {
       this.#planUsed += bytes
       return 0
     }
-    const ready = this.#reusable.length + (this.#spare === undefined ? 0 : 1)
-    if (ready <= this.#planned.length && performance.now() < this.#diskFullUntil) {
+    if (performance.now() < this.#diskFullUntil) {
       throw new ReleveError('overloaded', 'the disk is full', { retryAfterS: retryAfterDiskS })
     }
     const capacity = this.#nextCapacity(bytes)
     let planned = this.#segmentsBytes + capacity
     for (const other of this.#planned) planned += other
     // A file that lies ready becomes one of the planned segments and takes no disk of its own.
+    const ready = this.#reusable.length + (this.#spare === undefined ? 0 : 1)
     planned += Math.max(0, ready - this.#planned.length - 1) * this.#options.segmentBytes
     if (planned > this.#options.bytesMax) {
       const detail = `the log of stream ${this.#options.stream} has reached ${this.#options.bytesMax} bytes`
