@@ -9,7 +9,7 @@ import { encodeFrame } from '../src/frame.js'
 import { type BodyFormat, buildDoor, judge } from '../src/ingest/ingest.js'
 
 const EVENTS = 1_000
-const ROUNDS = process.argv[2] === 'small' ? 3 : 60
+const ROUNDS = process.argv[2] === 'small' ? 3 : 200
 const RECEIVED_AT = Date.UTC(2026, 2, 10, 12)
 
 const snapshot: CatalogSnapshot = {
@@ -52,7 +52,7 @@ for (let i = 0; i < EVENTS; i += 1) {
 }
 
 function measure(name: string, bytes: number, run: () => unknown): void {
-  for (let i = 0; i < Math.max(3, ROUNDS / 4); i += 1) run()
+  for (let i = 0; i < Math.max(3, ROUNDS * 2); i += 1) run()
   const rounds: number[] = []
   for (let i = 0; i < ROUNDS; i += 1) {
     const start = process.hrtime.bigint()
