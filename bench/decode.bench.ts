@@ -2,7 +2,7 @@
  * Decode: what one event costs from bytes to a frame, 1,000 events a body, against JSON.parse alone, which neither judges nor
  * encodes and loses digits. The question: may the plain TypeScript door carry a node until the kernel takes over?
  *
- * Run: node dist/bench/decode.bench.js [small]. One line for each way; the median of the rounds.
+ * Run: node dist/bench/decode.bench.js [small]. One line for each way: median and least of the rounds.
  */
 import type { CatalogSnapshot } from '../src/catalog/metric.js'
 import { encodeFrame } from '../src/frame.js'

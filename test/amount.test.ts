@@ -11,8 +11,10 @@ function slowly(text: string, scale: number): bigint | string {
   if (digits === 0n) return 0n
   const shift = Number(match[4] ?? '0') - fraction.length + scale
   const scaled = shift >= 0 ? digits * 10n ** BigInt(shift) : digits / 10n ** BigInt(-shift)
-  if (scaled > SCALED_MAX) return 'out_of_range'
+  // A text may be both too large and too precise: far out of range is told first, then the decimals.
+  if (scaled >= 10n ** 19n) return 'out_of_range'
   if (shift < 0 && digits % 10n ** BigInt(-shift) !== 0n) return 'too_many_decimals'
+  if (scaled > SCALED_MAX) return 'out_of_range'
   return match[1] === '-' ? -scaled : scaled
 }
 

@@ -10,6 +10,12 @@ test('streamOf => FNV-1a 32, by its published vectors', () => {
   check('fo', 0x6222e842)
   check('foo', 0xa9f37ed7)
   check('foobar', 0xbf9cf968)
+  // Behind ASCII the bytes of UTF-8 count: here reckoned by hand over c3 a9.
+  const byHand = [0xc3, 0xa9].reduce(
+    (hash, byte) => Number(((BigInt(hash ^ byte) & 0xffffffffn) * 0x01000193n) % 2n ** 32n),
+    0x811c9dc5,
+  )
+  check('é', byHand)
 })
 
 test('streamOf => within the streams, for any tenant', () => {

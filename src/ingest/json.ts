@@ -51,9 +51,10 @@ export function isNumberStart(first: number): boolean {
   return first === MINUS || (first >= 0x30 && first <= 0x39)
 }
 
-/** Names of one object; `add` is false for a name that was there. */
+/** Names of one object; `add` is false for a name that was there. Kept and cleared, so a usual object allocates nothing. */
 export class NameSet {
-  #few: string[] = []
+  readonly #few: string[] = new Array(8).fill('')
+  #count = 0
   #many: Set<string> | null = null
 
   add(name: string): boolean {
@@ -62,14 +63,16 @@ export class NameSet {
       this.#many.add(name)
       return true
     }
-    if (this.#few.includes(name)) return false
-    this.#few.push(name)
-    if (this.#few.length > 8) this.#many = new Set(this.#few)
+    for (let i = 0; i < this.#count; i += 1) if (this.#few[i] === name) return false
+    if (this.#count < this.#few.length) {
+      this.#few[this.#count] = name
+      this.#count += 1
+    } else this.#many = new Set([...this.#few, name])
     return true
   }
 
   clear(): void {
-    if (this.#few.length > 0) this.#few = []
+    this.#count = 0
     this.#many = null
   }
 }
