@@ -23,6 +23,8 @@ export const limits = {
   nameBytesMax: 256,
   /** Dimensions of one event; each metric names its own, so this bounds a metric as well. */
   dimsMax: 16,
+  /** Dimension values whose JSON text the door of one thread remembers; about 200 bytes each, and all are dropped at the bound. */
+  dimTextsMax: 32_768,
   /** Refusals that an answer spells out; all of them are counted and kept. */
   answerRefusalsMax: 100,
   /** Raw text of a refused event that is kept for the operator, bytes. */

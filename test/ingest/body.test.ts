@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { ReleveError } from '../../src/errors.js'
-import { frameRefusals } from '../../src/frame.js'
+import { decodeFrame, frameRefusals } from '../../src/frame.js'
 import { type BodyFormat, buildDoor, judge } from '../../src/ingest/ingest.js'
 import { limits } from '../../src/limits.js'
 import { promises } from '../promises.js'
@@ -211,4 +211,31 @@ test('a refusal under a key of the platform => in the stream of the tenant it na
   expect(asked.parts[0]!.stream).toBe(door.tenants.get('banque'))
   expect(asked.parts[0]!.events).toBe(0)
   expect(ask('[3]', { tenant: null }).parts[0]!.stream).toBe(0)
+})
+
+test(`more dimension values than the door remembers => all are stored as they are, and the memory is bounded ${promises('system:bounded')}`, () => {
+  const own = buildDoor(snapshot, STREAMS)
+  const request = {
+    format: 'json' as const,
+    tenant: 'acme',
+    receivedAt: RECEIVED_AT,
+    floorTime: FLOOR_TIME,
+    aheadMs: AHEAD_MS,
+  }
+  const per = 5_000
+  const rounds = Math.ceil((2 * limits.dimTextsMax) / (2 * per)) + 1
+  for (let round = 0; round < rounds; round += 1) {
+    const values = Array.from({ length: per }, (_, i) => `v${round * per + i}`)
+    const events = values.map(
+      (value) => `{"id":"${value}","metric":"kyc","dims":{"region":"${value}","plan":"p${value}"}}`,
+    )
+    const { parts } = judge(own, Buffer.from(`[${events.join(',')}]`), request)
+    const frame = decodeFrame(parts[0]!.frame)
+    expect(Array.from(frame.seriesOf, (s) => frame.series[s]!.dims)).toEqual(
+      values.map((value) => `{"plan":"p${value}","region":"${value}"}`),
+    )
+    const remembered = [...own.metrics.values()].flatMap(({ texts }) => texts.map((map) => map.size))
+    expect(remembered.reduce((sum, size) => sum + size, 0)).toBe(own.dimTexts)
+    expect(own.dimTexts).toBeLessThanOrEqual(limits.dimTextsMax)
+  }
 })
