@@ -11,12 +11,13 @@ CREATE TABLE number_series (
 );
 
 CREATE TABLE closings (
-  id          text   PRIMARY KEY,        -- contract and period; also the name of its cut
+  id          text   PRIMARY KEY,        -- contract and period
   contract    text   NOT NULL,
   period_from bigint NOT NULL,
   period_to   bigint NOT NULL,
   state       text   NOT NULL CHECK (state IN ('open', 'measured', 'drafted', 'done')),
-  measured    jsonb,                     -- {terms, usage}: what the invoice is a function of; written once
+  attempt     int    NOT NULL DEFAULT 1, -- grows when a draft is discarded, and with it the name of the cut
+  measured    jsonb,                     -- {order, terms, usage, late}: what the invoice is a function of; written once an attempt
   invoice     text,
   created_at  bigint NOT NULL,
   updated_at  bigint NOT NULL,

@@ -2,9 +2,10 @@
  * The price book in memory: all objects of the catalogue at one version, immutable, with the questions that are asked of it. Pure:
  * store.ts reads it from PostgreSQL and makes the next one after each change.
  */
+
+import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
-import { ReleveError } from '../errors.js'
 import type { Contract, Customer, LegalEntity, Plan, Product } from './definition.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
 import { type Price, parsePrice } from './price.js'
@@ -75,10 +76,22 @@ export class Book {
     contracts: readonly Contract[]
   }) {
     this.version = parts.version
-    this.metrics = versions(parts.metrics, (metric) => metric.key, (metric) => metric.version)
+    this.metrics = versions(
+      parts.metrics,
+      (metric) => metric.key,
+      (metric) => metric.version,
+    )
     this.products = new Map(parts.products.map((product) => [product.key, product]))
-    this.plans = versions(parts.plans, (plan) => plan.key, (plan) => plan.version)
-    this.prices = versions(parts.prices, (price) => price.rule, (price) => versionOrder(price.version))
+    this.plans = versions(
+      parts.plans,
+      (plan) => plan.key,
+      (plan) => plan.version,
+    )
+    this.prices = versions(
+      parts.prices,
+      (price) => price.rule,
+      (price) => versionOrder(price.version),
+    )
     this.legalEntities = new Map(parts.legalEntities.map((entity) => [entity.key, entity]))
     this.customers = new Map(parts.customers.map((customer) => [customer.tenant, customer]))
     this.contracts = new Map(parts.contracts.map((contract) => [contract.id, contract]))
@@ -122,7 +135,9 @@ export class Book {
 
   /** The version of a rule that a period beginning at `at` is billed with: never a draft. Null when there is none yet. */
   priceInForce(rule: string, at: number): PriceVersion | null {
-    const candidates = (this.prices.get(rule) ?? []).filter((price) => price.status !== 'draft' && price.effectiveFrom <= at)
+    const candidates = (this.prices.get(rule) ?? []).filter(
+      (price) => price.status !== 'draft' && price.effectiveFrom <= at,
+    )
     return candidates.reduce<PriceVersion | null>(
       (best, price) => (best === null || price.effectiveFrom >= best.effectiveFrom ? price : best),
       null,
@@ -199,5 +214,6 @@ export function nextVersion(version: string): { readonly version: string; readon
 
 /** Drafts never bill: ReleveError `conflict`. A simulation may still use one. */
 export function assertBillable(rule: string, version: string, status: PriceStatus): void {
-  if (status === 'draft') throw new ReleveError('conflict', `not_active: ${rule} v${version} is a draft and never bills`)
+  if (status === 'draft')
+    throw new ReleveError('conflict', `not_active: ${rule} v${version} is a draft and never bills`)
 }

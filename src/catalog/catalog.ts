@@ -23,13 +23,13 @@ import {
   type ItemEntitlement,
   type LegalEntity,
   type Plan,
+  type Product,
   parseContract,
   parseCustomer,
   parseLegalEntity,
   parseMetric,
   parsePlan,
   parseProduct,
-  type Product,
 } from './definition.js'
 import { type Finding, lint } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
@@ -37,7 +37,16 @@ import { parsePrice } from './price.js'
 import { assertSubscriptionMove, type SubscriptionState } from './subscription.js'
 
 export type { PriceStatus, PriceVersion, Terms } from './book.js'
-export type { Contract, ContractInput, Customer, LegalEntity, MetricInput, Plan, PlanInput, Product } from './definition.js'
+export type {
+  Contract,
+  ContractInput,
+  Customer,
+  LegalEntity,
+  MetricInput,
+  Plan,
+  PlanInput,
+  Product,
+} from './definition.js'
 
 /** What a change did: the catalogue's version after it, and whether there was anything to change. */
 export interface Changed<T> {
@@ -160,12 +169,26 @@ export class Catalog {
 
   async putLegalEntity(json: unknown): Promise<Changed<LegalEntity>> {
     const value = parseLegalEntity(json)
-    return this.#upsert('legal_entity', value.key, value, (book) => book.legalEntities.get(value.key), 'catalog_legal_entities', 'key')
+    return this.#upsert(
+      'legal_entity',
+      value.key,
+      value,
+      (book) => book.legalEntities.get(value.key),
+      'catalog_legal_entities',
+      'key',
+    )
   }
 
   async putCustomer(json: unknown): Promise<Changed<Customer>> {
     const value = parseCustomer(json)
-    return this.#upsert('customer', value.tenant, value, (book) => book.customers.get(value.tenant), 'catalog_customers', 'tenant')
+    return this.#upsert(
+      'customer',
+      value.tenant,
+      value,
+      (book) => book.customers.get(value.tenant),
+      'catalog_customers',
+      'tenant',
+    )
   }
 
   /** A plan; changed contents make a new version, and contracts keep theirs. JSON as PlanInput. */
@@ -177,7 +200,8 @@ export class Catalog {
         if (!book.metrics.has(metric)) unprocessable(`metrics: there is no metric ${metric}`)
         if (rule !== null && !book.prices.has(rule)) unprocessable(`metrics: there is no rule ${rule}`)
       }
-      if (input.feeRule !== null && !book.prices.has(input.feeRule)) unprocessable(`feeRule: there is no rule ${input.feeRule}`)
+      if (input.feeRule !== null && !book.prices.has(input.feeRule))
+        unprocessable(`feeRule: there is no rule ${input.feeRule}`)
       const last = book.plans.get(input.key)?.at(-1)
       if (last !== undefined && same({ ...input, version: last.version }, last)) return last
       const value = { ...input, version: (last?.version ?? 0) + 1 }
@@ -209,17 +233,29 @@ export class Catalog {
       const status = input.status ?? kept?.status ?? 'draft'
       if (status === 'archived' && kept === undefined) unprocessable('status: a new version is a draft or active')
       const effectiveFrom = input.effectiveFrom ?? kept?.effectiveFrom ?? this.#clock.now()
-      if (!Number.isSafeInteger(effectiveFrom)) throw new ReleveError('invalid_request', 'effectiveFrom: epoch milliseconds')
-      const value: PriceVersion = { rule, version, status, effectiveFrom, definition: input.rule, billed: kept?.billed ?? false }
+      if (!Number.isSafeInteger(effectiveFrom))
+        throw new ReleveError('invalid_request', 'effectiveFrom: epoch milliseconds')
+      const value: PriceVersion = {
+        rule,
+        version,
+        status,
+        effectiveFrom,
+        definition: input.rule,
+        billed: kept?.billed ?? false,
+      }
       if (kept !== undefined) {
         if (same(kept, value)) return kept
         const content = same(kept.definition, value.definition) && kept.effectiveFrom === effectiveFrom
         if (kept.status !== 'draft' && !content) {
-          throw new ReleveError('conflict', `price ${rule} v${version} is ${kept.status} and cannot be changed; make ${nextVersion(all.at(-1)!.version).version}`)
+          throw new ReleveError(
+            'conflict',
+            `price ${rule} v${version} is ${kept.status} and cannot be changed; make ${nextVersion(all.at(-1)!.version).version}`,
+          )
         }
         // Loading the same definitions again must not bring an archived version back.
         if (kept.status === 'archived') return kept
-        if (kept.status === 'active' && status === 'draft') throw new ReleveError('conflict', `price ${rule} v${version} is active`)
+        if (kept.status === 'active' && status === 'draft')
+          throw new ReleveError('conflict', `price ${rule} v${version} is active`)
       }
       return {
         value,
@@ -237,7 +273,12 @@ export class Catalog {
   /** Draft to active, from a time on (default: now); versions that were active stay in force for periods that began before. */
   async activatePrice(rule: string, version: string, effectiveFrom?: number): Promise<Changed<PriceVersion>> {
     const kept = this.#priceVersion(rule, version)
-    return this.putPrice({ rule: kept.definition, version, status: 'active', effectiveFrom: effectiveFrom ?? kept.effectiveFrom })
+    return this.putPrice({
+      rule: kept.definition,
+      version,
+      status: 'active',
+      effectiveFrom: effectiveFrom ?? kept.effectiveFrom,
+    })
   }
 
   /** An archived version takes no new periods once a later one is in force; what it billed stays explained by it. */
@@ -256,7 +297,8 @@ export class Catalog {
       const before = book.contracts.get(input.id)
       if (!book.customers.has(input.tenant)) unprocessable(`tenant: there is no customer ${input.tenant}`)
       if (!book.legalEntities.has(input.legalEntity)) unprocessable(`legalEntity: there is no ${input.legalEntity}`)
-      if (before !== undefined && before.tenant !== input.tenant) unprocessable('tenant: a contract does not move to another customer')
+      if (before !== undefined && before.tenant !== input.tenant)
+        unprocessable('tenant: a contract does not move to another customer')
       if (before !== undefined && (before.start !== input.start || before.timeZone !== input.timeZone)) {
         unprocessable('start: periods are counted from it; make a new contract')
       }
@@ -271,12 +313,20 @@ export class Catalog {
         if (plan === undefined) unprocessable(`items: plan ${item.plan} has no version ${planVersion}`)
         const wanted =
           item.entitlements ??
-          plan.metrics.map(({ metric, included }) => ({ metric, limit: included, thresholds: included === null ? [] : DEFAULT_THRESHOLDS }))
+          plan.metrics.map(({ metric, included }) => ({
+            metric,
+            limit: included,
+            thresholds: included === null ? [] : DEFAULT_THRESHOLDS,
+          }))
         const entitlements: ItemEntitlement[] = wanted.map((entitlement) => {
           if (!book.metrics.has(entitlement.metric)) unprocessable(`items: there is no metric ${entitlement.metric}`)
           const old = kept?.entitlements.find((other) => other.metric === entitlement.metric)
           const limitVersion =
-            old === undefined ? 1 : same({ ...entitlement, limitVersion: 0 }, { ...old, limitVersion: 0 }) ? old.limitVersion : old.limitVersion + 1
+            old === undefined
+              ? 1
+              : same({ ...entitlement, limitVersion: 0 }, { ...old, limitVersion: 0 })
+                ? old.limitVersion
+                : old.limitVersion + 1
           return { ...entitlement, limitVersion }
         })
         return { id: item.id, plan: item.plan, planVersion, entitlements }
@@ -309,14 +359,22 @@ export class Catalog {
   }
 
   /** Marks price versions as used by an issued invoice, inside the issuing transaction: no version grows by it. */
-  async markBilled(client: PoolClient, used: readonly { readonly rule: string; readonly version: string }[]): Promise<void> {
+  async markBilled(
+    client: PoolClient,
+    used: readonly { readonly rule: string; readonly version: string }[],
+  ): Promise<void> {
     for (const { rule, version } of used) {
-      await client.query('UPDATE catalog_prices SET billed = true WHERE rule = $1 AND version = $2 AND NOT billed', [rule, version])
+      await client.query('UPDATE catalog_prices SET billed = true WHERE rule = $1 AND version = $2 AND NOT billed', [
+        rule,
+        version,
+      ])
     }
   }
 
   /** The changes behind a version, oldest first, at most one page. */
-  async changes(afterVersion: number): Promise<{ version: number; at: number; kind: string; key: string; change: unknown }[]> {
+  async changes(
+    afterVersion: number,
+  ): Promise<{ version: number; at: number; kind: string; key: string; change: unknown }[]> {
     const { rows } = await this.#postgres.query(
       'SELECT version, at, kind, key, change FROM catalog_versions WHERE version > $1 ORDER BY version LIMIT $2',
       [afterVersion, limits.pageMax],
@@ -330,7 +388,14 @@ export class Catalog {
     return kept
   }
 
-  #upsert<T extends object>(kind: string, key: string, value: T, keptIn: (book: Book) => T | undefined, table: string, column: string): Promise<Changed<T>> {
+  #upsert<T extends object>(
+    kind: string,
+    key: string,
+    value: T,
+    keptIn: (book: Book) => T | undefined,
+    table: string,
+    column: string,
+  ): Promise<Changed<T>> {
     return this.#change(kind, key, (book) => {
       const before = keptIn(book)
       if (before !== undefined && same(before, value)) return before
@@ -404,8 +469,11 @@ function unprocessable(detail: string): never {
 
 async function readBook(client: PoolClient): Promise<Book> {
   const definitions = async <T>(table: string): Promise<T[]> => {
-    const { rows } = await client.query<{ definition: T }>(`SELECT definition FROM ${table} LIMIT $1`, [limits.catalogObjectsMax + 1])
-    if (rows.length > limits.catalogObjectsMax) throw new ReleveError('unprocessable', `${table}: more than ${limits.catalogObjectsMax} objects`)
+    const { rows } = await client.query<{ definition: T }>(`SELECT definition FROM ${table} LIMIT $1`, [
+      limits.catalogObjectsMax + 1,
+    ])
+    if (rows.length > limits.catalogObjectsMax)
+      throw new ReleveError('unprocessable', `${table}: more than ${limits.catalogObjectsMax} objects`)
     return rows.map((row) => row.definition)
   }
   const head = await client.query<{ version: string }>('SELECT version FROM catalog_head')

@@ -9,12 +9,12 @@ import { isCurrency } from '../currency.js'
 import { parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Language } from '../format.js'
-import { assertPattern } from './number-pattern.js'
-import { midnightOf } from './schedule.js'
 import { limits } from '../limits.js'
 import { isTimeZone } from '../period.js'
 import type { Threshold } from '../quota/entitlement.js'
 import { Aggregation, type Metric } from './metric.js'
+import { assertPattern } from './number-pattern.js'
+import { midnightOf } from './schedule.js'
 import { isSubscriptionState, type SubscriptionState } from './subscription.js'
 
 export interface Product {
@@ -124,12 +124,15 @@ export function parseMetric(json: unknown): MetricInput {
   const fields = fieldsOf(json, 'metric', ['key', 'aggregation', 'unit', 'scale', 'dims', 'uniqueBy', 'archive'])
   const aggregation = oneOf(fields.aggregation, Aggregation, 'aggregation')
   const scale = wholeNumber(fields.scale ?? 0, 'scale', 0, 9)
-  const dims = [...new Set(list(fields.dims ?? [], 'dims', limits.dimsMax).map((dim, i) => name(dim, `dims[${i}]`)))].sort()
+  const dims = [
+    ...new Set(list(fields.dims ?? [], 'dims', limits.dimsMax).map((dim, i) => name(dim, `dims[${i}]`))),
+  ].sort()
   const uniqueBy = fields.uniqueBy == null ? null : name(fields.uniqueBy, 'uniqueBy')
   if ((aggregation === 'unique') !== (uniqueBy !== null)) {
     throw new ReleveError('invalid_request', 'uniqueBy: is given exactly when the aggregation is unique')
   }
-  if (uniqueBy !== null && dims.includes(uniqueBy)) throw new ReleveError('invalid_request', `uniqueBy: ${uniqueBy} is also a dimension`)
+  if (uniqueBy !== null && dims.includes(uniqueBy))
+    throw new ReleveError('invalid_request', `uniqueBy: ${uniqueBy} is also a dimension`)
   return {
     key: name(fields.key, 'key'),
     aggregation,
@@ -156,7 +159,10 @@ export function parsePlan(json: unknown): PlanInput {
       rule: at.rule == null ? null : name(at.rule, `metrics[${i}].rule`),
     }
   })
-  assertOnce(metrics.map((metric) => metric.metric), 'metrics')
+  assertOnce(
+    metrics.map((metric) => metric.metric),
+    'metrics',
+  )
   return {
     key: name(fields.key, 'key'),
     product: name(fields.product, 'product'),
@@ -169,13 +175,20 @@ export function parsePlan(json: unknown): PlanInput {
 
 export function parseLegalEntity(json: unknown): LegalEntity {
   const fields = fieldsOf(json, 'legal entity', [
-    'key', 'name', 'country', 'address', 'registrations', 'invoicePattern', 'creditNotePattern',
+    'key',
+    'name',
+    'country',
+    'address',
+    'registrations',
+    'invoicePattern',
+    'creditNotePattern',
   ])
   const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
   const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
   assertPattern(invoicePattern)
   assertPattern(creditNotePattern)
-  if (invoicePattern === creditNotePattern) throw new ReleveError('invalid_request', 'creditNotePattern: must be a series of its own')
+  if (invoicePattern === creditNotePattern)
+    throw new ReleveError('invalid_request', 'creditNotePattern: must be a series of its own')
   return {
     key: name(fields.key, 'key'),
     name: name(fields.name, 'name'),
@@ -189,10 +202,21 @@ export function parseLegalEntity(json: unknown): LegalEntity {
 
 export function parseCustomer(json: unknown): Customer {
   const fields = fieldsOf(json, 'customer', [
-    'tenant', 'name', 'country', 'address', 'registrations', 'taxRate', 'taxCategory', 'currency', 'timeZone', 'language', 'termDays',
+    'tenant',
+    'name',
+    'country',
+    'address',
+    'registrations',
+    'taxRate',
+    'taxCategory',
+    'currency',
+    'timeZone',
+    'language',
+    'termDays',
   ])
   const taxRate = quantity(fields.taxRate, 'taxRate')
-  if (parseDecimal(taxRate, 'taxRate').gt(100)) throw new ReleveError('invalid_request', 'taxRate: percent from 0 to 100')
+  if (parseDecimal(taxRate, 'taxRate').gt(100))
+    throw new ReleveError('invalid_request', 'taxRate: percent from 0 to 100')
   const currency = name(fields.currency, 'currency')
   if (!isCurrency(currency)) throw new ReleveError('invalid_request', `currency: unknown ${currency}`)
   return {
@@ -211,7 +235,17 @@ export function parseCustomer(json: unknown): Customer {
 }
 
 export function parseContract(json: unknown): ContractInput {
-  const fields = fieldsOf(json, 'contract', ['id', 'tenant', 'legalEntity', 'name', 'start', 'timeZone', 'cycle', 'state', 'items'])
+  const fields = fieldsOf(json, 'contract', [
+    'id',
+    'tenant',
+    'legalEntity',
+    'name',
+    'start',
+    'timeZone',
+    'cycle',
+    'state',
+    'items',
+  ])
   const timeZone = zone(fields.timeZone)
   const start = name(fields.start, 'start')
   midnightOf(start, timeZone)
@@ -220,15 +254,24 @@ export function parseContract(json: unknown): ContractInput {
   const items = list(fields.items, 'items', limits.contractItemsMax).map((entry, i) => {
     const at = fieldsOf(entry, `items[${i}]`, ['id', 'plan', 'planVersion', 'entitlements'])
     const base = { id: name(at.id, `items[${i}].id`), plan: name(at.plan, `items[${i}].plan`) }
-    const planVersion = at.planVersion === undefined ? {} : { planVersion: wholeNumber(at.planVersion, `items[${i}].planVersion`, 1, 1_000_000) }
+    const planVersion =
+      at.planVersion === undefined
+        ? {}
+        : { planVersion: wholeNumber(at.planVersion, `items[${i}].planVersion`, 1, 1_000_000) }
     if (at.entitlements === undefined) return { ...base, ...planVersion }
     const entitlements = list(at.entitlements, `items[${i}].entitlements`, limits.planMetricsMax).map((raw, j) =>
       parseEntitlement(raw, `items[${i}].entitlements[${j}]`),
     )
-    assertOnce(entitlements.map((entitlement) => entitlement.metric), `items[${i}].entitlements`)
+    assertOnce(
+      entitlements.map((entitlement) => entitlement.metric),
+      `items[${i}].entitlements`,
+    )
     return { ...base, ...planVersion, entitlements }
   })
-  assertOnce(items.map((item) => item.id), 'items')
+  assertOnce(
+    items.map((item) => item.id),
+    'items',
+  )
   return {
     id: name(fields.id, 'id'),
     tenant: name(fields.tenant, 'tenant'),
@@ -245,35 +288,51 @@ export function parseContract(json: unknown): ContractInput {
 function parseEntitlement(json: unknown, at: string): Omit<ItemEntitlement, 'limitVersion'> {
   const fields = fieldsOf(json, at, ['metric', 'limit', 'thresholds'])
   const limit = fields.limit === null ? null : quantity(fields.limit, `${at}.limit`)
-  const thresholds = list(fields.thresholds ?? DEFAULT_THRESHOLDS, `${at}.thresholds`, limits.thresholdsMax).map((raw, i) => {
-    const one = fieldsOf(raw, `${at}.thresholds[${i}]`, ['code', 'kind', 'value'])
-    return {
-      code: name(one.code, `${at}.thresholds[${i}].code`),
-      kind: oneOf(one.kind, ['percent', 'absolute'] as const, `${at}.thresholds[${i}].kind`),
-      value: quantity(one.value, `${at}.thresholds[${i}].value`),
-    }
-  })
-  assertOnce(thresholds.map((threshold) => threshold.code), `${at}.thresholds`)
+  const thresholds = list(fields.thresholds ?? DEFAULT_THRESHOLDS, `${at}.thresholds`, limits.thresholdsMax).map(
+    (raw, i) => {
+      const one = fieldsOf(raw, `${at}.thresholds[${i}]`, ['code', 'kind', 'value'])
+      return {
+        code: name(one.code, `${at}.thresholds[${i}].code`),
+        kind: oneOf(one.kind, ['percent', 'absolute'] as const, `${at}.thresholds[${i}].kind`),
+        value: quantity(one.value, `${at}.thresholds[${i}].value`),
+      }
+    },
+  )
+  assertOnce(
+    thresholds.map((threshold) => threshold.code),
+    `${at}.thresholds`,
+  )
   return { metric: name(fields.metric, `${at}.metric`), limit, thresholds }
 }
 
 function fieldsOf(json: unknown, what: string, known: readonly string[]): Fields {
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) throw new ReleveError('invalid_request', `${what}: an object is expected`)
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    throw new ReleveError('invalid_request', `${what}: an object is expected`)
   for (const member of Object.keys(json)) {
-    if (!known.includes(member)) throw new ReleveError('invalid_request', `${what}: unknown member ${member}; known are ${known.join(', ')}`)
+    if (!known.includes(member))
+      throw new ReleveError('invalid_request', `${what}: unknown member ${member}; known are ${known.join(', ')}`)
   }
   return json as Fields
 }
 
 function name(value: unknown, field: string): string {
-  if (typeof value !== 'string' || value.trim() === '' || Buffer.byteLength(value) > limits.nameBytesMax || /\p{Cc}/u.test(value)) {
-    throw new ReleveError('invalid_request', `${field}: a text of 1 to ${limits.nameBytesMax} bytes without control characters is expected`)
+  if (
+    typeof value !== 'string' ||
+    value.trim() === '' ||
+    Buffer.byteLength(value) > limits.nameBytesMax ||
+    /\p{Cc}/u.test(value)
+  ) {
+    throw new ReleveError(
+      'invalid_request',
+      `${field}: a text of 1 to ${limits.nameBytesMax} bytes without control characters is expected`,
+    )
   }
   return value
 }
 
 function list(value: unknown, field: string, max: number): unknown[] {
-  if (!Array.isArray(value) || value.length > max) throw new ReleveError('invalid_request', `${field}: a list of at most ${max} is expected`)
+  if (!Array.isArray(value) || value.length > max)
+    throw new ReleveError('invalid_request', `${field}: a list of at most ${max} is expected`)
   return value
 }
 
@@ -281,7 +340,9 @@ function texts(value: unknown, field: string): Record<string, string> {
   if (typeof value !== 'object' || value === null || Array.isArray(value) || Object.keys(value).length > 50) {
     throw new ReleveError('invalid_request', `${field}: an object of at most 50 texts is expected`)
   }
-  return Object.fromEntries(Object.entries(value).map(([key, text]) => [name(key, field), name(text, `${field}.${key}`)]))
+  return Object.fromEntries(
+    Object.entries(value).map(([key, text]) => [name(key, field), name(text, `${field}.${key}`)]),
+  )
 }
 
 function wholeNumber(value: unknown, field: string, min: number, max: number): number {
@@ -305,13 +366,15 @@ function oneOf<const T extends string>(value: unknown, known: readonly T[], fiel
 
 function quantity(value: unknown, field: string): string {
   const number = parseDecimal(value, field)
-  if (number.isNegative() && !number.isZero()) throw new ReleveError('invalid_request', `${field}: must not be negative`)
+  if (number.isNegative() && !number.isZero())
+    throw new ReleveError('invalid_request', `${field}: must not be negative`)
   return printDecimal(number)
 }
 
 function country(value: unknown): string {
   const code = name(value, 'country')
-  if (!/^[A-Z]{2}$/.test(code)) throw new ReleveError('invalid_request', `country: two letters such as CI are expected, got ${code}`)
+  if (!/^[A-Z]{2}$/.test(code))
+    throw new ReleveError('invalid_request', `country: two letters such as CI are expected, got ${code}`)
   return code
 }
 

@@ -27,7 +27,11 @@ export function lint(book: Book): Finding[] {
   const findings: Finding[] = []
   for (const metric of book.snapshot.metrics) {
     if (!isKnownUnit(metric.unit)) {
-      findings.push({ code: 'unit_unknown', at: `metric ${metric.key}`, message: `unit ${metric.unit} is not in the table and converts to nothing` })
+      findings.push({
+        code: 'unit_unknown',
+        at: `metric ${metric.key}`,
+        message: `unit ${metric.unit} is not in the table and converts to nothing`,
+      })
     }
   }
   for (const [rule, versions] of book.prices) {
@@ -93,7 +97,13 @@ function lintVolume(price: Price & TieredPrice, at: string): Finding[] {
     const atEdge = edge.times(before.unitPrice).plus(before.flat)
     const behind = edge.times(tier.unitPrice).plus(tier.flat)
     return behind.lt(atEdge)
-      ? [{ code: 'volume_price_falls' as const, at, message: `just above ${tier.after} the whole costs ${behind.toFixed()}, at it ${atEdge.toFixed()}` }]
+      ? [
+          {
+            code: 'volume_price_falls' as const,
+            at,
+            message: `just above ${tier.after} the whole costs ${behind.toFixed()}, at it ${atEdge.toFixed()}`,
+          },
+        ]
       : []
   })
 }

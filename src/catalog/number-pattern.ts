@@ -45,6 +45,7 @@ export function nextNumber(pattern: string, last: string | null, date: string): 
 /** The counter of a number of this series; null for a number of another one. */
 function counterIn(series: string, number: string): number | null {
   const [before = '', after = ''] = series.split(/\{N+\}/)
-  const digits = number.startsWith(before) && number.endsWith(after) ? number.slice(before.length, number.length - after.length) : ''
+  const digits =
+    number.startsWith(before) && number.endsWith(after) ? number.slice(before.length, number.length - after.length) : ''
   return /^[0-9]+$/.test(digits) ? Number(digits) : null
 }

@@ -29,8 +29,28 @@ const UNITS: Readonly<Record<string, readonly [kind: string, size: string]>> = {
 
 /** Counted things; each converts to itself only. */
 const COUNTED = new Set([
-  'document', 'token', 'user', 'login', 'verification', 'certificate', 'call', 'event', 'message', 'impression', 'sms', 'scan',
-  'page', 'credit', 'click', 'hit', 'wash', 'signature', 'device', '°C', '%', 'unit',
+  'document',
+  'token',
+  'user',
+  'login',
+  'verification',
+  'certificate',
+  'call',
+  'event',
+  'message',
+  'impression',
+  'sms',
+  'scan',
+  'page',
+  'credit',
+  'click',
+  'hit',
+  'wash',
+  'signature',
+  'device',
+  '°C',
+  '%',
+  'unit',
 ])
 
 export function isKnownUnit(unit: string): boolean {

@@ -10,9 +10,13 @@
  * `measured` is written once, by whoever is first; everything behind it is a function of what it holds. So a crash anywhere and a
  * second closer beside the first end in the same single invoice. Nothing due (no line) ends in done without an invoice.
  *
+ * Usage that came after its period was closed is found by the closings of the next periods: they count the last few periods again
+ * at their own cut, and what differs from what was billed is a regularisation on their invoice. What was billed is read under the
+ * lock of all the contract's closings, so two closings never bill the same late usage.
+ *
  * The usage side is reached through one function that is handed in; this file imports nothing of it.
  */
-import type { Pool } from 'pg'
+import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import type { Catalog, Terms } from '../catalog/catalog.js'
 import { midnightOf } from '../catalog/schedule.js'
@@ -20,14 +24,14 @@ import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import { monthlyPeriodOf, type Period } from '../period.js'
-import { draftInvoice, type ItemUsage } from './draft.js'
+import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 
 export type { ItemUsage } from './draft.js'
 
 /**
- * Counts the usage of a period at a cut. `closing` names the cut: asked again with the same name, the same cut must be used. An
- * answer has one entry for every metric of every item that was asked, 0 included.
+ * Counts the usage of a period at a cut. `closing` names the cut: asked again with the same name, the same cut must be used, for
+ * any period. An answer has one entry for every metric of every item that was asked, 0 included.
  */
 export type UsageAtCut = (request: {
   readonly closing: string
@@ -43,7 +47,7 @@ export interface CloseOptions {
   readonly catalog: Catalog
   readonly invoicing: Invoicing
   readonly usageAtCut: UsageAtCut
-  /** The cut of a closing is needed no more: folds may cross it. Called again after a crash. */
+  /** The cut of a closing is needed no more (its counts are kept): folds may cross it. May be called again. */
   readonly releaseCut?: (closing: string) => Promise<void>
   /** Called at named points, so that a test can die there: `measured`, `drafted` (and `number-taken`, in Invoicing). */
   readonly crashPoint?: (name: string) => void | Promise<void>
@@ -69,12 +73,17 @@ export interface Closed {
 
 type ClosingState = 'open' | 'measured' | 'drafted' | 'done'
 interface Measured {
+  /** Grows with each measuring of the contract's closings: the highest one that counted a period is what was billed of it. */
+  readonly order: number
   readonly terms: Terms
   readonly usage: readonly ItemUsage[]
+  /** Earlier periods whose usage has changed. */
+  readonly late: readonly LatePart[]
 }
 interface Row {
   id: string
   state: ClosingState
+  attempt: number
   measured: Measured | null
   invoice: string | null
 }
@@ -96,10 +105,12 @@ export async function closePeriod(options: CloseOptions, request: CloseRequest):
   const closing = `${contract.id}/${period.from}`
 
   let row = await openClosing(postgres, clock, closing, contract.id, period)
+  const cut = row.attempt === 1 ? closing : `${closing}#${row.attempt}`
   if (row.state === 'open') {
-    row = await measure(options, closing, period)
+    row = await measure(options, row, cut, contract.id, period)
     await options.crashPoint?.('measured')
   }
+  await options.releaseCut?.(cut)
   if (row.state === 'measured') {
     row = await draft(options, row, period)
     await options.crashPoint?.('drafted')
@@ -109,7 +120,6 @@ export async function closePeriod(options: CloseOptions, request: CloseRequest):
     await invoicing.finalise(row.invoice)
     row = await advance(postgres, clock, closing, 'done', row.invoice)
   }
-  if (row.state === 'done') await options.releaseCut?.(closing)
   return { closing, period, state: row.state, invoice: row.invoice === null ? null : await invoicing.get(row.invoice) }
 }
 
@@ -123,42 +133,128 @@ async function openClosing(postgres: Pool, clock: Clock, id: string, contract: s
 }
 
 /** Terms and usage are kept by the first who has them; a second closer takes what is there. */
-async function measure({ postgres, clock, catalog, usageAtCut }: CloseOptions, closing: string, period: Period): Promise<Row> {
-  const contract = closing.slice(0, closing.lastIndexOf('/'))
+async function measure(options: CloseOptions, row: Row, cut: string, contract: string, period: Period): Promise<Row> {
+  const { postgres, clock, catalog } = options
   const terms = catalog.terms(contract, period)
-  const usage = await usageAtCut({
-    closing,
-    tenant: terms.contract.tenant,
-    contract,
-    items: terms.items.map((item) => ({ item: item.item, metrics: item.metrics.map((metric) => metric.metric) })),
-    period,
-  })
-  for (const item of terms.items) {
-    for (const { metric } of item.metrics) {
-      if (!usage.some((one) => one.item === item.item && one.metric === metric)) {
-        throw new ReleveError('unavailable', `usage: ${item.item} ${metric} was not counted`)
+  const usage = await count(options, cut, terms, period)
+  const recounted: Omit<LatePart, 'billed'>[] = []
+  for (const earlier of await earlierClosings(postgres, contract, period)) {
+    recounted.push({ ...earlier, usage: await count(options, cut, earlier.terms, earlier.period) })
+  }
+  const client = await postgres.connect()
+  try {
+    await client.query('BEGIN')
+    const all = await lockClosings(client, contract)
+    const own = all.find((one) => one.id === row.id)
+    if (own?.state === 'open' && own.attempt === row.attempt) {
+      const measured = all.flatMap((one) => (one.measured === null ? [] : [{ from: one.periodFrom, ...one.measured }]))
+      const late = recounted.flatMap((part) => {
+        const billed = lastCounted(measured, part.period.from)
+        return billed === null || sameQuantities(billed, part.usage) ? [] : [{ ...part, billed }]
+      })
+      const order = 1 + measured.reduce((highest, one) => Math.max(highest, one.order), 0)
+      const value: Measured = { order, terms, usage, late }
+      await client.query(`UPDATE closings SET state = 'measured', measured = $2, updated_at = $3 WHERE id = $1`, [
+        row.id,
+        value,
+        clock.now(),
+      ])
+    }
+    await client.query('COMMIT')
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => undefined)
+    throw error
+  } finally {
+    client.release()
+  }
+  return read(postgres, row.id)
+}
+
+async function count(
+  { usageAtCut }: CloseOptions,
+  cut: string,
+  terms: Terms,
+  period: Period,
+): Promise<readonly ItemUsage[]> {
+  const { contract } = terms
+  const items = terms.items.map((item) => ({ item: item.item, metrics: item.metrics.map((metric) => metric.metric) }))
+  const usage = await usageAtCut({ closing: cut, tenant: contract.tenant, contract: contract.id, items, period })
+  for (const { item, metrics } of items) {
+    for (const metric of metrics) {
+      if (!usage.some((one) => one.item === item && one.metric === metric)) {
+        throw new ReleveError('unavailable', `usage: ${item} ${metric} was not counted`)
       }
     }
   }
-  const measured: Measured = { terms, usage }
-  await postgres.query(`UPDATE closings SET state = 'measured', measured = $2, updated_at = $3 WHERE id = $1 AND state = 'open'`, [
-    closing,
-    measured,
-    clock.now(),
-  ])
-  return read(postgres, closing)
+  return usage
+}
+
+/** The last few periods before this one that were measured, with the terms they are billed by. */
+async function earlierClosings(
+  postgres: Pool,
+  contract: string,
+  period: Period,
+): Promise<{ readonly period: Period; readonly terms: Terms }[]> {
+  const { rows } = await postgres.query<{ period_from: string; period_to: string; measured: Measured }>(
+    `SELECT period_from, period_to, measured FROM closings
+     WHERE contract = $1 AND period_to <= $2 AND measured IS NOT NULL ORDER BY period_from DESC LIMIT $3`,
+    [contract, period.from, limits.latePeriodsMax],
+  )
+  return rows
+    .map((row) => ({ period: { from: Number(row.period_from), to: Number(row.period_to) }, terms: row.measured.terms }))
+    .reverse()
+}
+
+async function lockClosings(
+  client: PoolClient,
+  contract: string,
+): Promise<{ id: string; state: ClosingState; attempt: number; periodFrom: number; measured: Measured | null }[]> {
+  const { rows } = await client.query<Row & { period_from: string }>(
+    'SELECT id, state, attempt, period_from, measured, invoice FROM closings WHERE contract = $1 ORDER BY id FOR UPDATE',
+    [contract],
+  )
+  return rows.map((row) => ({ ...row, periodFrom: Number(row.period_from) }))
+}
+
+/** What a period's usage was when it was last counted for an invoice. */
+function lastCounted(
+  measured: readonly ({ readonly from: number } & Measured)[],
+  from: number,
+): readonly ItemUsage[] | null {
+  let last: { order: number; usage: readonly ItemUsage[] } | null = null
+  for (const one of measured) {
+    const usage = one.from === from ? one.usage : one.late.find((part) => part.period.from === from)?.usage
+    if (usage !== undefined && (last === null || one.order > last.order)) last = { order: one.order, usage }
+  }
+  return last === null ? null : last.usage
+}
+
+function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[]): boolean {
+  const text = (usage: readonly ItemUsage[]): string =>
+    usage
+      .map((one) => JSON.stringify([one.item, one.metric, one.quantity, one.count]))
+      .sort()
+      .join()
+  return text(a) === text(b)
 }
 
 async function draft({ postgres, clock, invoicing }: CloseOptions, row: Row, period: Period): Promise<Row> {
   assert(row.measured !== null, 'a measured closing holds its terms and usage')
-  const invoice = draftInvoice(invoicing.newId(), row.measured.terms, period, row.measured.usage)
+  const invoice = draftInvoice(invoicing.newId(), row.measured.terms, period, row.measured.usage, row.measured.late)
+  // Nothing due: the closing itself keeps what was counted.
   if (invoice.lines.length === 0) return advance(postgres, clock, row.id, 'done', null)
   const kept = await invoicing.draft(invoice)
   return advance(postgres, clock, row.id, 'drafted', kept.invoice.id)
 }
 
 /** States only move forward, whoever comes late. */
-async function advance(postgres: Pool, clock: Clock, id: string, state: ClosingState, invoice: string | null): Promise<Row> {
+async function advance(
+  postgres: Pool,
+  clock: Clock,
+  id: string,
+  state: ClosingState,
+  invoice: string | null,
+): Promise<Row> {
   await postgres.query(
     `UPDATE closings SET state = $2, invoice = $3, updated_at = $4
      WHERE id = $1 AND array_position(ARRAY['open', 'measured', 'drafted', 'done'], state)
@@ -169,12 +265,20 @@ async function advance(postgres: Pool, clock: Clock, id: string, state: ClosingS
 }
 
 async function read(postgres: Pool, id: string): Promise<Row> {
-  const { rows } = await postgres.query<Row>('SELECT id, state, measured, invoice FROM closings WHERE id = $1', [id])
+  const { rows } = await postgres.query<Row>(
+    'SELECT id, state, attempt, measured, invoice FROM closings WHERE id = $1',
+    [id],
+  )
   assert(rows[0] !== undefined, `closing ${id} is there`)
   return rows[0]
 }
 
 /** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */
-export function previewInvoice(catalog: Catalog, contract: string, period: Period, usage: readonly ItemUsage[]): KeptInvoice['invoice'] {
+export function previewInvoice(
+  catalog: Catalog,
+  contract: string,
+  period: Period,
+  usage: readonly ItemUsage[],
+): KeptInvoice['invoice'] {
   return draftInvoice('preview', catalog.terms(contract, period), period, usage)
 }

@@ -2,8 +2,9 @@
  * Credit notes: the only way to correct an issued invoice. For the whole, amounts are copied from the invoice with the other
  * sign, never computed again; for a part, the amount includes tax and is split as an inclusive price. Pure.
  */
-import { ReleveError } from '../errors.js'
+
 import { parseDecimal } from '../decimal.js'
+import { ReleveError } from '../errors.js'
 import { prorate } from '../rating/prorate.js'
 import { addTax, splitInclusive, type Totals } from '../rating/tax.js'
 import type { Invoice, InvoiceLine } from './invoice.js'
@@ -48,7 +49,11 @@ export function draftCreditNote(id: string, invoice: Invoice, alreadyCredited: s
   if (row === undefined || others.length > 0) {
     throw new ReleveError('unprocessable', 'a part can be credited only of an invoice with one tax rate')
   }
-  const part = splitInclusive(amount ?? creditable({ ttc: invoice.ttc, alreadyCredited, amount: null }).creditable, row.rate, invoice.currency)
+  const part = splitInclusive(
+    amount ?? creditable({ ttc: invoice.ttc, alreadyCredited, amount: null }).creditable,
+    row.rate,
+    invoice.currency,
+  )
   const first = invoice.lines[0]
   if (first === undefined) throw new ReleveError('unprocessable', 'the invoice has no line')
   const text = { fr: `avoir partiel sur ${number}`, en: `partial credit on ${number}` }
@@ -69,7 +74,12 @@ export function draftCreditNote(id: string, invoice: Invoice, alreadyCredited: s
     price: null,
     proof: null,
   }
-  return { ...base, lines: [line], taxes: [{ rate: row.rate, base: opposite(part.ht), tax: opposite(part.tva) }], ...creditTotals(part) }
+  return {
+    ...base,
+    lines: [line],
+    taxes: [{ rate: row.rate, base: opposite(part.ht), tax: opposite(part.tva) }],
+    ...creditTotals(part),
+  }
 }
 
 /** Copied with the other sign. */
@@ -92,5 +102,9 @@ export function creditUnused(request: {
   readonly taxRate: string
   readonly currency: string
 }): Totals {
-  return addTax(prorate(request.amount, request.unusedDays, request.periodDays, request.currency), request.taxRate, request.currency)
+  return addTax(
+    prorate(request.amount, request.unusedDays, request.periodDays, request.currency),
+    request.taxRate,
+    request.currency,
+  )
 }

@@ -3,15 +3,19 @@
  *
  * The fee of a period stands on the invoice of that period. A metric's line is there when something is due; what is above its
  * quota without a price becomes a notice, never a line of 0. Every metric of the contract has its entry in the statement.
+ *
+ * Usage of an earlier period that came after its invoice becomes a «régularisation» line: what the whole costs now by the terms of
+ * its own period, less what was billed for it.
  */
 import { assert } from '../assert.js'
 import type { Terms, TermsMetric } from '../catalog/book.js'
-import { Decimal, parseDecimal } from '../decimal.js'
+import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import { dateIn, formatMonth, formatNumber, type Words } from '../format.js'
+import { dateIn, formatMoney, formatMonth, formatNumber, type Words } from '../format.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import { quotaStatus } from '../quota/status.js'
+import { rateDelta } from '../rating/delta.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
@@ -24,8 +28,22 @@ export interface ItemUsage extends Proof {
   readonly quantity: string
 }
 
+/** An earlier period, counted again: `billed` is what its invoice and later regularisations were made from. */
+export interface LatePart {
+  readonly period: Period
+  readonly terms: Terms
+  readonly billed: readonly ItemUsage[]
+  readonly usage: readonly ItemUsage[]
+}
+
 /** A draft has no number and no dates. Throws ReleveError `unprocessable` when a price is in another currency. */
-export function draftInvoice(id: string, terms: Terms, period: Period, usage: readonly ItemUsage[]): Invoice {
+export function draftInvoice(
+  id: string,
+  terms: Terms,
+  period: Period,
+  usage: readonly ItemUsage[],
+  late: readonly LatePart[] = [],
+): Invoice {
   const { contract, customer } = terms
   const lines: InvoiceLine[] = []
   const statement: UsageStatement[] = []
@@ -40,8 +58,21 @@ export function draftInvoice(id: string, terms: Terms, period: Period, usage: re
       assertCurrency(item.fee.currency, customer.currency, item.fee.rule)
       const line = rate({ price: item.fee, quantity: '1' }).lines[0]
       if (line !== undefined) {
-        const label = { fr: `${item.plan.name} — abonnement, ${month.fr}`, en: `${item.plan.name} — subscription, ${month.en}` }
-        lines.push({ ...base, no: lines.length + 1, type: 'fee', metric: null, unit: null, label, ...rated(line), price: item.fee, proof: null })
+        const label = {
+          fr: `${item.plan.name} — abonnement, ${month.fr}`,
+          en: `${item.plan.name} — subscription, ${month.en}`,
+        }
+        lines.push({
+          ...base,
+          no: lines.length + 1,
+          type: 'fee',
+          metric: null,
+          unit: null,
+          label,
+          ...rated(line),
+          price: item.fee,
+          proof: null,
+        })
       }
     } else if (item.feeRule !== null) {
       notices.push({
@@ -56,8 +87,7 @@ export function draftInvoice(id: string, terms: Terms, period: Period, usage: re
       })
     }
     for (const metric of item.metrics) {
-      const measured = usage.find((one) => one.item === item.item && one.metric === metric.metric)
-      assert(measured !== undefined, `no usage was measured for ${item.item} ${metric.metric}`)
+      const measured = usageOf(usage, item.item, metric.metric)
       const proof: Proof = { cut: measured.cut, query: measured.query, count: measured.count, digest: measured.digest }
       const negative = parseDecimal(measured.quantity, 'quantity').lt(0)
       if (negative) notices.push(negativeUsage(item.item, metric, measured.quantity))
@@ -72,8 +102,21 @@ export function draftInvoice(id: string, terms: Terms, period: Period, usage: re
         unpriced = rating.unpriced
         for (const line of rating.lines) {
           no = lines.length + 1
-          const label = { fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`, en: `${item.plan.name} — ${metric.metric}, ${month.en}` }
-          lines.push({ ...base, no, type: 'usage', metric: metric.metric, unit: metric.unit, label, ...rated(line), price: metric.price, proof })
+          const label = {
+            fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
+            en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
+          }
+          lines.push({
+            ...base,
+            no,
+            type: 'usage',
+            metric: metric.metric,
+            unit: metric.unit,
+            label,
+            ...rated(line),
+            price: metric.price,
+            proof,
+          })
         }
       } else if (metric.limit !== null) {
         unpriced = status.overage ?? '0'
@@ -92,7 +135,13 @@ export function draftInvoice(id: string, terms: Terms, period: Period, usage: re
       })
     }
   }
-  if (lines.length > limits.invoiceLinesMax) throw new ReleveError('unprocessable', `an invoice has at most ${limits.invoiceLinesMax} lines`)
+  for (const part of late) {
+    const found = regularise(part, customer.currency, lines.length)
+    lines.push(...found.lines)
+    notices.push(...found.notices)
+  }
+  if (lines.length > limits.invoiceLinesMax)
+    throw new ReleveError('unprocessable', `an invoice has at most ${limits.invoiceLinesMax} lines`)
   const totals = taxByRate(
     lines.map((line) => ({ ht: line.amount, rate: line.taxRate })),
     customer.currency,
@@ -127,13 +176,95 @@ export function draftInvoice(id: string, terms: Terms, period: Period, usage: re
   }
 }
 
-function rated(line: RatedLine): Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'> {
+function regularise(
+  part: LatePart,
+  currency: string,
+  before: number,
+): { readonly lines: readonly InvoiceLine[]; readonly notices: readonly Notice[] } {
+  const lines: InvoiceLine[] = []
+  const notices: Notice[] = []
+  const { contract, customer } = part.terms
+  const month = (language: 'fr' | 'en'): string => formatMonth(part.period.from, contract.timeZone, language)
+  for (const item of part.terms.items) {
+    for (const metric of item.metrics) {
+      const now = usageOf(part.usage, item.item, metric.metric)
+      const billed = usageOf(part.billed, item.item, metric.metric)
+      const [quantity, old] = [atLeastZero(now.quantity), atLeastZero(billed.quantity)]
+      // The count of events matters only to a price that charges them.
+      const same = quantity === old && (metric.price?.model !== 'percentage' || now.count === billed.count)
+      if (metric.limit === null || same) continue
+      if (metric.price === null) {
+        const above = new Decimal(quotaStatus(quantity, metric.limit).overage ?? '0')
+        const more = above.minus(quotaStatus(old, metric.limit).overage ?? '0')
+        if (more.gt(0)) notices.push(unpricedOverage(item.item, metric, printDecimal(more)))
+        continue
+      }
+      assertCurrency(metric.price.currency, currency, metric.price.rule)
+      const delta = rateDelta({
+        price: metric.price,
+        included: metric.limit,
+        quantity,
+        billed: old,
+        events: String(now.count),
+        billedEvents: String(billed.count),
+      })
+      if (new Decimal(delta.amount).isZero()) continue
+      const say = (language: 'fr' | 'en'): string => {
+        const money = (amount: string): string => formatMoney(amount, currency, language)
+        const counts = [formatNumber(quantity, language), formatNumber(old, language)]
+        const sum = `${money(delta.after.total)} − ${money(delta.before.total)}`
+        return language === 'fr'
+          ? `${counts[0]} ${metric.metric} au lieu de ${counts[1]} : ${sum} déjà facturés = ${money(delta.amount)}`
+          : `${counts[0]} ${metric.metric} instead of ${counts[1]}: ${sum} already billed = ${money(delta.amount)}`
+      }
+      lines.push({
+        item: item.item,
+        product: item.product.key,
+        plan: item.plan,
+        no: before + lines.length + 1,
+        type: 'regularisation',
+        metric: metric.metric,
+        unit: metric.unit,
+        label: {
+          fr: `Régularisation ${month('fr')} — ${metric.metric}`,
+          en: `Adjustment for ${month('en')} — ${metric.metric}`,
+        },
+        quantity: delta.quantity,
+        included: '0',
+        billable: delta.quantity,
+        steps: delta.after.lines[0]?.steps ?? [],
+        exact: delta.amount,
+        amount: delta.amount,
+        explanation: { fr: say('fr'), en: say('en') },
+        taxRate: customer.taxRate,
+        price: metric.price,
+        proof: { cut: now.cut, query: now.query, count: now.count, digest: now.digest },
+      })
+    }
+  }
+  return { lines, notices }
+}
+
+function usageOf(usage: readonly ItemUsage[], item: string, metric: string): ItemUsage {
+  const found = usage.find((one) => one.item === item && one.metric === metric)
+  assert(found !== undefined, `no usage was measured for ${item} ${metric}`)
+  return found
+}
+
+function atLeastZero(quantity: string): string {
+  return parseDecimal(quantity, 'quantity').lt(0) ? '0' : quantity
+}
+
+function rated(
+  line: RatedLine,
+): Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'> {
   const { quantity, free, billable, steps, exact, amount, explanation } = line
   return { quantity, included: free, billable, steps, exact, amount, explanation }
 }
 
 function assertCurrency(price: string, customer: string, rule: string): void {
-  if (price !== customer) throw new ReleveError('unprocessable', `${rule} is in ${price}, the customer is billed in ${customer}`)
+  if (price !== customer)
+    throw new ReleveError('unprocessable', `${rule} is in ${price}, the customer is billed in ${customer}`)
 }
 
 function unpricedOverage(item: string, metric: TermsMetric, quantity: string): Notice {

@@ -7,7 +7,7 @@
  *   {id, kind: 'invoice'|'credit_note', number|null, contract, contractName, tenant, catalogVersion,
  *    period: {from, to, timeZone, firstDay, lastDay, label: {fr, en}}, issuedOn|null, dueOn|null, currency, language,
  *    seller: LegalEntity, customer: Customer, refersTo: null | {id, number},
- *    lines: [{no, type: 'fee'|'usage'|'credit', item, product, plan: {key, version, name}, metric|null, unit|null, label: {fr, en},
+ *    lines: [{no, type: 'fee'|'usage'|'regularisation'|'credit', item, product, plan: {key, version, name}, metric|null, unit|null, label: {fr, en},
  *             quantity, included, billable, steps: [{after, upTo|null, quantity, unitPrice, flat, amount}], exact, amount,
  *             explanation: {fr, en}, taxRate, price: Price|null, proof: Proof|null}],
  *    usage: [{item, product, metric, unit, quantity, limit|null, percent|null, overage|null, status, line|null, proof}],
@@ -38,7 +38,7 @@ export interface Proof {
 
 export interface InvoiceLine {
   readonly no: number
-  readonly type: 'fee' | 'usage' | 'credit'
+  readonly type: 'fee' | 'usage' | 'regularisation' | 'credit'
   readonly item: string
   readonly product: string
   readonly plan: { readonly key: string; readonly version: number; readonly name: string }
@@ -49,6 +49,7 @@ export interface InvoiceLine {
   /** Units of the quantity that cost nothing. */
   readonly included: string
   readonly billable: string
+  /** They sum to `exact`; of a regularisation they are those of its whole period, billed part included. */
   readonly steps: readonly Step[]
   readonly exact: string
   /** HT, rounded to the currency. */

@@ -35,7 +35,10 @@ export interface InvoicingOptions {
   readonly postgres: Pool
   readonly clock: Clock
   /** Called inside the issuing transaction, to mark the prices that the invoice used. */
-  readonly markBilled?: (client: PoolClient, used: readonly { readonly rule: string; readonly version: string }[]) => Promise<void>
+  readonly markBilled?: (
+    client: PoolClient,
+    used: readonly { readonly rule: string; readonly version: string }[],
+  ) => Promise<void>
   /** Called at named points, so that a test can die there: `number-taken`. */
   readonly crashPoint?: (name: string) => void | Promise<void>
 }
@@ -96,7 +99,9 @@ export class Invoicing {
       ],
     )
     const kept =
-      invoice.kind === 'invoice' ? await this.ofPeriod(invoice.contract, invoice.period.from) : await this.get(invoice.id)
+      invoice.kind === 'invoice'
+        ? await this.ofPeriod(invoice.contract, invoice.period.from)
+        : await this.get(invoice.id)
     assert(kept !== null, 'a draft is there after it was written')
     return kept
   }
@@ -122,19 +127,27 @@ export class Invoicing {
   }
 
   /** Newest first, at most a page. `before` continues a list: the createdAt of its last entry. */
-  async list(filter: {
-    readonly tenant?: string
-    readonly contract?: string
-    readonly state?: InvoiceState
-    readonly before?: number
-    readonly limit?: number
-  } = {}): Promise<KeptInvoice[]> {
+  async list(
+    filter: {
+      readonly tenant?: string
+      readonly contract?: string
+      readonly state?: InvoiceState
+      readonly before?: number
+      readonly limit?: number
+    } = {},
+  ): Promise<KeptInvoice[]> {
     const { rows } = await this.#postgres.query<Row>(
       `SELECT state, hash, created_at, changed_at, document FROM invoices
        WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR contract = $2) AND ($3::text IS NULL OR state = $3)
          AND ($4::bigint IS NULL OR created_at < $4)
        ORDER BY created_at DESC, legal_entity, series DESC NULLS FIRST, counter DESC NULLS FIRST, id LIMIT $5`,
-      [filter.tenant ?? null, filter.contract ?? null, filter.state ?? null, filter.before ?? null, Math.min(filter.limit ?? limits.pageMax, limits.pageMax)],
+      [
+        filter.tenant ?? null,
+        filter.contract ?? null,
+        filter.state ?? null,
+        filter.before ?? null,
+        Math.min(filter.limit ?? limits.pageMax, limits.pageMax),
+      ],
     )
     return rows.map(kept)
   }
@@ -154,7 +167,8 @@ export class Invoicing {
   async credit(id: string, amount: string | null = null): Promise<KeptInvoice> {
     return this.#transaction(async (client) => {
       const row = await lockInvoice(client, id)
-      if (row.state !== 'finalised' && row.state !== 'paid') throw new ReleveError('conflict', `invoice: ${row.state} cannot be credited`)
+      if (row.state !== 'finalised' && row.state !== 'paid')
+        throw new ReleveError('conflict', `invoice: ${row.state} cannot be credited`)
       if (row.document.kind !== 'invoice') throw new ReleveError('conflict', 'invoice: a credit note is not credited')
       const { rows } = await client.query<{ credited: string }>(
         `SELECT coalesce(-sum(ttc), 0)::text AS credited FROM invoices WHERE refers_to = $1 AND kind = 'credit_note' AND state <> 'discarded'`,
@@ -167,7 +181,21 @@ export class Invoicing {
         `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
            refers_to, document, created_at, changed_at)
          VALUES ($1, 'credit_note', 'draft', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)`,
-        [note.id, note.seller.key, note.tenant, note.contract, note.period.from, note.period.to, note.currency, note.ht, note.tva, note.ttc, row.document.id, note, now],
+        [
+          note.id,
+          note.seller.key,
+          note.tenant,
+          note.contract,
+          note.period.from,
+          note.period.to,
+          note.currency,
+          note.ht,
+          note.tva,
+          note.ttc,
+          row.document.id,
+          note,
+          now,
+        ],
       )
       const whole = await client.query<{ done: boolean }>(
         `SELECT (i.ttc + (SELECT sum(n.ttc) FROM invoices n WHERE n.refers_to = i.id AND n.state <> 'discarded')) = 0 AS done
@@ -175,7 +203,10 @@ export class Invoicing {
         [row.document.id],
       )
       if (whole.rows[0]?.done === true) {
-        await client.query(`UPDATE invoices SET state = 'credited', changed_at = $2 WHERE id = $1`, [row.document.id, now])
+        await client.query(`UPDATE invoices SET state = 'credited', changed_at = $2 WHERE id = $1`, [
+          row.document.id,
+          now,
+        ])
       }
       return this.#issue(client, await lockInvoice(client, note.id))
     })
@@ -191,14 +222,34 @@ export class Invoicing {
     })
   }
 
-  /** Drops a draft; its period may then be drafted again. Throws ReleveError `conflict` («immutable: …») for an issued one. */
+  /**
+   * Drops a draft and opens its closing again, to be counted anew at a new cut. Throws ReleveError `conflict`: «immutable: …» for an
+   * issued one, and when a later period of the contract was already counted on top of this one.
+   */
   async discard(id: string): Promise<KeptInvoice> {
     return this.#transaction(async (client) => {
       const row = await lockInvoice(client, id)
       if (row.state === 'discarded') return kept(row)
       const deletion = deletionOf(row.state)
       if (!deletion.allowed) {
-        throw new ReleveError('conflict', `${deletion.error}: ${row.document.number} is issued; the remedy is a ${deletion.remedy}`)
+        throw new ReleveError(
+          'conflict',
+          `${deletion.error}: ${row.document.number} is issued; the remedy is a ${deletion.remedy}`,
+        )
+      }
+      const reopened = await client.query<{ contract: string; period_from: string }>(
+        `UPDATE closings SET state = 'open', attempt = attempt + 1, measured = NULL, invoice = NULL, updated_at = $2
+         WHERE contract = $1 AND period_from = $3 AND state IN ('measured', 'drafted') AND $4
+         RETURNING contract, period_from`,
+        [row.document.contract, this.#clock.now(), row.document.period.from, row.document.kind === 'invoice'],
+      )
+      if (reopened.rows.length > 0) {
+        const later = await client.query(
+          'SELECT 1 FROM closings WHERE contract = $1 AND period_from > $2 AND measured IS NOT NULL LIMIT 1',
+          [row.document.contract, row.document.period.from],
+        )
+        if (later.rows.length > 0)
+          throw new ReleveError('conflict', 'invoice: a later period was counted on top of it; issue it instead')
       }
       return this.#move(client, row.document.id, 'discarded')
     })
@@ -209,10 +260,21 @@ export class Invoicing {
     if (row.state !== 'draft' && row.state !== 'discarded') return kept(row)
     assertInvoiceMove(row.state, 'finalised')
     const draft = row.document
+    if (draft.kind === 'invoice' && draft.ttc.startsWith('-')) {
+      throw new ReleveError(
+        'unprocessable',
+        `invoice: its total is ${draft.ttc} ${draft.currency}; an invoice is not negative, make a credit note`,
+      )
+    }
     const now = this.#clock.now()
     const pattern = draft.kind === 'invoice' ? draft.seller.invoicePattern : draft.seller.creditNotePattern
     assertPattern(pattern)
-    const { counter, series, issuedOn } = await takeNumber(client, draft.seller.key, pattern, dateIn(now, draft.period.timeZone))
+    const { counter, series, issuedOn } = await takeNumber(
+      client,
+      draft.seller.key,
+      pattern,
+      dateIn(now, draft.period.timeZone),
+    )
     await this.#crashPoint('number-taken')
     const issued: Invoice = {
       ...draft,
@@ -228,7 +290,9 @@ export class Invoicing {
     )
     await this.#markBilled?.(
       client,
-      issued.lines.flatMap((line) => (line.price === null ? [] : [{ rule: line.price.rule, version: line.price.version }])),
+      issued.lines.flatMap((line) =>
+        line.price === null ? [] : [{ rule: line.price.rule, version: line.price.version }],
+      ),
     )
     return kept(updated.rows[0]!)
   }
@@ -286,5 +350,11 @@ async function lockInvoice(client: PoolClient, id: string): Promise<Row> {
 }
 
 function kept(row: Row): KeptInvoice {
-  return { state: row.state, hash: row.hash, createdAt: Number(row.created_at), changedAt: Number(row.changed_at), invoice: row.document }
+  return {
+    state: row.state,
+    hash: row.hash,
+    createdAt: Number(row.created_at),
+    changedAt: Number(row.changed_at),
+    invoice: row.document,
+  }
 }

@@ -33,7 +33,10 @@ const words = {
 } as const
 
 /** `proofs: false` leaves cut, digest and query out. */
-export function renderInvoice(invoice: Invoice, options: { readonly language?: Language; readonly proofs?: boolean } = {}): string {
+export function renderInvoice(
+  invoice: Invoice,
+  options: { readonly language?: Language; readonly proofs?: boolean } = {},
+): string {
   const language = options.language ?? invoice.language
   const say = (key: keyof typeof words): string => words[key][language]
   const money = (amount: string): string => formatMoney(amount, invoice.currency, language)
@@ -45,7 +48,10 @@ export function renderInvoice(invoice: Invoice, options: { readonly language?: L
 
   row(`${say(invoice.kind)} ${invoice.number ?? say('draft')}`, invoice.seller.name)
   out.push(rule)
-  row(`${say('billedTo')} : ${invoice.customer.name} (${invoice.customer.country})`, `${say('contract')} : ${invoice.contractName}`)
+  row(
+    `${say('billedTo')} : ${invoice.customer.name} (${invoice.customer.country})`,
+    `${say('contract')} : ${invoice.contractName}`,
+  )
   row(
     `${say('period')} : ${formatDate(invoice.period.firstDay, language)} ${say('to')} ${formatDate(invoice.period.lastDay, language)} (${invoice.period.timeZone})`,
     invoice.issuedOn === null ? '' : `${say('issued')} ${formatDate(invoice.issuedOn, language)}`,
@@ -64,7 +70,8 @@ export function renderInvoice(invoice: Invoice, options: { readonly language?: L
   }
   out.push(rule)
   row(say('total'), money(invoice.ht))
-  for (const tax of invoice.taxes) row(`${say('vat')} ${formatPercent(tax.rate, language)} ${say('on')} ${money(tax.base)}`, money(tax.tax))
+  for (const tax of invoice.taxes)
+    row(`${say('vat')} ${formatPercent(tax.rate, language)} ${say('on')} ${money(tax.base)}`, money(tax.tax))
   row(say('due_total'), money(invoice.ttc))
   if (invoice.notices.length > 0) {
     out.push('')

@@ -30,8 +30,14 @@ export function assertInvoiceMove(from: InvoiceState, to: InvoiceState): void {
 }
 
 /** Whether an invoice may be deleted, and if not, what to do instead. */
-export function deletionOf(state: InvoiceState): { readonly allowed: true } | { readonly allowed: false; readonly error: 'immutable'; readonly remedy: 'credit_note' } {
-  return state === 'draft' || state === 'discarded' ? { allowed: true } : { allowed: false, error: 'immutable', remedy: 'credit_note' }
+export function deletionOf(
+  state: InvoiceState,
+):
+  | { readonly allowed: true }
+  | { readonly allowed: false; readonly error: 'immutable'; readonly remedy: 'credit_note' } {
+  return state === 'draft' || state === 'discarded'
+    ? { allowed: true }
+    : { allowed: false, error: 'immutable', remedy: 'credit_note' }
 }
 
 export interface PaymentStatus {
@@ -40,8 +46,14 @@ export interface PaymentStatus {
 }
 
 /** What the list shows for an issued invoice: dates are calendar dates, amounts decimal texts. */
-export function paymentStatus(request: { readonly dueDate: string; readonly paid: string; readonly total: string; readonly today: string }): PaymentStatus {
-  if (parseDecimal(request.paid, 'paid').gte(parseDecimal(request.total, 'total'))) return { status: 'paid', daysLate: 0 }
+export function paymentStatus(request: {
+  readonly dueDate: string
+  readonly paid: string
+  readonly total: string
+  readonly today: string
+}): PaymentStatus {
+  if (parseDecimal(request.paid, 'paid').gte(parseDecimal(request.total, 'total')))
+    return { status: 'paid', daysLate: 0 }
   const day = (date: string): DateTime => DateTime.fromISO(date, { zone: 'utc' })
   const late = Math.round(day(request.today).diff(day(request.dueDate), 'days').days)
   return late > 0 ? { status: 'overdue', daysLate: late } : { status: 'pending', daysLate: 0 }
@@ -54,7 +66,10 @@ export function totalsByStatus(
 ): { readonly ttc: string } & Record<PaymentStatus['status'], string> {
   const total = (status: PaymentStatus['status'] | null): string =>
     printMoney(
-      invoices.reduce((all, invoice) => (status === null || invoice.status === status ? all.plus(invoice.ttc) : all), new Decimal(0)),
+      invoices.reduce(
+        (all, invoice) => (status === null || invoice.status === status ? all.plus(invoice.ttc) : all),
+        new Decimal(0),
+      ),
       currency,
     )
   return { ttc: total(null), paid: total('paid'), pending: total('pending'), overdue: total('overdue') }
@@ -63,7 +78,11 @@ export function totalsByStatus(
 /**
  * What is left to credit of an invoice, and whether an amount (null: the whole rest) exceeds it.
  */
-export function creditable(request: { readonly ttc: string; readonly alreadyCredited: string; readonly amount: string | null }): {
+export function creditable(request: {
+  readonly ttc: string
+  readonly alreadyCredited: string
+  readonly amount: string | null
+}): {
   readonly creditable: string
   readonly exceeds: boolean
 } {

@@ -19,7 +19,10 @@ export interface UsageRecord {
 }
 
 /** Sums the pending records of a period and marks them collected; all others stay as they are. */
-export function collectUsage(records: readonly UsageRecord[], period: Period): { readonly quantity: string; readonly records: readonly UsageRecord[] } {
+export function collectUsage(
+  records: readonly UsageRecord[],
+  period: Period,
+): { readonly quantity: string; readonly records: readonly UsageRecord[] } {
   let quantity = new Decimal(0)
   const after = records.map((record) => {
     if (record.state !== 'pending' || record.doNotInvoice === true || !contains(period, record.at)) return record
@@ -30,7 +33,10 @@ export function collectUsage(records: readonly UsageRecord[], period: Period): {
 }
 
 /** What is wrong with a record, as a code, or null. A calculator reads a value or data, never both. */
-export function usageRecordFault(record: { readonly value?: unknown; readonly json?: unknown }): 'value_and_json_exclusive' | 'empty' | null {
+export function usageRecordFault(record: {
+  readonly value?: unknown
+  readonly json?: unknown
+}): 'value_and_json_exclusive' | 'empty' | null {
   const value = record.value !== undefined && record.value !== null
   const json = record.json !== undefined && record.json !== null
   return value && json ? 'value_and_json_exclusive' : value || json ? null : 'empty'
@@ -42,7 +48,11 @@ export function parseUsageData(text: string): Record<string, unknown> {
     const value: unknown = JSON.parse(text)
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
   } catch (cause) {
-    throw new ReleveError('malformed_body', 'invalid_json: the data cannot be read; decimals take a point (1.27, not 1,27)', { cause })
+    throw new ReleveError(
+      'malformed_body',
+      'invalid_json: the data cannot be read; decimals take a point (1.27, not 1,27)',
+      { cause },
+    )
   }
   throw new ReleveError('malformed_body', 'invalid_json: an object such as {"cpu":8} is expected')
 }

@@ -20,10 +20,13 @@ export interface Delta {
   readonly after: Rating
 }
 
-/** `billed` is the quantity that earlier invoices of the period have covered, `quantity` the whole as it is known now. */
-export function rateDelta(request: RateRequest & { readonly billed: string }): Delta {
-  const { billed, ...whole } = request
-  const before = rate({ ...whole, quantity: billed })
+/**
+ * `billed` is the quantity that earlier invoices of the period have covered, `quantity` the whole as it is known now; likewise
+ * `billedEvents` and `events`, for prices that count them.
+ */
+export function rateDelta(request: RateRequest & { readonly billed: string; readonly billedEvents?: string }): Delta {
+  const { billed, billedEvents, ...whole } = request
+  const before = rate({ ...whole, quantity: billed, ...(billedEvents === undefined ? {} : { events: billedEvents }) })
   const after = rate(whole)
   return {
     amount: printMoney(new Decimal(after.total).minus(before.total), request.price.currency),

@@ -48,7 +48,8 @@ export function calculate(formula: string, values: Readonly<Record<string, unkno
       if (tokens[at++] !== ')') throw new ReleveError('invalid_request', 'formula: a closing parenthesis is missing')
       return inner
     }
-    if (token === undefined || /^[-+*/)]$/.test(token)) throw new ReleveError('invalid_request', 'formula: a value is missing')
+    if (token === undefined || /^[-+*/)]$/.test(token))
+      throw new ReleveError('invalid_request', 'formula: a value is missing')
     if (/^[0-9]/.test(token)) return new Decimal(token)
     if (!Object.hasOwn(values, token)) throw new ReleveError('unprocessable', `formula: ${token} is not in the data`)
     return parseDecimal(values[token], token)
@@ -62,7 +63,8 @@ function tokenize(formula: string): string[] {
   while (TOKEN.lastIndex < text.length) {
     const from = TOKEN.lastIndex
     const match = TOKEN.exec(text)
-    if (match === null) throw new ReleveError('invalid_request', `formula: cannot read «${text.slice(from, from + 20)}»`)
+    if (match === null)
+      throw new ReleveError('invalid_request', `formula: cannot read «${text.slice(from, from + 20)}»`)
     tokens.push(match[1] ?? match[2] ?? match[3] ?? '')
   }
   return tokens

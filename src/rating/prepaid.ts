@@ -25,7 +25,10 @@ export interface Burn {
 }
 
 /** Uses packs up for dated usage, in the order of its times. */
-export function burnDown(packs: readonly Pack[], usage: readonly { readonly at: number; readonly quantity: string }[]): Burn {
+export function burnDown(
+  packs: readonly Pack[],
+  usage: readonly { readonly at: number; readonly quantity: string }[],
+): Burn {
   const left = new Map(packs.map((pack) => [pack.id, parseDecimal(pack.balance, `balance of ${pack.id}`)]))
   const order = [...packs].sort(
     (a, b) =>
@@ -85,7 +88,13 @@ export function exhaust(request: {
   const above = Decimal.max(usage.minus(pack), 0)
   const all = { accepted: printDecimal(usage), rejected: '0', recharges: 0 }
   if (request.policy === 'block') {
-    return { ...all, accepted: printDecimal(usage.minus(above)), rejected: printDecimal(above), billedOverage: '0', amount: printMoney(ZERO, currency) }
+    return {
+      ...all,
+      accepted: printDecimal(usage.minus(above)),
+      rejected: printDecimal(above),
+      billedOverage: '0',
+      amount: printMoney(ZERO, currency),
+    }
   }
   if (request.policy === 'auto_recharge') {
     const recharges = above.dividedBy(pack).ceil()

@@ -9,7 +9,7 @@ import { DateTime } from 'luxon'
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import type { Period } from '../period.js'
+import { HOUR_MS, type Period } from '../period.js'
 
 /** amount × part / whole, rounded half up. Both parts are counts of the same thing (days, seconds). */
 export function prorate(amount: string, part: number | string, whole: number | string, currency: string): string {
@@ -23,6 +23,11 @@ export function daysOf(range: Period, zone: string): number {
   const from = DateTime.fromMillis(range.from, { zone }).startOf('day')
   const to = DateTime.fromMillis(range.to, { zone }).startOf('day')
   return Math.round(to.diff(from, 'days').days)
+}
+
+/** Hours of a range; a month with a clock change has one more or one less. */
+export function hoursOf(range: Period): number {
+  return (range.to - range.from) / HOUR_MS
 }
 
 /** What is left of a period from `start` on, by day or by second. */

@@ -1,0 +1,193 @@
+/** The catalogue on a real PostgreSQL: versions grow with changes only, what billed is kept, and terms are what a period needs. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type Catalog, openCatalog } from '../../src/catalog/catalog.js'
+import { loadSeeds, seedContracts, seedPrices } from '../../src/catalog/seeds.js'
+import { HandClock } from '../../src/clock.js'
+import { openTestPostgres, type TestPostgres } from '../invoicing/postgres.js'
+
+let postgres: TestPostgres
+let catalog: Catalog
+const clock = new HandClock('2026-03-10T09:00:00Z')
+const march = { from: Date.UTC(2026, 2, 1), to: Date.UTC(2026, 3, 1) }
+
+beforeAll(async () => {
+  postgres = await openTestPostgres()
+  catalog = await openCatalog({ postgres: postgres.pool, clock })
+  await loadSeeds(catalog)
+}, 120_000)
+afterAll(async () => postgres?.close())
+
+describe('versions', () => {
+  test('the seeds loaded again change nothing, here and in a second process', async () => {
+    const version = catalog.snapshot().version
+    expect(version).toBeGreaterThan(30)
+    expect(await loadSeeds(catalog)).toBe(0)
+    const other = await openCatalog({ postgres: postgres.pool, clock })
+    expect(await loadSeeds(other)).toBe(0)
+    expect(other.snapshot().version).toBe(version)
+    expect(other.entitlements()).toEqual(catalog.entitlements())
+  })
+
+  test('each change grows the version by one, is kept with before and after, and is told', async () => {
+    const before = catalog.snapshot().version
+    const seen: number[] = []
+    const stop = catalog.onChange((snapshot) => seen.push(snapshot.version))
+    const { changed, catalogVersion } = await catalog.putProduct({ key: 'Test', name: 'Essai' })
+    await catalog.putProduct({ key: 'Test', name: 'Essai 2' })
+    stop()
+    expect([changed, catalogVersion, seen]).toEqual([true, before + 1, [before + 1, before + 2]])
+    expect(await catalog.changes(before)).toEqual([
+      {
+        version: before + 1,
+        at: clock.now(),
+        kind: 'product',
+        key: 'Test',
+        change: { before: null, after: { key: 'Test', name: 'Essai' } },
+      },
+      {
+        version: before + 2,
+        at: clock.now(),
+        kind: 'product',
+        key: 'Test',
+        change: { before: { key: 'Test', name: 'Essai' }, after: { key: 'Test', name: 'Essai 2' } },
+      },
+    ])
+  })
+
+  test('changes of two nodes at once have one order and lose nothing', async () => {
+    const other = await openCatalog({ postgres: postgres.pool, clock })
+    const before = catalog.snapshot().version
+    await Promise.all(
+      Array.from({ length: 20 }, (_, i) =>
+        (i % 2 === 0 ? catalog : other).putProduct({ key: `P${i}`, name: `Produit ${i}` }),
+      ),
+    )
+    await catalog.refresh()
+    await other.refresh()
+    expect(catalog.snapshot().version).toBe(before + 20)
+    expect([...other.book().products.keys()].filter((key) => /^P\d/.test(key))).toHaveLength(20)
+  })
+
+  test('a changed metric is a new version of it, and the database keeps the old one', async () => {
+    const first = await catalog.putMetric({ key: 'gaz', aggregation: 'sum', unit: 'kWh', scale: 2 })
+    const second = await catalog.putMetric({ key: 'gaz', aggregation: 'sum', unit: 'kWh', scale: 3 })
+    expect([first.value.version, second.value.version]).toEqual([1, 2])
+    expect(catalog.snapshot().metrics.filter((metric) => metric.key === 'gaz')).toEqual([second.value])
+    await expect(postgres.pool.query(`UPDATE catalog_metrics SET version = 9 WHERE key = 'gaz'`)).rejects.toThrow(
+      /never changed/,
+    )
+    await expect(postgres.pool.query('DELETE FROM catalog_versions')).rejects.toThrow(/never changed/)
+    await expect(postgres.pool.query('TRUNCATE catalog_versions CASCADE')).rejects.toThrow(/never changed/)
+  })
+})
+
+describe('prices', () => {
+  const rule = (amount: string): unknown => ({ rule_id: 'essai', type: 'flat_fee', amount, currency: 'EUR' })
+
+  test('a draft never bills, an active version is not edited, a later one takes the next period', async () => {
+    await catalog.putPrice({ rule: rule('10.00'), effectiveFrom: Date.UTC(2026, 0, 1) })
+    expect(catalog.book().priceInForce('essai', march.from)).toBeNull()
+    await catalog.activatePrice('essai', '1.0')
+    expect(catalog.book().priceInForce('essai', march.from)?.version).toBe('1.0')
+    await expect(catalog.putPrice({ rule: rule('11.00'), version: '1.0', status: 'active' })).rejects.toThrow(
+      /make 1\.1/,
+    )
+    const edited = await catalog.putPrice({ rule: rule('11.00') })
+    expect([edited.value.version, edited.value.status]).toEqual(['1.1', 'draft'])
+    await catalog.activatePrice('essai', '1.1', Date.UTC(2026, 2, 16))
+    expect(catalog.book().priceInForce('essai', march.from)?.version).toBe('1.0')
+    expect(catalog.book().priceInForce('essai', march.to)?.version).toBe('1.1')
+    await catalog.archivePrice('essai', '1.0')
+    expect(catalog.book().priceInForce('essai', march.from)?.version).toBe('1.0')
+  })
+
+  test('the database itself refuses to change an active price', async () => {
+    await expect(
+      postgres.pool.query(`UPDATE catalog_prices SET definition = '{}' WHERE rule = 'overage_oid_kyc'`),
+    ).rejects.toThrow(/cannot be changed/)
+    await expect(
+      postgres.pool.query(`UPDATE catalog_prices SET status = 'draft' WHERE rule = 'overage_oid_kyc'`),
+    ).rejects.toThrow(/cannot become/)
+    await expect(postgres.pool.query(`DELETE FROM catalog_prices WHERE rule = 'overage_oid_kyc'`)).rejects.toThrow(
+      /archived/,
+    )
+  })
+})
+
+describe('contracts', () => {
+  test('entitlements reach the usage side as data, with anchor and zone', () => {
+    const kyc = catalog
+      .entitlements()
+      .find((one) => one.contract === 'banque-atlantique-oid' && one.metric === 'kyc_verification')
+    expect(kyc).toEqual({
+      item: 'banque-atlantique-oid/1',
+      contract: 'banque-atlantique-oid',
+      tenant: 'banque-atlantique',
+      product: 'OID',
+      metric: 'kyc_verification',
+      limit: '50',
+      limitVersion: 1,
+      thresholds: [
+        { code: '80%', kind: 'percent', value: '80' },
+        { code: '100%', kind: 'percent', value: '100' },
+      ],
+      anchor: Date.UTC(2026, 0, 1),
+      timeZone: 'Africa/Abidjan',
+    })
+  })
+
+  test('a changed limit gets a higher limit version, an unchanged one keeps its own', async () => {
+    const clm = seedContracts[0]!
+    const item = clm.items[0]!
+    const entitlements = item.entitlements!.map((one) =>
+      one.metric === 'ai_tokens' ? { ...one, limit: '300000' } : one,
+    )
+    const { value } = await catalog.putContract({ ...clm, items: [{ ...item, entitlements }] })
+    expect(value.items[0]!.entitlements.map((one) => [one.metric, one.limitVersion])).toEqual([
+      ['documents_processed', 1],
+      ['ai_tokens', 2],
+      ['user_active', 1],
+    ])
+    await catalog.putContract(clm)
+  })
+
+  test('terms of a period name every price in force and say where there is none', () => {
+    const terms = catalog.terms('banque-atlantique-oid', march)
+    expect(terms.items[0]!.fee).toMatchObject({ rule: 'pricing_oid_business_base', version: '3.1' })
+    expect(
+      terms.items[0]!.metrics.map((metric) => [metric.metric, metric.limit, metric.price?.version ?? null]),
+    ).toEqual([
+      ['auth_login', null, null],
+      ['kyc_verification', '50', '2.0'],
+      ['certificate_enrolled', '20', null],
+      ['mcp_call', '500', '1.0'],
+    ])
+  })
+
+  test('lint tells overage without a price, and a volume price that falls', () => {
+    const findings = catalog.lint()
+    expect(findings).toContainEqual(
+      expect.objectContaining({
+        code: 'overage_without_price',
+        at: 'plan oid-business',
+        message: expect.stringContaining('certificate_enrolled'),
+      }),
+    )
+    expect(findings).toContainEqual(
+      expect.objectContaining({ code: 'volume_price_falls', at: 'price pricing_iot_events' }),
+    )
+  })
+
+  test('what does not exist, or is not allowed, is refused by name', async () => {
+    const oid = seedContracts[1]!
+    await expect(catalog.putContract({ ...oid, id: 'x', tenant: 'nobody' })).rejects.toThrow(/no customer nobody/)
+    await expect(catalog.putContract({ ...oid, start: '2026-02-01' })).rejects.toThrow(/make a new contract/)
+    await expect(catalog.putContract({ ...oid, surprise: 1 })).rejects.toThrow(/unknown member surprise/)
+    await expect(catalog.moveContract(oid.id, 'trial')).rejects.toThrow(/active cannot become trial/)
+    await expect(
+      catalog.putPlan({ key: 'p', product: 'OID', name: 'P', metrics: [{ metric: 'nope' }] }),
+    ).rejects.toThrow(/no metric nope/)
+    await expect(catalog.putPrice({ ...seedPrices[0]!, version: 'one' })).rejects.toThrow(/X\.Y/)
+    expect(() => catalog.terms('nope', march)).toThrow(/no nope/)
+  })
+})
