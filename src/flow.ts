@@ -29,7 +29,7 @@ import type { Log, LogRecord } from './log/log.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
-import type { AsOf, LiveEntitlement } from './quota/balance.js'
+import type { AsOf, ItemMetric, LiveEntitlement } from './quota/balance.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
 import { type ApplyReply, type BalanceView, type Counts, FLOOR_SLACK_MS, type NeededBase, type SealedEpoch, type ShardThread } from './shard.js'
 
@@ -100,6 +100,8 @@ export class StreamFlow {
   #checkpointEpoch = 0
   #checkpointSequence = 0
   #checkpointAt = 0
+  /** receivedAt of the first record of the open or flushing epochs, as far as it is known. */
+  #pendingSince = 0
   #folded = 0
   #fold = 0
   #totals: Totals = ZERO
@@ -143,6 +145,7 @@ export class StreamFlow {
       throw new ReleveError('overloaded', 'the age limit moved while the batch was read: send it again', { retryAfterS: 1 })
     }
     this.#lastFloor = Math.max(this.#lastFloor, floorTime)
+    if (this.position.last === this.#checkpointSequence) this.#pendingSince = receivedAt
     const written = await this.#o.log.append(this.stream, receivedAt, frame)
     this.#o.crash('after-log-sync')
     let applied: Promise<Applied> | undefined
@@ -175,7 +178,7 @@ export class StreamFlow {
 
   /** Age of the oldest record that no checkpoint covers, milliseconds on the service's clock. */
   flushLagMs(): number {
-    return this.position.last > this.#checkpointSequence ? Math.max(0, this.#o.clock.now() - this.#checkpointAt) : 0
+    return this.position.last > this.#checkpointSequence ? Math.max(0, this.#o.clock.now() - this.#pendingSince) : 0
   }
 
   /** Live balances of a tenant, behind everything that the log had when asked. */
@@ -223,6 +226,7 @@ export class StreamFlow {
     this.#checkpointAt = Number(row.received_at)
     this.#lastReceivedAt = Number(row.received_at)
     this.#totals = { ...ZERO, ...row.totals }
+    this.#pendingSince = this.#checkpointAt
     this.#epoch = this.#checkpointEpoch + 1
     this.#next = this.#checkpointSequence + 1
     this.#epochFrom = this.#next
@@ -490,6 +494,7 @@ export class StreamFlow {
     this.#checkpointEpoch = epoch
     this.#checkpointSequence = sealed.to
     this.#checkpointAt = sealed.receivedAt
+    this.#pendingSince = sealed.receivedAt
     this.#totals = add(this.#totals, sealed.counts)
     metrics.epochs.inc({ stream: String(this.stream) })
     end()
@@ -517,7 +522,8 @@ export class StreamFlow {
     // Compare-and-set on the checkpoint and the owner. The same manifest again (after a crash) takes the new fence.
     const { rowCount } = await this.#o.postgres.query(
       `INSERT INTO epoch_manifests (stream, epoch, from_seq, to_seq, fence, created_at)
-       SELECT stream, $3, $4, $5, fence, $6 FROM streams WHERE stream = $1 AND fence = $2 AND epoch = $3 - 1
+       SELECT stream, $3::bigint, $4::bigint, $5::bigint, fence, $6::bigint FROM streams
+       WHERE stream = $1 AND fence = $2 AND epoch = $3::bigint - 1
        ON CONFLICT (stream, epoch) DO UPDATE SET fence = excluded.fence
        WHERE epoch_manifests.from_seq = excluded.from_seq AND epoch_manifests.to_seq = excluded.to_seq`,
       [this.stream, this.#fence, sealed.epoch, sealed.from, sealed.to, this.#o.clock.now()],
@@ -531,8 +537,8 @@ export class StreamFlow {
     try {
       await client.query('BEGIN')
       const { rowCount } = await client.query(
-        `UPDATE streams SET epoch = $3, position = $4, received_at = $5, dedupe = $6, totals = $7
-         WHERE stream = $1 AND fence = $2 AND epoch = $3 - 1`,
+        `UPDATE streams SET epoch = $3::bigint, position = $4, received_at = $5, dedupe = $6, totals = $7
+         WHERE stream = $1 AND fence = $2 AND epoch = $3::bigint - 1`,
         [
           this.stream,
           this.#fence,
@@ -600,7 +606,7 @@ export class StreamFlow {
     const { postgres } = this.#o
     const from = this.#folded
     const { rows } = await this.#retry('fold', () =>
-      postgres.query(`SELECT min((epochs ->> $1)::bigint) AS epoch FROM cuts WHERE released_at IS NULL AND epochs ? $1`, [String(this.stream)]),
+      postgres.query(`SELECT min((epochs ->> $1::text)::bigint) AS epoch FROM cuts WHERE released_at IS NULL AND epochs ? $1::text`, [String(this.stream)]),
     )
     const openCut = rows[0]?.epoch === null || rows[0] === undefined ? Number.POSITIVE_INFINITY : Number(rows[0].epoch)
     const to = Math.min(this.#checkpointEpoch, from + limits.foldEpochsMax, openCut)
@@ -609,7 +615,8 @@ export class StreamFlow {
     const written = await this.#retry('fold', () =>
       postgres.query(
         `INSERT INTO folds (stream, fold, from_epoch, to_epoch, fence, created_at)
-         SELECT stream, $3, $4, $5, fence, $6 FROM streams WHERE stream = $1 AND fence = $2 ON CONFLICT DO NOTHING`,
+         SELECT stream, $3::bigint, $4::bigint, $5::bigint, fence, $6::bigint FROM streams
+         WHERE stream = $1 AND fence = $2 ON CONFLICT DO NOTHING`,
         [this.stream, this.#fence, fold, from, to, this.#o.clock.now()],
       ),
     )
@@ -683,8 +690,8 @@ export class StreamFlow {
   }
 
   /** Usage of a balance that the shard does not know, as ClickHouse has it: its thresholds ring from it. */
-  async observe(item: string, periodFrom: number, usage: string, asOf: AsOf): Promise<void> {
-    this.#raise({ crossings: await this.#o.shard.observe(item, periodFrom, usage, asOf) })
+  async observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Promise<void> {
+    this.#raise({ crossings: await this.#o.shard.observe(of, periodFrom, usage, asOf) })
   }
 
   // ---- End ---------------------------------------------------------------------------------------------------------------

@@ -79,6 +79,9 @@ export const limits = {
   generationsMax: 200,
   /** Ids in memory per shard; at 80 % the oldest generation is announced for dropping, and the age limit L shrinks with it. */
   dedupeIdsMax: 64_000_000,
+  /** Hash keys of origins, and of tenants, kept per shard; about 150 bytes each. Beyond it they are derived again. */
+  dedupeKeysMax: 20_000,
+
 
   // Aggregation.
   /** Series (tenant, metric, subject, dims) that one epoch may touch; at it the epoch is sealed early. */
@@ -89,6 +92,10 @@ export const limits = {
   liveBalancesMax: 1_000_000,
   /** Thresholds of one quota. */
   thresholdsMax: 25,
+
+  // Threads.
+  /** Tasks that wait for one shard's thread; the doors' bound on bytes comes first. */
+  shardTasksMax: 100_000,
 
   // Answers.
   /** Rows of one usage answer. */

@@ -21,7 +21,7 @@ import { ShardVerdict } from './ingest/verdict.js'
 import { limits } from './limits.js'
 import type { LogRecord } from './log/log.js'
 import { workersDirectory } from './paths.js'
-import { type AsOf, type Balances, type BalanceView, type Crossing, type LiveEntitlement, type NeededBase, openBalances } from './quota/balance.js'
+import { type AsOf, type Balances, type BalanceView, type Crossing, type ItemMetric, type LiveEntitlement, type NeededBase, openBalances } from './quota/balance.js'
 import type { BalanceBase } from './quota/figures.js'
 import { type Archive, openArchive } from './rollup/archive.js'
 import { type Chunk, encodeMembers, encodeMinutes } from './rollup/chunks.js'
@@ -236,11 +236,11 @@ export class Shard {
   }
 
   setBase(need: NeededBase, base: BalanceBase): Crossing[] {
-    return this.#balances.setBase(need.item, need.period.from, need.epoch, base)
+    return this.#balances.setBase(need, base)
   }
 
-  observe(item: string, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
-    return this.#balances.observe(item, periodFrom, usage, asOf)
+  observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
+    return this.#balances.observe(of, periodFrom, usage, asOf)
   }
 
   balances(tenant: string): BalanceView[] {
@@ -301,7 +301,7 @@ export function openShardThread(options: ShardOptions) {
     setEntitlements: (list: readonly LiveEntitlement[], receivedAt: number) =>
       run<ReturnType<Shard['setEntitlements']>>('setEntitlements', [list, receivedAt]),
     setBase: (need: NeededBase, base: BalanceBase) => run<Crossing[]>('setBase', [need, base]),
-    observe: (item: string, periodFrom: number, usage: string, asOf: AsOf) => run<Crossing[]>('observe', [item, periodFrom, usage, asOf]),
+    observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) => run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),
     close: () => pool.destroy(),
   }

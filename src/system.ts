@@ -9,6 +9,7 @@ import { Decimal } from 'decimal.js'
 import { DateTime } from 'luxon'
 import { type Keys, openKeys } from './access/keys.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
+import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
@@ -20,17 +21,21 @@ import { streamOf } from './event.js'
 import { openFlow, type StreamFlow, type Totals } from './flow.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
-import { type Invoicing, openInvoicing } from './invoicing/invoicing.js'
+import { type Closed, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import type { ItemUsage } from './invoicing/draft.js'
+import { Invoicing, type KeptInvoice } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
-import { DAY_MS, HOUR_MS, isTimeZone, type WindowSize } from './period.js'
+import { DAY_MS, HOUR_MS, isTimeZone, monthlyPeriodOf, type Period, type WindowSize } from './period.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { BalanceView, LiveEntitlement } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
+import { type RebuildReport, rebuild } from './rollup/rebuild.js'
+import { prove } from './rollup/proof.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
@@ -274,11 +279,13 @@ export class System {
       }),
     )
     await this.#alerts.sendUnsent()
-    this.#invoicing = await openInvoicing({
+    this.#invoicing = new Invoicing({
       postgres,
       clock,
-      catalog: this.#catalog,
-      crashPoint: () => crash('after-number-taken'),
+      markBilled: (client, used) => this.#catalog.markBilled(client, used),
+      crashPoint: (name) => {
+        if (name === 'number-taken') crash('after-number-taken')
+      },
     })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
@@ -528,9 +535,9 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
           usage = (rows[0] === undefined ? null : valueOf(entitlement.aggregation, rows[0])) ?? '0'
           sequence = checkpoint
           asOfMs = now - flow.flushLagMs()
-          if (view.state === 'stale') await flow.observe(entitlement.item, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
+          if (view.state === 'stale') await flow.observe(entitlement, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
         }
-        const status = quotaStatus({ usage, limit: entitlement.limit })
+        const status = quotaStatus(usage, entitlement.limit)
         return {
           contract: entitlement.contract,
           item: entitlement.item,
@@ -574,11 +581,111 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     })
   }
 
-  /** The cut of a tenant: its stream's last epoch, after everything that the log has now. */
-  async cut(tenant: string): Promise<{ stream: number; epoch: number; folded: number }> {
+  /** The rollups again from the archive. For a service that takes no events meanwhile: the command line runs it alone. */
+  async rebuild(options: { dryRun: boolean; onProgress?: (step: string) => void }): Promise<RebuildReport> {
+    await this.settle()
+    return rebuild({
+      clickhouse: this.#engines.clickhouse,
+      rollup: this.#rollup,
+      metrics: this.#catalog.snapshot().metrics,
+      streams: this.#flows.map((flow) => ({ stream: flow.stream, folded: flow.position.folded })),
+      ...options,
+    })
+  }
+
+  // ---- Invoices ----------------------------------------------------------------------------------------------------------
+
+  /** Closes the period of a contract that holds `at`: usage at a cut, rated, drafted and, unless told otherwise, issued. */
+  async closePeriod(request: { contract: string; at: number; finalise?: boolean }): Promise<Closed> {
+    return closePeriod(
+      {
+        postgres: this.#engines.postgres,
+        clock: this.clock,
+        catalog: this.#catalog,
+        invoicing: this.#invoicing,
+        usageAtCut: this.#usageAtCut,
+        releaseCut: async (closing) => {
+          await this.#engines.postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [closing, this.clock.now()])
+        },
+      },
+      { ...request, graceMs: this.config.graceMs },
+    )
+  }
+
+  /** What the invoice of the running period would be now. Nothing is kept. */
+  async previewInvoice(contract: string): Promise<KeptInvoice['invoice']> {
+    const terms = this.#catalog.book().contractOf(contract)
+    const now = this.clock.now()
+    const period = monthlyPeriodOf(now, midnightOf(terms.start, terms.timeZone), terms.timeZone)
+    const wanted = this.#catalog.entitlements().filter((e) => e.contract === contract)
+    const flow = this.#flowOf(terms.tenant)
+    const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, groupByItem(wanted))
+    return previewInvoice(this.#catalog, contract, period, usage)
+  }
+
+  /** The cut of a closing is taken once and kept: asked again, the same events are counted. */
+  #usageAtCut: UsageAtCut = async ({ closing, tenant, items, period }) => {
+    const { postgres } = this.#engines
     const flow = this.#flowOf(tenant)
-    const epoch = await flow.cut()
-    return { stream: flow.stream, epoch, folded: flow.position.folded }
+    const kept = await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])
+    let epochs: Record<string, number> | undefined = kept.rows[0]?.epochs
+    if (epochs === undefined) {
+      epochs = { [flow.stream]: await flow.cut() }
+      await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
+        closing,
+        JSON.stringify(epochs),
+        this.clock.now(),
+      ])
+      // Two closers of one period take one cut: the row that is there.
+      epochs = (await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])).rows[0].epochs as Record<string, number>
+    }
+    const epoch = epochs[String(flow.stream)]
+    if (epoch === undefined) throw new ReleveError('conflict', `the cut of ${closing} does not name stream ${flow.stream}`)
+    return this.#measure(tenant, period, flow.stream, epoch, items)
+  }
+
+  /**
+   * Quantities from the rollups, with their proof from the archive. Where the two disagree nothing is billed: a figure that
+   * cannot be proved is for an operator first.
+   */
+  async #measure(
+    tenant: string,
+    period: Period,
+    stream: number,
+    epoch: number,
+    items: readonly { readonly item: string; readonly metrics: readonly string[] }[],
+  ): Promise<ItemUsage[]> {
+    const flow = this.#flowOf(tenant)
+    const measured: ItemUsage[] = []
+    for (const { item, metrics } of items) {
+      for (const key of metrics) {
+        const metric = this.#metric(key)
+        const query = {
+          tenant,
+          metric: key,
+          aggregation: metric.aggregation,
+          from: period.from,
+          to: period.to,
+          window: null,
+          timeZone: 'UTC',
+          groupBy: [],
+          stream,
+          epoch,
+          folded: flow.position.folded,
+        } satisfies Omit<UsageQuery, 'minutesOnly'>
+        const { rows } = await this.#rollup.usage(query)
+        const quantity = (rows[0] === undefined ? null : valueOf(metric.aggregation, rows[0])) ?? '0'
+        const proof = await prove(this.#rollup, { tenant, metric: key, aggregation: metric.aggregation, period, stream, epoch })
+        if (metric.archive && !new Decimal(proofValue(proof.value)).eq(quantity)) {
+          throw new ReleveError(
+            'conflict',
+            `${tenant} ${key}: the rollups say ${quantity}, the archive says ${proof.value}: run releve audit, nothing is billed until they agree`,
+          )
+        }
+        measured.push({ item, metric: key, quantity, cut: { [stream]: epoch }, query: proof.query, count: proof.events, digest: proof.digest })
+      }
+    }
+    return measured
   }
 
   // ---- Operators ---------------------------------------------------------------------------------------------------------
@@ -656,6 +763,19 @@ export function valueOf(aggregation: LiveEntitlement['aggregation'], row: UsageR
     case 'latest':
       return row.samples === '0' ? null : new Decimal(row.last).toFixed()
   }
+}
+
+/** An average comes as sum/count, so that the archive's figure is rounded the same way as the rollups'. */
+function proofValue(value: string | null): string {
+  if (value === null) return '0'
+  const [sum, count] = value.split('/')
+  return count === undefined ? value : new Decimal(sum!).div(count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
+}
+
+function groupByItem(entitlements: readonly { item: string; metric: string }[]): { item: string; metrics: string[] }[] {
+  const items = new Map<string, string[]>()
+  for (const { item, metric } of entitlements) items.set(item, [...(items.get(item) ?? []), metric])
+  return [...items].map(([item, metrics]) => ({ item, metrics }))
 }
 
 const isoIn = (time: number, zone: string): string => DateTime.fromMillis(time, { zone }).toISO({ suppressMilliseconds: true })!

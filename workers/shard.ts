@@ -2,7 +2,7 @@
  * Thread entry of a shard: one Shard for the life of the thread, one task after the other. Large buffers of a reply are moved,
  * not copied.
  */
-import { transferableSymbol, valueSymbol, workerData } from 'piscina'
+import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import { ReleveError } from '../src/errors.js'
 import type { Judged } from '../src/ingest/ingest.js'
 import { type SealedEpoch, Shard, type ShardOptions, type ShardTask } from '../src/shard.js'
@@ -26,7 +26,7 @@ export default function run(task: ShardTask): unknown {
     const method = shard[task.method] as (...args: readonly unknown[]) => unknown
     const reply = method.apply(shard, task.args as unknown[])
     const buffers = buffersOf(task, reply)
-    return buffers.length === 0 ? reply : { [transferableSymbol]: buffers, [valueSymbol]: reply }
+    return buffers.length === 0 ? reply : move({ [transferableSymbol]: buffers, [valueSymbol]: reply as object })
   } catch (error) {
     // An expected refusal keeps its code over the thread's border, where a class does not survive.
     if (error instanceof ReleveError) return { refused: { code: error.code, detail: error.message } }

@@ -117,7 +117,11 @@ class EpochAggregate implements Aggregate {
     const rows = {
       minutes: this.#minutes,
       members: this.#members,
-      overrides: [...this.#overrides].map(({ series, window }) => ({ series, window })),
+      // Plain keys: these cross to another thread, and a series drags its rows along.
+      overrides: [...this.#overrides].map(({ series: { tenant, metric, subject, dims }, window }) => ({
+        series: { tenant, metric, subject, dims },
+        window,
+      })),
     }
     this.#table.clear()
     this.#minutes = []

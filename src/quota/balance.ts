@@ -3,7 +3,7 @@
  * still enter. Runs inside the shard's thread behind dedupe; pure: no clock, no I/O. Crossings of thresholds are returned to
  * the caller, who records them once (the store's unique key) and delivers them.
  *
- * A balance is keyed by (item, start of the period) and has three states:
+ * A balance is keyed by (item, metric, start of the period) and has three states:
  *   pending  the usage of earlier epochs is not known yet. Figures are a delta since `epoch`. Left by `setBase`.
  *   live     figures are the whole usage of the period up to the last frame; thresholds are watched.
  *   stale    figures are not known here: the caller answers from ClickHouse and tells `observe` what it found.
@@ -27,6 +27,11 @@ import { contains, monthlyPeriodOf, type Period } from '../period.js'
 import type { Entitlement } from './entitlement.js'
 import { type BalanceBase, Figures } from './figures.js'
 import { type Level, levelsOf, parseFigure } from './level.js'
+
+/** A contract item gives several metrics; together they name one quota. */
+export type ItemMetric = Pick<Entitlement, 'item' | 'metric'>
+
+const keyOf = ({ item, metric }: ItemMetric): string => `${item.length}:${item}${metric}`
 
 /** An entitlement with the aggregation of its metric, which the catalogue knows. */
 export interface LiveEntitlement extends Entitlement {
@@ -110,9 +115,9 @@ export interface Balances {
   /** Called whenever an epoch opens: opens and drops periods, and asks again for balances that a void made stale. */
   barrier(at: Barrier): { needed: NeededBase[] }
   /** The answer to a NeededBase. One that nobody waits for any more is ignored. */
-  setBase(item: string, periodFrom: number, epoch: number, base: BalanceBase): Crossing[]
+  setBase(need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>, base: BalanceBase): Crossing[]
   /** Usage of a stale balance as ClickHouse answers it, decimal text, so that its thresholds ring too. Ignored in other states. */
-  observe(item: string, periodFrom: number, usage: string, asOf: AsOf): Crossing[]
+  observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[]
   /** Adds the accepted events of the frame with this log sequence. Crossings in the order of the events. */
   apply(frame: Frame, sequence: number, verdicts: Uint8Array): Crossing[]
   /** Items in the order of setEntitlements, periods rising. */
@@ -195,15 +200,16 @@ class StreamBalances implements Balances {
     this.#asOf = { ...at }
     const crossings: Crossing[] = []
     for (const entitlement of list) {
-      assert(!this.#items.has(entitlement.item), `item ${entitlement.item} is listed twice`)
-      let item = before.get(entitlement.item)
+      const key = keyOf(entitlement)
+      assert(!this.#items.has(key), `item ${entitlement.item} is listed twice with ${entitlement.metric}`)
+      let item = before.get(key)
       if (item !== undefined && countsTheSame(item.entitlement, entitlement)) {
-        before.delete(entitlement.item)
+        before.delete(key)
         this.#changeLimit(item, entitlement, crossings)
       } else {
         item = { entitlement, levels: levelsOf(entitlement), balances: [], horizon: Number.NEGATIVE_INFINITY }
       }
-      this.#items.set(entitlement.item, item)
+      this.#items.set(key, item)
       this.#list(item)
     }
     for (const item of before.values()) for (const balance of item.balances) this.#drop(balance)
@@ -230,9 +236,9 @@ class StreamBalances implements Balances {
     return { needed }
   }
 
-  setBase(itemId: string, periodFrom: number, epoch: number, base: BalanceBase): Crossing[] {
-    const balance = this.#find(itemId, periodFrom)
-    if (balance === undefined || balance.state !== 'pending' || balance.epoch !== epoch) return []
+  setBase(need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>, base: BalanceBase): Crossing[] {
+    const balance = this.#find(need, need.period.from)
+    if (balance === undefined || balance.state !== 'pending' || balance.epoch !== need.epoch) return []
     const { figures } = balance
     if (figures.aggregation === 'unique') {
       // Checked before the merge, so that the bound holds at every moment; members on both sides count twice here.
@@ -251,8 +257,8 @@ class StreamBalances implements Balances {
     return crossings
   }
 
-  observe(itemId: string, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
-    const balance = this.#find(itemId, periodFrom)
+  observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
+    const balance = this.#find(of, periodFrom)
     if (balance === undefined || balance.state !== 'stale') return []
     balance.observed = { usage: parseFigure(usage), asOf: { ...asOf } }
     const crossings: Crossing[] = []
@@ -312,8 +318,8 @@ class StreamBalances implements Balances {
     else counting.push(item)
   }
 
-  #find(itemId: string, periodFrom: number): Balance | undefined {
-    return this.#items.get(itemId)?.balances.find((balance) => balance.period.from === periodFrom)
+  #find(of: ItemMetric, periodFrom: number): Balance | undefined {
+    return this.#items.get(keyOf(of))?.balances.find((balance) => balance.period.from === periodFrom)
   }
 
   /** Per series of the frame the items that count it; undefined when none does. */

@@ -44,11 +44,14 @@ export interface Override {
 
 export type Rollup = ReturnType<typeof openRollup>
 
+/** `sum(sum) AS sum` means the column inside: without this, ClickHouse puts the alias there. */
+const COLUMNS_FIRST = { prefer_column_name_to_alias: 1 } as const
+
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
 export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
   async function rowsOf<Row>(query: string, params: Record<string, unknown>): Promise<Row[]> {
-    const result = await clickhouse.query({ query, query_params: params, format: 'JSONEachRow' })
+    const result = await clickhouse.query({ query, query_params: params, format: 'JSONEachRow', clickhouse_settings: COLUMNS_FIRST })
     return result.json<Row>()
   }
 
@@ -180,6 +183,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
       query: `SELECT * FROM (${plain} UNION ALL ${again}) ORDER BY tenant, metric, subject, dims, window, override`,
       query_params: { stream, from, to },
       format: 'JSONEachRow',
+      clickhouse_settings: COLUMNS_FIRST,
     })
     let lines: string[] = []
     let chunk = 0

@@ -1,0 +1,95 @@
+/** Invoices and the closing of periods. */
+import type { FastifyPluginAsync } from 'fastify'
+import { ReleveError } from '../../errors.js'
+import { limits } from '../../limits.js'
+import { parseTime, type System } from '../../system.js'
+import { keyOf } from '../http.js'
+
+export function invoiceRoutes(system: System): FastifyPluginAsync {
+  return async (app) => {
+    const tags = ['invoices']
+    const own = (tenant: string | null, of: string): void => {
+      // Another tenant's invoice is answered as if it were not there.
+      if (tenant !== null && tenant !== of) throw new ReleveError('not_found', 'there is no such invoice or contract')
+    }
+
+    app.get<{ Querystring: { tenant?: string; limit?: number } }>(
+      '/v1/invoices',
+      {
+        config: { scope: 'read' },
+        schema: {
+          tags,
+          summary: 'Invoices, newest first',
+          querystring: {
+            type: 'object',
+            properties: {
+              tenant: { type: 'string', maxLength: limits.nameBytesMax },
+              limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
+            },
+            additionalProperties: false,
+          },
+        },
+      },
+      async (request) => {
+        const key = keyOf(request)
+        const { tenant: asked, limit = 100 } = request.query
+        if (key.tenant !== null && asked !== undefined && asked !== key.tenant) {
+          throw new ReleveError('forbidden', 'the key belongs to another tenant')
+        }
+        const tenant = key.tenant ?? asked
+        return { invoices: await system.invoicing.list({ ...(tenant === undefined ? {} : { tenant }), limit }) }
+      },
+    )
+
+    app.get<{ Params: { id: string } }>(
+      '/v1/invoices/:id',
+      { config: { scope: 'read' }, schema: { tags, summary: 'An invoice, by id or number; each line with tiers, cut, query, count and digest' } },
+      async (request) => {
+        const kept = await system.invoicing.get(request.params.id)
+        own(keyOf(request).tenant, kept.invoice.tenant)
+        return kept
+      },
+    )
+
+    app.get<{ Params: { contract: string } }>(
+      '/v1/contracts/:contract/invoice-preview',
+      { config: { scope: 'read' }, schema: { tags, summary: 'The running period as an invoice, now; nothing is kept' } },
+      async (request) => {
+        own(keyOf(request).tenant, system.catalog.book().contractOf(request.params.contract).tenant)
+        return system.previewInvoice(request.params.contract)
+      },
+    )
+
+    app.post<{ Body: { contract: string; at: string; finalise?: boolean } }>(
+      '/v1/periods/close',
+      {
+        config: { scope: 'admin' },
+        schema: {
+          tags,
+          summary: 'Close a period of a contract: usage at a cut, rated, drafted, issued',
+          description: 'Idempotent: asked again, it goes on where it stopped, or answers the same invoice.',
+          body: {
+            type: 'object',
+            required: ['contract', 'at'],
+            properties: {
+              contract: { type: 'string', maxLength: limits.nameBytesMax },
+              at: { type: 'string', maxLength: 40, description: 'any instant of the period, RFC 3339 or epoch ms' },
+              finalise: { type: 'boolean', default: true, description: 'false leaves a draft' },
+            },
+            additionalProperties: false,
+          },
+        },
+      },
+      async (request) => {
+        const { contract, at, finalise = true } = request.body
+        return system.closePeriod({ contract, at: parseTime('at', at), finalise })
+      },
+    )
+
+    app.post(
+      '/v1/audit',
+      { config: { scope: 'admin' }, schema: { tags: ['usage'], summary: 'Hold books, checkpoints, rows and archive against each other' } },
+      async () => system.audit(),
+    )
+  }
+}
