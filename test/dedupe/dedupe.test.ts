@@ -119,7 +119,7 @@ test('more origins than are kept change no verdict', () => {
   const third = others.map((one) => ({ ...one, tenant: `v${one.tenant}` }))
   for (const batch of [events, others, third]) expect(new Set(judge(dedupe, batch))).toEqual(new Set(['accepted']))
   for (const batch of [events, others, third]) expect(new Set(judge(dedupe, batch))).toEqual(new Set(['duplicate']))
-})
+}, 60_000)
 
 test(`${promises('system:bounded')} a full table raises full and refuses to work instead of forgetting`, () => {
   const dedupe = open({ idsMax: 160, frameEventsMax: 10 })
@@ -216,7 +216,7 @@ test('growth keeps every id with its tag, at 32 bytes an id or less, and at 21 o
     if ((entry & 0xffff) !== (i & 0xffff) || ((entry >>> 16) & 0xff) !== 1 + (i % 3)) wrong += 1
   }
   expect(wrong).toBe(0)
-})
+}, 60_000)
 
 test('a dropped generation is gone at once, its memory with the sweep, and its number can be used again', () => {
   const count = 200_000
