@@ -1,7 +1,8 @@
 /**
  * Dedupe: what judge() costs per event while ids go from none to a million, and then for repetitions of them.
  *
- * Goals: nanoseconds per event, memory per id, and the longest frame, which shows the rebuild of a partition.
+ * Goals: nanoseconds per event, memory per id, and the longest frame, which shows the rebuild of a partition. CPU time is the
+ * process's, collector and compiler included; on a busy machine it says more than the wall clock.
  * Not a goal: decoding of frames, key files, generations that come and go.
  * Run: npm run build && node dist/bench/dedupe.bench.js [ids]
  */
@@ -43,31 +44,38 @@ function nextFrame(receivedAt: number): Frame {
 const dedupe = openDedupe({ stream: 0, secret: new Uint8Array(16).fill(7) })
 const verdicts = new Uint8Array(FRAME_EVENTS)
 const tally = [0, 0, 0]
-const kept: Frame[] = []
 
-function measure(frame: Frame): number {
+interface Took {
+  readonly wallMs: number
+  readonly cpuMs: number
+}
+
+function measure(frame: Frame): Took {
+  const cpu = process.cpuUsage()
   const start = performance.now()
   dedupe.judge(frame, verdicts)
-  const took = performance.now() - start
+  const wallMs = performance.now() - start
+  const { user, system } = process.cpuUsage(cpu)
+  const took = { wallMs, cpuMs: (user + system) / 1_000 }
   for (const verdict of verdicts) tally[verdict]! += 1
   return took
 }
 
-function report(title: string, times: number[]): void {
-  const sum = times.reduce((a, b) => a + b, 0)
-  const sorted = times.toSorted((a, b) => a - b)
+function report(title: string, frames: readonly Took[]): void {
   const perEvent = (ms: number): string => ((ms * 1e6) / FRAME_EVENTS).toFixed(0)
+  const mean = (of: keyof Took): string => perEvent(frames.reduce((sum, took) => sum + took[of], 0) / frames.length)
+  const sorted = frames.map(({ wallMs }) => wallMs).toSorted((a, b) => a - b)
   console.log(
-    `${title}: ${perEvent(sum / times.length)} ns/event, median ${perEvent(sorted[times.length >> 1]!)}, ` +
+    `${title}: ${mean('cpuMs')} ns CPU an event, ${mean('wallMs')} by the wall (median ${perEvent(sorted[sorted.length >> 1]!)}), ` +
       `longest frame ${sorted.at(-1)!.toFixed(2)} ms`,
   )
 }
 
 let epoch = 0
-const fresh: number[] = []
-for (let i = 0; i < ids / FRAME_EVENTS; i += 1) {
-  const frame = nextFrame(1_000_000 + i)
-  if (i % 10 === 0) kept.push(frame)
+const fresh: Took[] = []
+// Made beforehand, so that their garbage is not collected while judge() is measured.
+const frames = Array.from({ length: Math.ceil(ids / FRAME_EVENTS) }, (_, i) => nextFrame(1_000_000 + i))
+for (const [i, frame] of frames.entries()) {
   fresh.push(measure(frame))
   if ((i + 1) * FRAME_EVENTS - epoch * limits.epochEventsMax >= limits.epochEventsMax) {
     epoch += 1
@@ -77,7 +85,7 @@ for (let i = 0; i < ids / FRAME_EVENTS; i += 1) {
 }
 report(`new ids, 0 to ${ids}`, fresh)
 report('last tenth of them', fresh.slice(-Math.ceil(fresh.length / 10)))
-report('repetitions', kept.map(measure))
+report('repetitions', frames.filter((_, i) => i % 10 === 0).map(measure))
 const { entries, bytes } = dedupe.stats()
 console.log(
   `${entries} ids, ${(bytes / entries).toFixed(1)} bytes an id; accepted, duplicate, conflict: ${tally.join(', ')}`,
