@@ -104,7 +104,9 @@ test('texts of 1 MiB, in every place => a verdict with short texts, and the neig
   }
 })
 
-test(`the largest bodies of refusals alone => their record stays within its bound ${promises('system:bounded')}`, () => {
+test(`the largest bodies of refusals alone => their record stays within its bound ${promises('system:bounded')}`, {
+  timeout: 60_000,
+}, () => {
   const room = Math.floor(limits.bodyBytesMax / limits.batchEventsMax) - 2
   const bodyOf = (one: Buffer): Buffer => {
     const parts: Buffer[] = []
@@ -139,7 +141,8 @@ test(`the largest bodies of refusals alone => their record stays within its boun
       expect(asked.refused).toBe(limits.batchEventsMax)
       expect(asked.parts.length).toBe(1)
       expect(asked.parts[0]!.frame.length).toBeLessThan(limits.recordBytesMax)
-      expect(frameRefusals(asked.frames[0]!)).toEqual(asked.refusals)
+      // As text: comparing 10,000 objects member by member takes longer than judging them.
+      expect(JSON.stringify(frameRefusals(asked.frames[0]!)) === JSON.stringify(asked.refusals)).toBe(true)
     }
   }
 })
