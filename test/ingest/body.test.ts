@@ -1,10 +1,13 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { ReleveError } from '../../src/errors.js'
 import { decodeFrame, frameRefusals } from '../../src/frame.js'
 import { type BodyFormat, buildDoor, judge } from '../../src/ingest/ingest.js'
 import { limits } from '../../src/limits.js'
 import { promises } from '../promises.js'
 import { AHEAD_MS, ask, door, FLOOR_TIME, RECEIVED_AT, refusal, STREAMS, snapshot, stored } from './door.js'
+
+// Much data, on a machine that other tests use as well.
+vi.setConfig({ testTimeout: 60_000 })
 
 const event =
   '{"id":"e1","source":"gw","metric":"kyc","time":"2026-03-10T09:15:00Z","value":1.5,"dims":{"region":"\\u00e9é"}}'
