@@ -173,6 +173,8 @@ class StreamBalances implements Balances {
   readonly #aheadMs: number
   #items = new Map<string, Item>()
   #tenants = new Map<string, TenantItems>()
+  /** Periods by anchor and zone, only within one barrier: many items share them, and the zone's arithmetic is slow. */
+  #periods = new Map<string, Period[]>()
   /** Made stale by a void since the last barrier. */
   #voided = new Set<Balance>()
   #asOf: AsOf = { receivedAt: 0, sequence: 0, epoch: 0 }
@@ -227,6 +229,7 @@ class StreamBalances implements Balances {
       }
       this.#openPeriods(item, at, needed)
     }
+    this.#periods.clear()
     return { needed }
   }
 
@@ -438,13 +441,28 @@ class StreamBalances implements Balances {
         from = opened.period.to
         continue
       }
-      const period = monthlyPeriodOf(from, anchor, timeZone)
+      const period = this.#periodOf(from, anchor, timeZone)
       const fresh = item.horizon !== Number.NEGATIVE_INFINITY && period.from > item.horizon
       const balance = this.#open(item, period, fresh ? 'live' : 'pending', at.epoch)
       if (balance?.state === 'pending') needed.push(neededBase(balance))
       from = period.to
     }
     item.horizon = Math.max(item.horizon, until)
+  }
+
+  #periodOf(time: number, anchor: number, timeZone: string): Period {
+    const key = `${anchor} ${timeZone}`
+    let periods = this.#periods.get(key)
+    if (periods === undefined) {
+      periods = []
+      this.#periods.set(key, periods)
+    }
+    let period = periods.find((known) => contains(known, time))
+    if (period === undefined) {
+      period = monthlyPeriodOf(time, anchor, timeZone)
+      periods.push(period)
+    }
+    return period
   }
 
   #open(item: Item, period: Period, state: BalanceState, epoch: number): Balance | undefined {
