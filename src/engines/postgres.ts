@@ -254,7 +254,9 @@ function libraryEnvironment(programs: Programs, directory: string): Record<strin
   rmSync(own, { recursive: true, force: true })
   mkdirSync(own, { mode: 0o755 })
   for (const { source, target } of links) symlinkSync(join(root, source), join(own, basename(target)))
-  return process.platform === 'darwin' ? { DYLD_LIBRARY_PATH: own } : { LD_LIBRARY_PATH: own }
+  // A library that is found by its link looks for its own needs beside the link, so the package's folder is named as well.
+  const path = `${own}:${join(programs.native, 'lib')}`
+  return process.platform === 'darwin' ? { DYLD_LIBRARY_PATH: path } : { LD_LIBRARY_PATH: path }
 }
 
 type Identity = Pick<Launch, 'uid' | 'gid' | 'through'>
