@@ -28,7 +28,9 @@ export type QuantityFault = 'not_a_number' | 'too_many_decimals' | 'out_of_range
 
 /** A JSON number or its quoted form: no leading plus, no leading zeros, no NaN, no Infinity, no blanks. */
 const DECIMAL = /^(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?$/
-/** Longer texts are refused; the pattern is linear, what comes behind it need not be. */
+/** A character that no number has. */
+const FOREIGN = /[^0-9eE.+-]/
+/** Longer texts are refused before the pattern sees them, as out of range when they have the characters of a number alone. */
 const TEXT_MAX = 64
 /** Digits that a double holds exactly, whatever they are. */
 const EXACT_DIGITS = 15
@@ -40,7 +42,7 @@ const EXACT_DIGITS = 15
 export function parseQuantity(text: string, scale: number): bigint | QuantityFault {
   const plain = parsePlain(text, scale)
   if (plain !== undefined) return plain
-  if (text.length > TEXT_MAX) return DECIMAL.test(text) ? 'out_of_range' : 'not_a_number'
+  if (text.length > TEXT_MAX) return FOREIGN.test(text) ? 'not_a_number' : 'out_of_range'
   const match = DECIMAL.exec(text)
   if (match === null) return 'not_a_number'
   const [, sign, whole = '0', fraction = '', exponentText = '0'] = match

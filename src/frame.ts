@@ -27,7 +27,7 @@
  * the same, once per section and not per event.
  */
 import { assert } from './assert.js'
-import { Aggregation } from './catalog/metric.js'
+import { Aggregation, type Metric } from './catalog/metric.js'
 import type { UsageEvent } from './event.js'
 import type { Refusal } from './ingest/verdict.js'
 
@@ -78,48 +78,83 @@ const HEADER_BYTES = 72
 
 const pad8 = (n: number): number => (n + 7) & ~7
 
-/** One table row after the other, with interning by key. */
+/**
+ * One table row after the other, with interning by key: a row whose `find` says -1 is begun by `add` and then written.
+ * Measured: rows made of small buffers and put together cost three times as much where every event has a series of its own.
+ */
 class Table {
   #rows = new Map<string, number>()
-  #parts: Buffer[] = []
+  #target = Buffer.allocUnsafe(4_096)
   bytes = 0
 
   get size(): number {
     return this.#rows.size
   }
 
-  /** Index of the row with this key; `row` is called when it is new. */
-  intern(key: string, row: () => Buffer): number {
-    const known = this.#rows.get(key)
-    if (known !== undefined) return known
+  find(key: string): number {
+    return this.#rows.get(key) ?? -1
+  }
+
+  add(key: string): number {
     const index = this.#rows.size
     this.#rows.set(key, index)
-    const part = row()
-    this.#parts.push(part)
-    this.bytes += part.length
     return index
   }
 
+  u32(value: number): void {
+    this.#grow(4)
+    this.#target.writeUInt32LE(value, this.bytes)
+    this.bytes += 4
+  }
+
+  text16(value: string): void {
+    this.#grow(2 + 3 * value.length)
+    const length = writeText(this.#target, value, this.bytes + 2)
+    assert(length < 65_536, `text of ${length} bytes in a frame`)
+    this.#target.writeUInt16LE(length, this.bytes)
+    this.bytes += 2 + length
+  }
+
+  text32(value: string): void {
+    this.#grow(4 + 3 * value.length)
+    const length = writeText(this.#target, value, this.bytes + 4)
+    this.#target.writeUInt32LE(length, this.bytes)
+    this.bytes += 4 + length
+  }
+
   write(target: Buffer, at: number): void {
-    for (const part of this.#parts) at += part.copy(target, at)
+    this.#target.copy(target, at, 0, this.bytes)
+  }
+
+  #grow(room: number): void {
+    if (this.bytes + room <= this.#target.length) return
+    const larger = Buffer.allocUnsafe(2 * (this.bytes + room))
+    this.#target.copy(larger, 0, 0, this.bytes)
+    this.#target = larger
   }
 }
 
-function text16(value: string): Buffer {
-  const length = Buffer.byteLength(value)
-  assert(length < 65_536, `text of ${length} bytes in a frame`)
-  const row = Buffer.allocUnsafe(2 + length)
-  row.writeUInt16LE(length, 0)
-  row.write(value, 2)
-  return row
+/** Longer texts are faster with the native call. */
+const LOOP_TEXT_MAX = 64
+
+/** Bytes of a text in UTF-8. Short ASCII, the common case, is counted without a native call. */
+function textBytes(text: string): number {
+  const { length } = text
+  if (length > LOOP_TEXT_MAX) return Buffer.byteLength(text)
+  for (let i = 0; i < length; i += 1) if (text.charCodeAt(i) > 0x7f) return Buffer.byteLength(text)
+  return length
 }
 
-function text32(value: string): Buffer {
-  const length = Buffer.byteLength(value)
-  const row = Buffer.allocUnsafe(4 + length)
-  row.writeUInt32LE(length, 0)
-  row.write(value, 4)
-  return row
+/** Writes a text in UTF-8, for which there must be room, and returns its bytes. */
+function writeText(target: Buffer, text: string, at: number): number {
+  const { length } = text
+  if (length > LOOP_TEXT_MAX) return target.write(text, at)
+  for (let i = 0; i < length; i += 1) {
+    const unit = text.charCodeAt(i)
+    if (unit > 0x7f) return target.write(text, at)
+    target[at + i] = unit
+  }
+  return length
 }
 
 /** Events in the order of the request, and the refusals among them. Returns a fresh buffer of its own. */
@@ -132,31 +167,51 @@ export function encodeFrame(head: FrameHead, events: readonly UsageEvent[], refu
   const originOf = new Uint32Array(n)
   let idBytes = 0
   let memberBytes = 0
+  // Neighbours mostly share their metric and origin: those are not looked up again.
+  let metric: Metric | null = null
+  let metricIndex = 0
+  let tenant: string | null = null
+  let source = ''
+  let origin = 0
   for (let i = 0; i < n; i += 1) {
     const event = events[i]!
-    const { metric } = event
-    const metricIndex = metrics.intern(`${metric.version}\0${metric.key}`, () => {
-      const row = Buffer.alloc(8)
-      row[0] = metric.scale
-      row[1] = Aggregation.indexOf(metric.aggregation)
-      row[2] = metric.archive ? 1 : 0
-      row.writeUInt32LE(metric.version, 4)
-      return Buffer.concat([row, text16(metric.key)])
-    })
+    if (event.metric !== metric) {
+      metric = event.metric
+      const key = `${metric.version}\0${metric.key}`
+      metricIndex = metrics.find(key)
+      if (metricIndex < 0) {
+        metricIndex = metrics.add(key)
+        metrics.u32(metric.scale | (Aggregation.indexOf(metric.aggregation) << 8) | (metric.archive ? 1 << 16 : 0))
+        metrics.u32(metric.version)
+        metrics.text16(metric.key)
+      }
+    }
     // Lengths in front, so that no two tuples share a key.
-    originOf[i] = origins.intern(`${event.tenant.length}\0${event.tenant}${event.source}`, () =>
-      Buffer.concat([text16(event.tenant), text16(event.source)]),
-    )
-    seriesOf[i] = series.intern(
-      `${metricIndex}\0${event.tenant.length}\0${event.subject.length}\0${event.tenant}${event.subject}${event.dims}`,
-      () => {
-        const row = Buffer.alloc(4)
-        row.writeUInt32LE(metricIndex, 0)
-        return Buffer.concat([row, text16(event.tenant), text16(event.subject), text32(event.dims)])
-      },
-    )
-    idBytes += Buffer.byteLength(event.id)
-    memberBytes += event.member === '' ? 0 : Buffer.byteLength(event.member)
+    if (event.tenant !== tenant || event.source !== source) {
+      tenant = event.tenant
+      source = event.source
+      const key = `${tenant.length}\0${tenant}${source}`
+      origin = origins.find(key)
+      if (origin < 0) {
+        origin = origins.add(key)
+        origins.text16(tenant)
+        origins.text16(source)
+      }
+    }
+    originOf[i] = origin
+    const { subject, dims } = event
+    const key = `${metricIndex}\0${tenant.length}\0${subject.length}\0${tenant}${subject}${dims}`
+    let index = series.find(key)
+    if (index < 0) {
+      index = series.add(key)
+      series.u32(metricIndex)
+      series.text16(tenant)
+      series.text16(subject)
+      series.text32(dims)
+    }
+    seriesOf[i] = index
+    idBytes += textBytes(event.id)
+    memberBytes += event.member === '' ? 0 : textBytes(event.member)
   }
   const refusalText = refusals.length === 0 ? Buffer.alloc(0) : Buffer.from(JSON.stringify(refusals))
 
@@ -207,9 +262,9 @@ export function encodeFrame(head: FrameHead, events: readonly UsageEvent[], refu
     const event = events[i]!
     times[i] = event.eventTime
     values[i] = event.value
-    idEnd += bytes.write(event.id, idsAt + idEnd)
+    idEnd += writeText(bytes, event.id, idsAt + idEnd)
     idEnds[i] = idEnd
-    if (event.member !== '') memberEnd += bytes.write(event.member, membersAt + memberEnd)
+    if (event.member !== '') memberEnd += writeText(bytes, event.member, membersAt + memberEnd)
     memberEnds[i] = memberEnd
     if (event.kind === 'void') bytes[kindsAt + i] = 1
   }

@@ -23,6 +23,8 @@ export const limits = {
   nameBytesMax: 256,
   /** Dimensions of one event; each metric names its own, so this bounds a metric as well. */
   dimsMax: 16,
+  /** Dimension values whose JSON text the door of one thread remembers; about 200 bytes each, and all are dropped at the bound. */
+  dimTextsMax: 32_768,
   /** Refusals that an answer spells out; all of them are counted and kept. */
   answerRefusalsMax: 100,
   /** Raw text of a refused event that is kept for the operator, bytes. */
@@ -45,6 +47,8 @@ export const limits = {
   segmentFirstBytes: 1 * MiB,
   /** One record: one request's part for one stream, as a frame. A frame is never larger than the body it came from plus this. */
   recordBytesMax: 24 * MiB,
+  /** Files of deleted segments kept for the next ones, per stream; they count as disk of the log. */
+  logReusableMax: 8,
   /** Log on disk per stream; above it ingest answers 503 instead of dropping old records. */
   logBytesMax: 16 * 1024 * MiB,
   /** Appends waiting for the group commit, bytes per stream. */

@@ -70,7 +70,7 @@ interface DoorMetric {
   readonly slots: ReadonlyMap<string, number>
   /** `"name":` of each dimension, in canonical order. */
   readonly labels: readonly string[]
-  /** Values of one dimension that were seen, as JSON text; bounded. */
+  /** Values of each dimension that were seen, as JSON text; all of a door together are bounded. */
   readonly texts: Map<string, string>[]
   /** 1 at the metric's scale. */
   readonly one: bigint
@@ -88,10 +88,9 @@ export interface Door {
   readonly draft: Draft
   /** The dimensions of the event in hand, by slot. */
   readonly slots: (string | undefined)[]
+  /** Dimension values remembered in `metrics`, at most limits.dimTextsMax. */
+  dimTexts: number
 }
-
-/** Values of one dimension whose JSON text is remembered. */
-const DIM_TEXTS_MAX = 4_096
 
 /**
  * Indexes a version of the catalogue. With the door of an earlier version its warm tables are kept, and its tenants too when
@@ -113,6 +112,7 @@ export function buildDoor(snapshot: CatalogSnapshot, streams: number, previous?:
     reader: previous?.reader ?? new JsonReader(),
     draft: previous?.draft ?? new Draft(),
     slots: [],
+    dimTexts: previous?.dimTexts ?? 0,
   }
 }
 
@@ -365,17 +365,21 @@ function placeDims(
   let text = ''
   for (let slot = 0; slot < width; slot += 1) {
     const value = slots[slot]
-    if (value !== undefined) text += `${text === '' ? '{' : ','}${dimText(found, slot, value)}`
+    if (value !== undefined) text += `${text === '' ? '{' : ','}${dimText(door, found, slot, value)}`
   }
   return { text: text === '' ? '{}' : `${text}}`, member }
 }
 
 /** `"name":"value"`, remembered: writing JSON costs more than looking it up. */
-function dimText(found: DoorMetric, slot: number, value: string): string {
+function dimText(door: Door, found: DoorMetric, slot: number, value: string): string {
   const texts = found.texts[slot]!
   const known = texts.get(value)
   if (known !== undefined) return known
-  if (texts.size >= DIM_TEXTS_MAX) texts.clear()
+  if (door.dimTexts >= limits.dimTextsMax) {
+    for (const one of door.metrics.values()) for (const map of one.texts) map.clear()
+    door.dimTexts = 0
+  }
+  door.dimTexts += 1
   const text = found.labels[slot]! + JSON.stringify(value)
   texts.set(value, text)
   return text

@@ -122,7 +122,7 @@ async function listSegments(disk: Disk, directory: string, stream: number): Prom
     const path = `${directory}/${name}`
     const first = parseSegmentName(name)
     if (first !== undefined) firsts.push([first, path])
-    else if (name === 'spare') await disk.remove(path)
+    else if (/^spare(-\d+)?$/.test(name)) await disk.remove(path)
   }
   firsts.sort(([a], [b]) => a - b)
   const segments: Segment[] = []

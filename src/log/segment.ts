@@ -311,7 +311,8 @@ export async function readRun(
   let buffer = await readOrNothing(file, offset, bytes)
   const records: RunRecord[] = []
   let at = 0
-  while (sequence <= through) {
+  let taken = 0
+  while (sequence <= through && taken < bytesMax) {
     if (at + recordHeaderBytes > buffer.length) {
       if (records.length > 0) break
       const more = await grow(at + recordHeaderBytes)
@@ -328,6 +329,7 @@ export async function readRun(
     if (record === undefined || record.sequence !== sequence) return undefined
     if (sequence >= from) {
       records.push({ sequence, receivedAt: record.receivedAt, payload: record.payload })
+      taken += record.next - at
     }
     at = record.next
     sequence += 1

@@ -293,7 +293,7 @@ FROM (
     const members = await rowsOf<{ member: string; n: string }>(
       `SELECT hex(member) AS member, sum(n) AS n FROM usage_members
 WHERE ${where} AND bucket >= {from:DateTime('UTC')} AND bucket < {to:DateTime('UTC')}
-GROUP BY member HAVING n != 0 LIMIT {limit:UInt32}`,
+GROUP BY member HAVING sum(n) != 0 LIMIT {limit:UInt32}`,
       { ...params, limit: membersMax + 1 },
     )
     if (members.length > membersMax) return figures
