@@ -136,10 +136,18 @@ async function openClosing(postgres: Pool, clock: Clock, id: string, contract: s
 async function measure(options: CloseOptions, row: Row, cut: string, contract: string, period: Period): Promise<Row> {
   const { postgres, clock, catalog } = options
   const terms = catalog.terms(contract, period)
-  const usage = await count(options, cut, terms, period)
+  let usage: readonly ItemUsage[]
   const recounted: Omit<LatePart, 'billed'>[] = []
-  for (const earlier of await earlierClosings(postgres, contract, period)) {
-    recounted.push({ ...earlier, usage: await count(options, cut, earlier.terms, earlier.period) })
+  try {
+    usage = await count(options, cut, terms, period)
+    for (const earlier of await earlierClosings(postgres, contract, period)) {
+      recounted.push({ ...earlier, usage: await count(options, cut, earlier.terms, earlier.period) })
+    }
+  } catch (error) {
+    // Another closer may have been faster and has released the cut: then what it kept is what counts.
+    const now = await read(postgres, row.id)
+    if (now.state === 'open') throw error
+    return now
   }
   const client = await postgres.connect()
   try {
