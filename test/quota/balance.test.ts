@@ -598,6 +598,20 @@ test(`a year of months => periods that no event may enter any more are dropped, 
   }
 })
 
+test('one item with two metrics => two balances, and a base reaches the one it was asked for', () => {
+  const balances = open()
+  const entitlements = [
+    entitlementOf({ item: 'bundle', metric: 'count', aggregation: 'count' }),
+    entitlementOf({ item: 'bundle', metric: 'sum', aggregation: 'sum' }),
+  ]
+  for (const need of balances.setEntitlements(entitlements, at).needed) {
+    balances.setBase(need, { ...zeroBase, count: 3, sum: '7.5' })
+  }
+  send(balances, START, eventOf({ metric: metricOf('sum', 'sum'), value: 2n, eventTime: START }))
+  const current = balances.read('acme').filter(({ period }) => period.from === april.from)
+  expect(current.map(({ entitlement, usage }) => `${entitlement.metric} ${usage}`)).toEqual(['count 3', 'sum 9.5'])
+})
+
 test('silence of months, then events of two new periods, the later one first => both begin at zero and count', () => {
   const metric = metricOf('count', 'count')
   const balances = liveWith(entitlementOf({ metric: 'count', aggregation: 'count' }))
