@@ -531,7 +531,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       windows: rows.map((row) => ({
         from: DateTime.fromSeconds(row.bucket, { zone: ask.timeZone }).toISO({ suppressMilliseconds: true })!,
         groups: Object.fromEntries(groupBy.map((name, i) => [name, row.groups[i]!])),
-        value: valueOf(metric.aggregation, row),
+        value: figureOf(metric.aggregation, row),
         count: row.count,
       })),
       asOf: { stream: flow.stream, epoch, lagMs: flow.flushLagMs() },
@@ -564,7 +564,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
             epoch,
             folded,
           })
-          usage = (rows[0] === undefined ? null : valueOf(entitlement.aggregation, rows[0])) ?? '0'
+          usage = (rows[0] === undefined ? null : figureOf(entitlement.aggregation, rows[0])) ?? '0'
           sequence = checkpoint
           asOfMs = now - flow.flushLagMs()
           if (view.state === 'stale')
@@ -716,7 +716,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
           folded: flow.position.folded,
         } satisfies Omit<UsageQuery, 'minutesOnly'>
         const { rows } = await this.#rollup.usage(query)
-        const quantity = (rows[0] === undefined ? null : valueOf(metric.aggregation, rows[0])) ?? '0'
+        const quantity = (rows[0] === undefined ? null : figureOf(metric.aggregation, rows[0])) ?? '0'
         const proof = await prove(this.#rollup, {
           tenant,
           metric: key,
@@ -810,7 +810,7 @@ async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
 }
 
 /** What a row says for an aggregation, as decimal text; null when nothing is there. */
-export function valueOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
+export function figureOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
   switch (aggregation) {
     case 'sum':
       return new Decimal(row.sum).toFixed()
