@@ -18,8 +18,25 @@ export interface Table {
 }
 
 const LINE_COLUMNS = [
-  'number', 'line', 'type', 'item', 'product', 'plan', 'metric', 'unit', 'label', 'quantity', 'included', 'billable', 'amount',
-  'currency', 'tax_rate', 'price', 'price_version', 'events', 'digest',
+  'number',
+  'line',
+  'type',
+  'item',
+  'product',
+  'plan',
+  'metric',
+  'unit',
+  'label',
+  'quantity',
+  'included',
+  'billable',
+  'amount',
+  'currency',
+  'tax_rate',
+  'price',
+  'price_version',
+  'events',
+  'digest',
 ]
 const NUMERIC = new Set(['line', 'quantity', 'included', 'billable', 'amount', 'tax_rate', 'events'])
 
@@ -65,7 +82,9 @@ export function toXlsx(table: Table): Buffer {
   const rows = [table.columns, ...table.rows].map((row, at) => {
     const cells = row.map((text, i) => {
       const numeric = at > 0 && table.numeric.has(table.columns[i] ?? '') && /^-?[0-9]+(?:\.[0-9]+)?$/.test(text)
-      return numeric ? `<c><v>${text}</v></c>` : `<c t="inlineStr"><is><t xml:space="preserve">${escapeXml(text)}</t></is></c>`
+      return numeric
+        ? `<c><v>${text}</v></c>`
+        : `<c t="inlineStr"><is><t xml:space="preserve">${escapeXml(text)}</t></is></c>`
     })
     return `<row r="${at + 1}">${cells.join('')}</row>`
   })
@@ -91,7 +110,10 @@ export function toXlsx(table: Table): Buffer {
       'xl/_rels/workbook.xml.rels',
       `${head}<Relationships xmlns="${packages}/relationships"><Relationship Id="rId1" Type="${relations}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>`,
     ],
-    ['xl/worksheets/sheet1.xml', `${head}<worksheet xmlns="${main}"><sheetData>${rows.join('')}</sheetData></worksheet>`],
+    [
+      'xl/worksheets/sheet1.xml',
+      `${head}<worksheet xmlns="${main}"><sheetData>${rows.join('')}</sheetData></worksheet>`,
+    ],
   ])
 }
 
@@ -123,7 +145,9 @@ function zip(files: readonly (readonly [name: string, content: string])[]): Buff
     const local = Buffer.concat([Buffer.from('PK\x03\x04', 'latin1'), shared, Buffer.from(name, 'latin1'), data])
     const tail = Buffer.alloc(14)
     tail.writeUInt32LE(offset, 10)
-    directory.push(Buffer.concat([Buffer.from('PK\x01\x02\x14\x00', 'latin1'), shared, tail, Buffer.from(name, 'latin1')]))
+    directory.push(
+      Buffer.concat([Buffer.from('PK\x01\x02\x14\x00', 'latin1'), shared, tail, Buffer.from(name, 'latin1')]),
+    )
     parts.push(local)
     offset += local.length
   }

@@ -429,11 +429,26 @@ const adapters: Readonly<Record<string, Adapter>> = {
     }
   },
   ingest: ({ events }) => {
-    const metric = { key: 'units', version: 1, aggregation: 'sum' as const, unit: 'unit', scale: 0, dims: [], uniqueBy: null, archive: true }
+    const metric = {
+      key: 'units',
+      version: 1,
+      aggregation: 'sum' as const,
+      unit: 'unit',
+      scale: 0,
+      dims: [],
+      uniqueBy: null,
+      archive: true,
+    }
     const door = buildDoor({ version: 1, metrics: [metric], tenants: ['case'] }, 1)
     const receivedAt = day('2026-03-10')
     const body = JSON.stringify(events.map((event: object) => ({ ...event, metric: 'units', time: receivedAt })))
-    const request = { format: 'json' as const, tenant: 'case', receivedAt, floorTime: receivedAt - limits.lateMs, aheadMs: limits.aheadMs }
+    const request = {
+      format: 'json' as const,
+      tenant: 'case',
+      receivedAt,
+      floorTime: receivedAt - limits.lateMs,
+      aheadMs: limits.aheadMs,
+    }
     const judged = judge(door, Buffer.from(body), request)
     const frame = decodeFrame(judged.parts[0]!.frame)
     const verdicts = new Uint8Array(frame.events)
