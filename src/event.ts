@@ -40,7 +40,7 @@ export function streamOf(tenant: string, streams: number): number {
   let hash = 0x811c9dc5
   for (let i = 0; i < tenant.length; i += 1) {
     const unit = tenant.charCodeAt(i)
-    // Bytes and UTF-16 units are the same in ASCII only; a buffer for each of 100,000 tenants costs ten times as much.
+    // Bytes and UTF-16 units are the same in ASCII only; a buffer for each tenant costs four times as much.
     if (unit > 0x7f) return streamOfBytes(Buffer.from(tenant, 'utf8'), streams)
     hash = Math.imul(hash ^ unit, 0x01000193)
   }

@@ -64,18 +64,19 @@ export class Dedupe {
   readonly #table: IdTable
   readonly #keys = new EntryList()
   readonly #voids = new EntryList()
-  /** The state after the last barrier; `#epoch` −1 before the first one. Counts of the current generation live below. */
+  /** Of the last barrier; −1 before the first one. */
   #epoch = -1
-  /** Older generations, then the current one as it was at the last barrier. null before the first frame. */
+  /** As they were at the last barrier, the current one last; null before the first frame. */
   #generations: readonly Generation[] | null = null
   #announcedFloor: number | null = null
   #windowFrom: number | null = null
   #forgottenTime: number | null = null
-  /** Of the current generation. */
+  /** The current generation, and what it holds by now. Its ids are counted in the table. */
   #number = 1
   #byte = byteOf(1)
   #lastEventTime = 0
   #voidCount = 0
+  /** Ids of all generations. */
   #entries = 0
   #behindWindow = 0
   /** Between beginRestore() and endRestore(): the state to reach, and the voids that came per generation. */
@@ -90,7 +91,6 @@ export class Dedupe {
       aheadMs: options.aheadMs ?? limits.aheadMs,
     }
     const { idsMax } = this.#bounds
-    if (idsMax > limits.dedupeIdsMax) throw new Error(`cannot hold ${idsMax} ids: at most ${limits.dedupeIdsMax}`)
     if (idsMax < 16 * this.#frameEventsMax) {
       throw new Error(`cannot work with room for ${idsMax} ids: 16 frames of ${this.#frameEventsMax} events must fit`)
     }

@@ -178,6 +178,11 @@ class StreamBalances implements Balances {
   readonly #aheadMs: number
   #items = new Map<string, Item>()
   #tenants = new Map<string, TenantItems>()
+  /** Periods by anchor and zone, only within one barrier: many items share them, and the zone's arithmetic is slow. */
+  #periods = new Map<string, Period[]>()
+  /** receivedAt from which a barrier opens or drops a period: between, a barrier does not look at every item. */
+  #periodsChangeAt = Number.NEGATIVE_INFINITY
+  #refusedAtChange = 0
   /** Made stale by a void since the last barrier. */
   #voided = new Set<Balance>()
   #asOf: AsOf = { receivedAt: 0, sequence: 0, epoch: 0 }
@@ -213,6 +218,7 @@ class StreamBalances implements Balances {
       this.#list(item)
     }
     for (const item of before.values()) for (const balance of item.balances) this.#drop(balance)
+    this.#periodsChangeAt = Number.NEGATIVE_INFINITY
     return { ...this.barrier(at), crossings }
   }
 
@@ -227,12 +233,7 @@ class StreamBalances implements Balances {
       needed.push(neededBase(balance))
     }
     this.#voided.clear()
-    for (const item of this.#items.values()) {
-      while (item.balances.length > 0 && item.balances[0]!.period.to + this.#lateMs < at.receivedAt) {
-        this.#drop(item.balances.shift()!)
-      }
-      this.#openPeriods(item, at, needed)
-    }
+    if (at.receivedAt >= this.#periodsChangeAt || this.#isRoomAgain()) this.#changePeriods(at, needed)
     return { needed }
   }
 
@@ -433,8 +434,25 @@ class StreamBalances implements Balances {
     }
   }
 
-  /** Every period that an event received from now on may enter, unless it is open already. */
-  #openPeriods(item: Item, at: Barrier, needed: NeededBase[]): void {
+  #isRoomAgain(): boolean {
+    return this.balancesRefused > this.#refusedAtChange && this.balancesHeld < this.#balancesMax
+  }
+
+  #changePeriods(at: Barrier, needed: NeededBase[]): void {
+    this.#refusedAtChange = this.balancesRefused
+    this.#periodsChangeAt = Number.POSITIVE_INFINITY
+    for (const item of this.#items.values()) {
+      const { balances } = item
+      while (balances.length > 0 && balances[0]!.period.to + this.#lateMs < at.receivedAt) this.#drop(balances.shift()!)
+      const next = this.#openPeriods(item, at, needed)
+      const dropAt = balances.length === 0 ? Number.POSITIVE_INFINITY : balances[0]!.period.to + this.#lateMs + 1
+      this.#periodsChangeAt = Math.min(this.#periodsChangeAt, next - this.#aheadMs, dropAt)
+    }
+    this.#periods.clear()
+  }
+
+  /** Opens every period that an event received from now on may enter; returns the start of the first one that none may. */
+  #openPeriods(item: Item, at: Barrier, needed: NeededBase[]): number {
     const { anchor, timeZone } = item.entitlement
     const until = at.receivedAt + this.#aheadMs
     let from = Math.max(at.receivedAt - this.#lateMs, anchor)
@@ -444,20 +462,36 @@ class StreamBalances implements Balances {
         from = opened.period.to
         continue
       }
-      const period = monthlyPeriodOf(from, anchor, timeZone)
+      const period = this.#periodOf(from, anchor, timeZone)
       const fresh = item.horizon !== Number.NEGATIVE_INFINITY && period.from > item.horizon
       const balance = this.#open(item, period, fresh ? 'live' : 'pending', at.epoch)
       if (balance?.state === 'pending') needed.push(neededBase(balance))
       from = period.to
     }
     item.horizon = Math.max(item.horizon, until)
+    return from
+  }
+
+  #periodOf(time: number, anchor: number, timeZone: string): Period {
+    const key = `${anchor} ${timeZone}`
+    let periods = this.#periods.get(key)
+    if (periods === undefined) {
+      periods = []
+      this.#periods.set(key, periods)
+    }
+    let period = periods.find((known) => contains(known, time))
+    if (period === undefined) {
+      period = monthlyPeriodOf(time, anchor, timeZone)
+      periods.push(period)
+    }
+    return period
   }
 
   #open(item: Item, period: Period, state: BalanceState, epoch: number): Balance | undefined {
     if (this.balancesHeld >= this.#balancesMax) {
       this.balancesRefused += 1
-      // Its events are not counted, so when there is room again it needs a base.
-      item.horizon = Math.max(item.horizon, period.from)
+      // Its events are not counted and not looked at again; when there is room, it needs a base.
+      item.horizon = Math.max(item.horizon, period.to - 1)
       return undefined
     }
     this.balancesHeld += 1

@@ -83,25 +83,30 @@ class StreamArchive implements Archive {
 
   #archive(id: EpochId, frame: Frame, sequence: number, verdicts: Uint8Array): void {
     const factors = frame.metrics.map((metric) => powerOfTen(ROLLUP_SCALE - metric.scale))
-    const metricParts = frame.metrics.map((metric) => {
-      this.#part.string(metric.key)
-      this.#part.u32(metric.version)
-      return this.#part.take()
+    // Columns that many events share, encoded once a frame: first those of the origins, then those of the metrics.
+    const part = this.#part
+    const originEnds = frame.origins.map((origin) => {
+      part.string(origin.tenant)
+      part.string(origin.source)
+      return part.length
     })
-    const originParts = frame.origins.map((origin) => {
-      this.#part.string(origin.tenant)
-      this.#part.string(origin.source)
-      return this.#part.take()
+    const metricsAt = part.length
+    const metricEnds = frame.metrics.map((metric) => {
+      part.string(metric.key)
+      part.u32(metric.version)
+      return part.length
     })
+    const parts = part.take()
     for (let i = 0; i < frame.events; i += 1) {
       if (verdicts[i] === ShardVerdict.conflict) this.#conflict(id, frame, sequence, i)
       if (verdicts[i] !== ShardVerdict.accepted) continue
       const series = frame.series[frame.seriesOf[i]!]!
       if (!frame.metrics[series.metric]!.archive) continue
       const row = this.#events.begin()
-      row.raw(originParts[frame.originOf[i]!]!)
+      const origin = frame.originOf[i]!
+      row.raw(parts, origin === 0 ? 0 : originEnds[origin - 1]!, originEnds[origin]!)
       row.stringBytes(frame.ids, i === 0 ? 0 : frame.idEnds[i - 1]!, frame.idEnds[i]!)
-      row.raw(metricParts[series.metric]!)
+      row.raw(parts, series.metric === 0 ? metricsAt : metricEnds[series.metric - 1]!, metricEnds[series.metric]!)
       row.string(series.subject)
       row.i64(frame.times[i]!)
       row.decimal(frame.values[i]! * factors[series.metric]!)

@@ -73,7 +73,8 @@ FROM usage_events WHERE ${where}`
   }
   const [row] = await rollup.rowsOf<{ events: string; value: string | null; digest: string }>(query, params)
   const shown = Object.entries(params).reduce(
-    (text, [name, value]) => text.replaceAll(new RegExp(`\\{${name}:\\w+\\}`, 'g'), typeof value === 'string' ? quote(value) : String(value)),
+    (text, [name, value]) =>
+      text.replaceAll(new RegExp(`\\{${name}:\\w+\\}`, 'g'), typeof value === 'string' ? quote(value) : String(value)),
     query,
   )
   return {

@@ -56,19 +56,23 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
   }
 
   async function insert(chunk: StoreChunk, token: string): Promise<void> {
-    await clickhouse.exec({
-      query: `INSERT INTO ${chunk.table} FORMAT ${chunk.format ?? 'RowBinary'}`,
-      values: Readable.from([Buffer.from(chunk.bytes.buffer, chunk.bytes.byteOffset, chunk.bytes.byteLength)], { objectMode: false }),
-      clickhouse_settings: {
-        insert_deduplication_token: token,
-        insert_deduplicate: 1,
-        async_insert: 0,
-        // One block a chunk, so that one token stands for all of it.
-        max_insert_block_size: String(4 * limits.chunkRowsMax),
-        min_insert_block_size_rows: String(4 * limits.chunkRowsMax),
-        input_format_parallel_parsing: 0,
-      },
-    }).then(({ stream }) => stream.resume())
+    await clickhouse
+      .exec({
+        query: `INSERT INTO ${chunk.table} FORMAT ${chunk.format ?? 'RowBinary'}`,
+        values: Readable.from([Buffer.from(chunk.bytes.buffer, chunk.bytes.byteOffset, chunk.bytes.byteLength)], {
+          objectMode: false,
+        }),
+        clickhouse_settings: {
+          insert_deduplication_token: token,
+          insert_deduplicate: 1,
+          async_insert: 0,
+          // One block a chunk, so that one token stands for all of it.
+          max_insert_block_size: String(4 * limits.chunkRowsMax),
+          min_insert_block_size_rows: String(4 * limits.chunkRowsMax),
+          input_format_parallel_parsing: 0,
+        },
+      })
+      .then(({ stream }) => stream.resume())
   }
 
   /** Rows that are there, by table and chunk, of one epoch. */
@@ -88,7 +92,12 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
    * The rows of the overrides of an epoch, recomputed from the archive up to that epoch, as a chunk of usage_minute. The same
    * archive gives the same bytes, so that the step can be done again after a crash.
    */
-  async function overrideChunk(stream: number, epoch: number, chunk: number, overrides: readonly Override[]): Promise<StoreChunk> {
+  async function overrideChunk(
+    stream: number,
+    epoch: number,
+    chunk: number,
+    overrides: readonly Override[],
+  ): Promise<StoreChunk> {
     const lines: string[] = []
     for (let from = 0; from < overrides.length; from += 100) {
       const part = overrides.slice(from, from + 100)
@@ -112,7 +121,9 @@ GROUP BY tenant, metric, subject, dims, minute`,
           keys,
         },
       )
-      const found = new Map(rows.map((r) => [JSON.stringify([r.tenant, r.metric, r.subject, r.dims, Number(r.minute)]), r]))
+      const found = new Map(
+        rows.map((r) => [JSON.stringify([r.tenant, r.metric, r.subject, r.dims, Number(r.minute)]), r]),
+      )
       for (const o of part) {
         const row = found.get(JSON.stringify([o.tenant, o.metric, o.subject, o.dims, o.window]))
         const [lastTime, lastPosition] = (row?.newest as unknown as [string, string] | undefined) ?? ['0', '0']
@@ -189,7 +200,14 @@ GROUP BY tenant, metric, subject, dims, minute`,
     let chunk = 0
     const make = (): StoreChunk => {
       const bytes = Buffer.from(lines.join('\n'))
-      const made: StoreChunk = { table: 'usage_hour', chunk, rows: lines.length, bytes, digest: sha256(bytes), format: 'JSONEachRow' }
+      const made: StoreChunk = {
+        table: 'usage_hour',
+        chunk,
+        rows: lines.length,
+        bytes,
+        digest: sha256(bytes),
+        format: 'JSONEachRow',
+      }
       lines = []
       chunk += 1
       return made
@@ -197,7 +215,9 @@ GROUP BY tenant, metric, subject, dims, minute`,
     for await (const batch of result.stream<Record<string, unknown>>()) {
       for (const row of batch) {
         const { last_ms, ...rest } = row.json() as Record<string, unknown>
-        lines.push(JSON.stringify({ ...rest, last_time: (Number(last_ms) / 1000).toFixed(3), stream, epoch: to, chunk }))
+        lines.push(
+          JSON.stringify({ ...rest, last_time: (Number(last_ms) / 1000).toFixed(3), stream, epoch: to, chunk }),
+        )
         if (lines.length === limits.chunkRowsMax) yield make()
       }
     }
@@ -223,7 +243,9 @@ GROUP BY tenant, metric, subject, dims, minute`,
     return rows.length > 0
   }
 
-  async function usage(question: Omit<UsageQuery, 'minutesOnly'>): Promise<{ rows: UsageRow[]; query: string; params: Record<string, unknown>; rung: 'hour' | 'minute' }> {
+  async function usage(
+    question: Omit<UsageQuery, 'minutesOnly'>,
+  ): Promise<{ rows: UsageRow[]; query: string; params: Record<string, unknown>; rung: 'hour' | 'minute' }> {
     const query = { ...question, minutesOnly: await hasOpenOverride(question) }
     const statement = buildUsageQuery(query)
     const found = await rowsOf<{
@@ -256,7 +278,10 @@ GROUP BY tenant, metric, subject, dims, minute`,
   }
 
   /** What a balance starts from: everything of a tenant's metric in a period, up to an epoch. */
-  async function base(query: Omit<UsageQuery, 'minutesOnly' | 'window' | 'groupBy' | 'timeZone' | 'folded'>, membersMax: number): Promise<BalanceBase> {
+  async function base(
+    query: Omit<UsageQuery, 'minutesOnly' | 'window' | 'groupBy' | 'timeZone' | 'folded'>,
+    membersMax: number,
+  ): Promise<BalanceBase> {
     const params = {
       tenant: query.tenant,
       metric: query.metric,
@@ -297,7 +322,13 @@ GROUP BY member HAVING sum(n) != 0 LIMIT {limit:UInt32}`,
       { ...params, limit: membersMax + 1 },
     )
     if (members.length > membersMax) return figures
-    return { ...figures, members: { hashes: Buffer.from(members.map((m) => m.member).join(''), 'hex'), counts: members.map((m) => Number(m.n)) } }
+    return {
+      ...figures,
+      members: {
+        hashes: Buffer.from(members.map((m) => m.member).join(''), 'hex'),
+        counts: members.map((m) => Number(m.n)),
+      },
+    }
   }
 
   return { insert, landed, overrideChunk, foldChunks, usage, base, rowsOf, windowStarts }

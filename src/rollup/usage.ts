@@ -87,7 +87,10 @@ export function hasExtremes(aggregation: Aggregation): boolean {
   return aggregation === 'max' || aggregation === 'min' || aggregation === 'latest'
 }
 
-function conditions(query: UsageQuery, column: 'window' | 'bucket'): { where: string; params: Record<string, unknown> } {
+function conditions(
+  query: UsageQuery,
+  column: 'window' | 'bucket',
+): { where: string; params: Record<string, unknown> } {
   const where = [
     'tenant = {tenant:String}',
     'metric = {metric:String}',
@@ -138,7 +141,8 @@ export function buildUsageQuery(query: UsageQuery): Statement {
 
 function figuresQuery(query: UsageQuery): Statement {
   const { where, params } = conditions(query, 'window')
-  const columns = 'window, subject, dims, sum, count, samples, min, max, last, last_time, last_position, override, epoch'
+  const columns =
+    'window, subject, dims, sum, count, samples, min, max, last, last_time, last_position, override, epoch'
   const rows = readsHours(query)
     ? `SELECT ${columns} FROM usage_hour WHERE ${where} AND epoch <= {folded:UInt64}
     UNION ALL

@@ -119,7 +119,7 @@ test('more origins than are kept change no verdict', () => {
   const third = others.map((one) => ({ ...one, tenant: `v${one.tenant}` }))
   for (const batch of [events, others, third]) expect(new Set(judge(dedupe, batch))).toEqual(new Set(['accepted']))
   for (const batch of [events, others, third]) expect(new Set(judge(dedupe, batch))).toEqual(new Set(['duplicate']))
-})
+}, 60_000)
 
 test(`${promises('system:bounded')} a full table raises full and refuses to work instead of forgetting`, () => {
   const dedupe = open({ idsMax: 160, frameEventsMax: 10 })
@@ -135,7 +135,6 @@ test(`${promises('system:bounded')} a full table raises full and refuses to work
   expect(dedupe.barrier({ epoch: 1, receivedAt: 1_000, floorTime: 1e15 }).dropped).toEqual([])
   expect(dedupe.full).toBe(true)
   expect(() => open({ idsMax: 159, frameEventsMax: 10 })).toThrow('16 frames of 10 events must fit')
-  expect(() => open({ idsMax: 1e9 })).toThrow('cannot hold')
 })
 
 test('memory pressure announces a floor, and the oldest generation goes once a record carries it', () => {
@@ -216,7 +215,7 @@ test('growth keeps every id with its tag, at 32 bytes an id or less, and at 21 o
     if ((entry & 0xffff) !== (i & 0xffff) || ((entry >>> 16) & 0xff) !== 1 + (i % 3)) wrong += 1
   }
   expect(wrong).toBe(0)
-})
+}, 60_000)
 
 test('a dropped generation is gone at once, its memory with the sweep, and its number can be used again', () => {
   const count = 200_000

@@ -10,9 +10,12 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { afterEach } from 'vitest'
+import { afterEach, vi } from 'vitest'
 import { type Engines, openEngines } from '../../src/engines/engines.js'
 import { silentLogger } from '../../src/logger.js'
+
+// The bound of every wait in these tests; starting an engine on a loaded machine takes seconds.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
 
 export interface Service {
   readonly child: ChildProcess

@@ -1,10 +1,13 @@
 import fc from 'fast-check'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { parseQuantity } from '../../src/amount.js'
 import { canonicalDims, type UsageEvent } from '../../src/event.js'
 import { decodeFrame, encodeFrame, frameRefusals } from '../../src/frame.js'
 import { RefusalCode } from '../../src/ingest/verdict.js'
 import { ask, eventAt, FLOOR_TIME, RECEIVED_AT, snapshot } from './door.js'
+
+// Much data, on a machine that other tests use as well.
+vi.setConfig({ testTimeout: 60_000 })
 
 const text = fc.string({ unit: 'grapheme', maxLength: 20 })
 const events: fc.Arbitrary<UsageEvent> = fc.record({

@@ -257,7 +257,7 @@ test(`any history => usage of every open period is that of its events, late ones
     }),
     { numRuns: 100 },
   )
-})
+}, 60_000)
 
 test(`any history => each threshold rings once a period, at the event that reaches it ${promises('alert:once-per-crossing')}`, () => {
   fc.assert(
@@ -270,7 +270,7 @@ test(`any history => each threshold rings once a period, at the event that reach
     }),
     { numRuns: 100 },
   )
-})
+}, 60_000)
 
 test(`rising usage in any order and splitting => the same thresholds, each exactly once ${promises('alert:once-per-crossing')}`, () => {
   const metric = metricOf('sum', 'sum')
@@ -306,7 +306,7 @@ test(`rising usage in any order and splitting => the same thresholds, each exact
     }),
     { numRuns: 100 },
   )
-})
+}, 60_000)
 
 /** The base that the store would answer, from the events of earlier epochs. */
 function baseOf(need: NeededBase, events: readonly Placed[]): BalanceBase {
@@ -395,7 +395,7 @@ test(`opened in the middle, base told late => the usage, and every threshold rea
     }),
     { numRuns: 100 },
   )
-})
+}, 60_000)
 
 // Single cases.
 
