@@ -82,7 +82,7 @@ const entitlements = Array.from({ length: 100 }, (_, i) => ({
 }))
 const zero = { sum: '0', count: 0, samples: 0, min: '0', max: '0', last: '0', lastTime: 0, lastPosition: 0 }
 for (const need of balances.setEntitlements(entitlements, { epoch: 1, receivedAt: RECEIVED_AT, sequence: 0 }).needed) {
-  balances.setBase(need.item, need.period.from, need.epoch, zero)
+  balances.setBase(need, zero)
 }
 
 /** CPU and not wall time: the box is shared. Helper threads of the garbage collector count. */

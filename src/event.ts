@@ -22,6 +22,8 @@ export interface UsageEvent {
   readonly dims: string
   /** What a `unique` metric counts once; empty for every other metric. */
   readonly member: string
+  /** The sender gave no time: eventTime is when it came, so a retry has another one and is a duplicate all the same. */
+  readonly untimed?: boolean
   /** A void takes back the event of the same identity and content. */
   readonly kind: 'usage' | 'void'
 }

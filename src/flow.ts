@@ -31,7 +31,15 @@ import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
 import type { AsOf, ItemMetric, LiveEntitlement } from './quota/balance.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
-import { type ApplyReply, type BalanceView, type Counts, FLOOR_SLACK_MS, type NeededBase, type SealedEpoch, type ShardThread } from './shard.js'
+import {
+  type ApplyReply,
+  type BalanceView,
+  type Counts,
+  FLOOR_SLACK_MS,
+  type NeededBase,
+  type SealedEpoch,
+  type ShardThread,
+} from './shard.js'
 
 /** What one record became in the shard, for `?wait=applied`. */
 export interface Applied {
@@ -61,7 +69,17 @@ export interface FlowOptions {
 /** The books of a stream up to its last checkpoint. */
 export type Totals = Counts & { readonly epochs: number }
 
-const ZERO: Totals = { received: 0, stored: 0, refused: 0, accepted: 0, duplicate: 0, conflict: 0, voids: 0, archived: 0, epochs: 0 }
+const ZERO: Totals = {
+  received: 0,
+  stored: 0,
+  refused: 0,
+  accepted: 0,
+  duplicate: 0,
+  conflict: 0,
+  voids: 0,
+  archived: 0,
+  epochs: 0,
+}
 
 const APPLY_RECORDS_MAX = 16
 const APPLY_BYTES_MAX = 4 * 1024 * 1024
@@ -139,10 +157,18 @@ export class StreamFlow {
    * A frame into the log. Resolves when it is on disk; `applied` resolves when the shard has judged it, and is only there when
    * asked for. Rejects with `overloaded` when the frame was judged under an age limit that has moved since.
    */
-  async append(receivedAt: number, floorTime: number, frame: Uint8Array, wait: boolean): Promise<{ sequence: number; applied: Promise<Applied> | undefined }> {
-    if (this.#state !== 'running') throw new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 })
+  async append(
+    receivedAt: number,
+    floorTime: number,
+    frame: Uint8Array,
+    wait: boolean,
+  ): Promise<{ sequence: number; applied: Promise<Applied> | undefined }> {
+    if (this.#state !== 'running')
+      throw new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 })
     if (floorTime < this.#lastFloor - FLOOR_SLACK_MS) {
-      throw new ReleveError('overloaded', 'the age limit moved while the batch was read: send it again', { retryAfterS: 1 })
+      throw new ReleveError('overloaded', 'the age limit moved while the batch was read: send it again', {
+        retryAfterS: 1,
+      })
     }
     this.#lastFloor = Math.max(this.#lastFloor, floorTime)
     if (this.position.last === this.#checkpointSequence) this.#pendingSince = receivedAt
@@ -191,7 +217,10 @@ export class StreamFlow {
     const until = this.#o.log.state(this.stream).last
     await this.#barrier(until, async () => {})
     await this.#flushes
-    assert(this.#checkpointSequence >= until, `cut of stream ${this.stream} at ${until} has checkpoint ${this.#checkpointSequence}`)
+    assert(
+      this.#checkpointSequence >= until,
+      `cut of stream ${this.stream} at ${until} has checkpoint ${this.#checkpointSequence}`,
+    )
     return this.#checkpointEpoch
   }
 
@@ -215,10 +244,10 @@ export class StreamFlow {
        ON CONFLICT DO NOTHING`,
       [this.stream, this.#o.owner, JSON.stringify(ZERO)],
     )
-    const { rows } = await postgres.query('UPDATE streams SET fence = fence + 1, owner = $2 WHERE stream = $1 RETURNING *', [
-      this.stream,
-      this.#o.owner,
-    ])
+    const { rows } = await postgres.query(
+      'UPDATE streams SET fence = fence + 1, owner = $2 WHERE stream = $1 RETURNING *',
+      [this.stream, this.#o.owner],
+    )
     const row = rows[0]
     this.#fence = Number(row.fence)
     this.#checkpointEpoch = Number(row.epoch)
@@ -249,26 +278,35 @@ export class StreamFlow {
       }),
     )
 
-    const { rows: folds } = await postgres.query('SELECT * FROM folds WHERE stream = $1 ORDER BY fold DESC LIMIT 2', [this.stream])
+    const { rows: folds } = await postgres.query('SELECT * FROM folds WHERE stream = $1 ORDER BY fold DESC LIMIT 2', [
+      this.stream,
+    ])
     const lastDone = folds.find((f) => f.done_at !== null)
     this.#folded = lastDone === undefined ? 0 : Number(lastDone.to_epoch)
     this.#fold = folds.length === 0 ? 0 : Number(folds[0].fold)
     const openFold = folds.find((f) => f.done_at === null)
-    if (openFold !== undefined) await this.#runFold(Number(openFold.fold), Number(openFold.from_epoch), Number(openFold.to_epoch))
+    if (openFold !== undefined)
+      await this.#runFold(Number(openFold.fold), Number(openFold.from_epoch), Number(openFold.to_epoch))
 
     const { done } = await this.#loadEntitlements(entitlements)
     await done
 
-    const { rows: manifests } = await postgres.query('SELECT * FROM epoch_manifests WHERE stream = $1 AND epoch > $2 ORDER BY epoch', [
-      this.stream,
-      this.#checkpointEpoch,
-    ])
+    const { rows: manifests } = await postgres.query(
+      'SELECT * FROM epoch_manifests WHERE stream = $1 AND epoch > $2 ORDER BY epoch',
+      [this.stream, this.#checkpointEpoch],
+    )
     assert(manifests.length <= 1, `stream ${this.stream} has ${manifests.length} manifests without a checkpoint`)
     const manifest = manifests[0]
     if (manifest !== undefined) {
-      assert(Number(manifest.epoch) === this.#epoch && Number(manifest.from_seq) === this.#next, 'a manifest follows its checkpoint')
+      assert(
+        Number(manifest.epoch) === this.#epoch && Number(manifest.from_seq) === this.#next,
+        'a manifest follows its checkpoint',
+      )
       const to = Number(manifest.to_seq)
-      logger.info({ stream: this.stream, epoch: this.#epoch, from: this.#next, to }, 'an epoch has a manifest and no checkpoint: done again')
+      logger.info(
+        { stream: this.stream, epoch: this.#epoch, from: this.#next, to },
+        'an epoch has a manifest and no checkpoint: done again',
+      )
       while (this.#next <= to) await this.#applySome(to)
       await this.#flush(await this.#seal())
     }
@@ -341,7 +379,7 @@ export class StreamFlow {
   }
 
   #push(record: LogRecord): void {
-        // After a gap (records dropped for the bound) the log is read until it meets the tail again.
+    // After a gap (records dropped for the bound) the log is read until it meets the tail again.
     if (this.#tail.length > 0 && record.sequence !== this.#tail[this.#tail.length - 1]!.sequence + 1) this.#dropTail()
     this.#tail.push(record)
     this.#tailBytes += record.payload.byteLength
@@ -358,7 +396,8 @@ export class StreamFlow {
   async #take(until: number): Promise<LogRecord[]> {
     const taken: LogRecord[] = []
     let bytes = 0
-    while (this.#tail.length > 0 && this.#tail[0]!.sequence < this.#next) this.#tailBytes -= this.#tail.shift()!.payload.byteLength
+    while (this.#tail.length > 0 && this.#tail[0]!.sequence < this.#next)
+      this.#tailBytes -= this.#tail.shift()!.payload.byteLength
     while (this.#tail.length > 0 && taken.length < APPLY_RECORDS_MAX && bytes < APPLY_BYTES_MAX) {
       const record = this.#tail[0]!
       if (record.sequence !== this.#next + taken.length || record.sequence > until) break
@@ -419,7 +458,9 @@ export class StreamFlow {
 
   #barrier(until: number, run: () => Promise<void>): Promise<void> {
     if (this.#state !== 'running') {
-      return Promise.reject(new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 }))
+      return Promise.reject(
+        new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 }),
+      )
     }
     return new Promise((resolve, reject) => {
       this.#jobs.push({ until, run, resolve, reject })
@@ -448,7 +489,10 @@ export class StreamFlow {
     const now = clock.now()
     metrics.dedupeIds.set({ stream }, stats.entries)
     metrics.dedupeBytes.set({ stream }, stats.bytes)
-    metrics.dedupeWindowSeconds.set({ stream }, windowFrom === null ? Number.POSITIVE_INFINITY : (now - windowFrom) / 1000)
+    metrics.dedupeWindowSeconds.set(
+      { stream },
+      windowFrom === null ? Number.POSITIVE_INFINITY : (now - windowFrom) / 1000,
+    )
     metrics.lateSeconds.set({ stream }, (now - this.floorAt(now)) / 1000)
   }
 
@@ -482,7 +526,9 @@ export class StreamFlow {
     for (const chunk of chunks) await this.#insert(chunk, epoch, landed)
     if (sealed.overrides.length > 0) {
       const number = chunks.filter((c) => c.table === 'usage_minute').length
-      const override = await this.#retry('override', () => rollup.overrideChunk(this.stream, epoch, number, sealed.overrides))
+      const override = await this.#retry('override', () =>
+        rollup.overrideChunk(this.stream, epoch, number, sealed.overrides),
+      )
       await this.#insert(override, epoch, landed)
       chunks.push(override)
     }
@@ -508,7 +554,10 @@ export class StreamFlow {
     const there = landed.get(`${chunk.table}/${chunk.chunk}`) ?? 0
     if (there > chunk.rows) {
       metrics.surplus.inc(there - chunk.rows)
-      logger.error({ stream: this.stream, epoch, table: chunk.table, chunk: chunk.chunk, there, expected: chunk.rows }, 'surplus rows: run releve audit')
+      logger.error(
+        { stream: this.stream, epoch, table: chunk.table, chunk: chunk.chunk, there, expected: chunk.rows },
+        'surplus rows: run releve audit',
+      )
     }
     if (there < chunk.rows) {
       const token = `${this.stream}/${epoch}/${chunk.table}/${chunk.chunk}`
@@ -553,7 +602,16 @@ export class StreamFlow {
         await client.query(
           `INSERT INTO epoch_checkpoints (stream, epoch, from_seq, to_seq, received_at, counts, chunks, created_at)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-          [this.stream, sealed.epoch, sealed.from, sealed.to, sealed.receivedAt, JSON.stringify(sealed.counts), JSON.stringify(chunks), clock.now()],
+          [
+            this.stream,
+            sealed.epoch,
+            sealed.from,
+            sealed.to,
+            sealed.receivedAt,
+            JSON.stringify(sealed.counts),
+            JSON.stringify(chunks),
+            clock.now(),
+          ],
         )
         await client.query('COMMIT')
         return
@@ -566,12 +624,10 @@ export class StreamFlow {
       client.release()
     }
     // An answer that was lost on the way: the checkpoint may be there already, by this very owner.
-    const { rows } = await postgres.query('SELECT 1 FROM streams WHERE stream = $1 AND fence = $2 AND epoch = $3 AND position = $4', [
-      this.stream,
-      this.#fence,
-      sealed.epoch,
-      sealed.to,
-    ])
+    const { rows } = await postgres.query(
+      'SELECT 1 FROM streams WHERE stream = $1 AND fence = $2 AND epoch = $3 AND position = $4',
+      [this.stream, this.#fence, sealed.epoch, sealed.to],
+    )
     if (rows.length !== 1) throw new Fenced(this.stream, sealed.epoch)
   }
 
@@ -585,9 +641,13 @@ export class StreamFlow {
         return await run()
       } catch (error) {
         const final = error instanceof Fenced || (error instanceof ReleveError && error.code === 'unavailable')
-        if (final || (error instanceof Error && error.message.startsWith('BUG:')) || this.#state === 'failed') throw error
+        if (final || (error instanceof Error && error.message.startsWith('BUG:')) || this.#state === 'failed')
+          throw error
         this.#o.metrics.flushRetries.inc({ step })
-        this.#o.logger.warn({ stream: this.stream, step, error: String(error) }, 'a step of the flush failed, done again')
+        this.#o.logger.warn(
+          { stream: this.stream, step, error: String(error) },
+          'a step of the flush failed, done again',
+        )
         await new Promise((resolve) => setTimeout(resolve, delay))
       }
     }
@@ -606,7 +666,10 @@ export class StreamFlow {
     const { postgres } = this.#o
     const from = this.#folded
     const { rows } = await this.#retry('fold', () =>
-      postgres.query(`SELECT min((epochs ->> $1::text)::bigint) AS epoch FROM cuts WHERE released_at IS NULL AND epochs ? $1::text`, [String(this.stream)]),
+      postgres.query(
+        `SELECT min((epochs ->> $1::text)::bigint) AS epoch FROM cuts WHERE released_at IS NULL AND epochs ? $1::text`,
+        [String(this.stream)],
+      ),
     )
     const openCut = rows[0]?.epoch === null || rows[0] === undefined ? Number.POSITIVE_INFINITY : Number(rows[0].epoch)
     const to = Math.min(this.#checkpointEpoch, from + limits.foldEpochsMax, openCut)
@@ -621,7 +684,10 @@ export class StreamFlow {
       ),
     )
     if (written.rowCount === 0) {
-      const { rows: mine } = await postgres.query('SELECT 1 FROM folds WHERE stream = $1 AND fold = $2 AND fence = $3', [this.stream, fold, this.#fence])
+      const { rows: mine } = await postgres.query(
+        'SELECT 1 FROM folds WHERE stream = $1 AND fold = $2 AND fence = $3',
+        [this.stream, fold, this.#fence],
+      )
       if (mine.length !== 1) throw new Fenced(this.stream, to)
     }
     this.#o.crash('after-fold-manifest')
@@ -710,7 +776,8 @@ export class StreamFlow {
     }
     if (this.#state !== 'failed') this.#state = 'closed'
     for (const job of this.#jobs) job.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))
-    for (const waiter of this.#waiters.values()) waiter.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))
+    for (const waiter of this.#waiters.values())
+      waiter.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))
     this.#waiters.clear()
   }
 
@@ -728,7 +795,9 @@ export class StreamFlow {
 /** Another owner has the stream, or its checkpoint is not where this one left it. */
 class Fenced extends Error {
   constructor(stream: number, epoch: number) {
-    super(`FATAL: stream ${stream} has another owner or another checkpoint than epoch ${epoch - 1}: this process must not write any more`)
+    super(
+      `FATAL: stream ${stream} has another owner or another checkpoint than epoch ${epoch - 1}: this process must not write any more`,
+    )
   }
 }
 

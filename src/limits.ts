@@ -86,7 +86,6 @@ export const limits = {
   /** Hash keys of origins, and of tenants, kept per shard; about 150 bytes each. Beyond it they are derived again. */
   dedupeKeysMax: 20_000,
 
-
   // Aggregation.
   /** Series (tenant, metric, subject, dims) that one epoch may touch; at it the epoch is sealed early. */
   epochSeriesMax: 200_000,

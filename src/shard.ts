@@ -15,13 +15,22 @@ import { type Dedupe, type DedupeStats, openDedupe } from './dedupe/dedupe.js'
 import type { DedupeState } from './dedupe/generations.js'
 import { MemberHash, memberHash } from './dedupe/identity.js'
 import { type ErrorCode, ReleveError } from './errors.js'
-import { decodeFrame } from './frame.js'
+import { decodeFrame, KIND_VOID } from './frame.js'
 import { buildDoor, type Door, type IngestRequest, type Judged, judge } from './ingest/ingest.js'
 import { ShardVerdict } from './ingest/verdict.js'
 import { limits } from './limits.js'
 import type { LogRecord } from './log/log.js'
 import { workersDirectory } from './paths.js'
-import { type AsOf, type Balances, type BalanceView, type Crossing, type ItemMetric, type LiveEntitlement, type NeededBase, openBalances } from './quota/balance.js'
+import {
+  type AsOf,
+  type Balances,
+  type BalanceView,
+  type Crossing,
+  type ItemMetric,
+  type LiveEntitlement,
+  type NeededBase,
+  openBalances,
+} from './quota/balance.js'
 import type { BalanceBase } from './quota/figures.js'
 import { type Archive, openArchive } from './rollup/archive.js'
 import { type Chunk, encodeMembers, encodeMinutes } from './rollup/chunks.js'
@@ -123,7 +132,7 @@ export class Shard {
       stream: options.stream,
       secret: options.secret,
       idsMax: options.idsMax,
-      aheadMs: options.aheadMs + FLOOR_SLACK_MS,
+      aheadMs: options.aheadMs,
     })
     this.#aggregate = openAggregate(hash)
     this.#archive = openArchive(options.stream)
@@ -178,7 +187,7 @@ export class Shard {
       for (let i = 0; i < frame.events; i += 1) {
         if (verdict[i] === ShardVerdict.accepted) {
           counts.accepted += 1
-          if (frame.kinds[i] === 1) counts.voids += 1
+          if ((frame.kinds[i]! & KIND_VOID) !== 0) counts.voids += 1
           if (frame.metrics[frame.series[frame.seriesOf[i]!]!.metric]!.archive) counts.archived += 1
         } else if (verdict[i] === ShardVerdict.duplicate) counts.duplicate += 1
         else counts.conflict += 1
@@ -209,7 +218,11 @@ export class Shard {
     const rows = this.#aggregate.drain()
     const chunks = [...encodeMinutes(rows.minutes, id), ...encodeMembers(rows.members, id), ...this.#archive.drain()]
     const keys = this.#dedupe.takeBlock(epoch)
-    const { state, dropped } = this.#dedupe.barrier({ epoch, receivedAt: this.#receivedAt, floorTime: this.#floorTime })
+    const { state, dropped } = this.#dedupe.barrier({
+      epoch,
+      receivedAt: this.#receivedAt,
+      floorTime: this.#floorTime - FLOOR_SLACK_MS,
+    })
     const counts = this.#counts
     this.#counts = zero()
     this.#epoch = epoch + 1
@@ -229,7 +242,10 @@ export class Shard {
   }
 
   /** At a barrier only: the open epoch is empty. */
-  setEntitlements(list: readonly LiveEntitlement[], receivedAt: number): { needed: NeededBase[]; crossings: Crossing[] } {
+  setEntitlements(
+    list: readonly LiveEntitlement[],
+    receivedAt: number,
+  ): { needed: NeededBase[]; crossings: Crossing[] } {
     assert(this.#counts.received === 0, 'entitlements change between two epochs')
     this.#receivedAt = Math.max(this.#receivedAt, receivedAt)
     return this.#balances.setEntitlements(list, this.#barrier())
@@ -277,7 +293,11 @@ export function openShardThread(options: ShardOptions) {
   })
 
   // The loosest type once, here; every method below names its own.
-  const run = async <Reply>(method: ShardTask['method'], args: readonly unknown[], transfer: ArrayBuffer[] = []): Promise<Reply> => {
+  const run = async <Reply>(
+    method: ShardTask['method'],
+    args: readonly unknown[],
+    transfer: ArrayBuffer[] = [],
+  ): Promise<Reply> => {
     const reply = await pool.run({ method, args } satisfies ShardTask, { transferList: transfer })
     const refused = (reply as { refused?: unknown } | undefined)?.refused
     if (typeof refused === 'object' && refused !== null) {
@@ -301,7 +321,8 @@ export function openShardThread(options: ShardOptions) {
     setEntitlements: (list: readonly LiveEntitlement[], receivedAt: number) =>
       run<ReturnType<Shard['setEntitlements']>>('setEntitlements', [list, receivedAt]),
     setBase: (need: NeededBase, base: BalanceBase) => run<Crossing[]>('setBase', [need, base]),
-    observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) => run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
+    observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) =>
+      run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),
     close: () => pool.destroy(),
   }

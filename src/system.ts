@@ -34,8 +34,8 @@ import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { BalanceView, LiveEntitlement } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
-import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { prove } from './rollup/proof.js'
+import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
@@ -110,7 +110,10 @@ export interface QuotaLine {
 
 export interface Health {
   readonly ready: boolean
-  readonly engines: Record<string, { readonly up: boolean; readonly kind: string; readonly version: string; readonly restarts: number }>
+  readonly engines: Record<
+    string,
+    { readonly up: boolean; readonly kind: string; readonly version: string; readonly restarts: number }
+  >
   readonly streams: readonly {
     readonly stream: number
     readonly state: string
@@ -223,7 +226,10 @@ export class System {
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
     this.#streams = Number(await this.#setting('streams', String(config.streams)))
     if (this.#streams !== config.streams) {
-      logger.warn({ streams: this.#streams, asked: config.streams }, 'the number of streams is fixed at the first start')
+      logger.warn(
+        { streams: this.#streams, asked: config.streams },
+        'the number of streams is fixed at the first start',
+      )
     }
     const { rows } = await postgres.query('SELECT stream, position FROM streams')
     const positions = new Map<number, number>(rows.map((r) => [Number(r.stream), Number(r.position)]))
@@ -315,11 +321,14 @@ export class System {
         const entitlements = this.#entitlements()
         await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
         await Promise.all(
-          this.#flows.map((flow) => flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream))),
+          this.#flows.map((flow) =>
+            flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream)),
+          ),
         )
       })
       .catch((error: unknown) => {
-        if (this.#closed === undefined) this.logger.error({ error: String(error) }, 'a change of the catalogue did not reach the shards')
+        if (this.#closed === undefined)
+          this.logger.error({ error: String(error) }, 'a change of the catalogue did not reach the shards')
       })
   }
 
@@ -376,7 +385,12 @@ export class System {
   }
 
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
-  async ingest(request: { body: Uint8Array; format: EventFormat; tenant: string | null; wait: boolean }): Promise<IngestAnswer> {
+  async ingest(request: {
+    body: Uint8Array
+    format: EventFormat
+    tenant: string | null
+    wait: boolean
+  }): Promise<IngestAnswer> {
     const { metrics } = this
     const ack = metrics.ackSeconds.startTimer()
     const receivedAt = this.clock.now()
@@ -406,7 +420,9 @@ export class System {
       received: judged.received,
       stored: judged.stored,
       refused: judged.refused,
-      refusals: judged.refusals.slice(0, limits.answerRefusalsMax).map(({ index, code, field, message, id }) => ({ index, code, field, message, id })),
+      refusals: judged.refusals
+        .slice(0, limits.answerRefusalsMax)
+        .map(({ index, code, field, message, id }) => ({ index, code, field, message, id })),
     }
     if (!request.wait) return answer
     const verdicts: string[] = new Array(judged.received).fill('refused')
@@ -422,7 +438,13 @@ export class System {
     return { ...answer, applied: { ...totals, verdicts } }
   }
 
-  async rejects(query: { tenant: string | null; code?: string | undefined; from?: string | undefined; to?: string | undefined; limit: number }): Promise<unknown[]> {
+  async rejects(query: {
+    tenant: string | null
+    code?: string | undefined
+    from?: string | undefined
+    to?: string | undefined
+    limit: number
+  }): Promise<unknown[]> {
     const now = this.clock.now()
     const rows = await this.#rollup.rowsOf<Record<string, unknown>>(
       `SELECT tenant, code, field, message, source, id, metric, raw, toUnixTimestamp64Milli(received_at) AS received_at
@@ -456,19 +478,26 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
 
   async usage(ask: UsageAsk): Promise<UsageAnswer> {
     const metric = this.#metric(ask.metric)
-    if (!isTimeZone(ask.timeZone)) throw new ReleveError('invalid_request', `tz: ${ask.timeZone} is not an IANA time zone`)
+    if (!isTimeZone(ask.timeZone))
+      throw new ReleveError('invalid_request', `tz: ${ask.timeZone} is not an IANA time zone`)
     const from = parseTime('from', ask.from)
     const to = parseTime('to', ask.to)
     checkRange(from, to)
     const groupBy = ask.groupBy ?? []
     for (const name of [...groupBy, ...Object.keys(ask.dims ?? {})]) {
       if (name !== 'subject' && !metric.dims.includes(name)) {
-        throw new ReleveError('invalid_request', `${metric.key} has no dimension ${name}: it has ${['subject', ...metric.dims].join(', ')}`)
+        throw new ReleveError(
+          'invalid_request',
+          `${metric.key} has no dimension ${name}: it has ${['subject', ...metric.dims].join(', ')}`,
+        )
       }
     }
     const quarter = HOUR_MS / 4
     if (metric.aggregation === 'unique' && (ask.window === 'minute' || from % quarter !== 0 || to % quarter !== 0)) {
-      throw new ReleveError('invalid_request', 'unique counts are kept by 15 minutes: choose window hour, day or month, and a range on quarters')
+      throw new ReleveError(
+        'invalid_request',
+        'unique counts are kept by 15 minutes: choose window hour, day or month, and a range on quarters',
+      )
     }
     const flow = this.#flowOf(ask.tenant)
     const { epoch, folded } = flow.position
@@ -489,7 +518,10 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     } satisfies Omit<UsageQuery, 'minutesOnly'>
     const { rows } = await this.#rollup.usage(query)
     if (rows.length > limits.usageRowsMax) {
-      throw new ReleveError('invalid_request', `the answer has more than ${limits.usageRowsMax} rows: ask for less at a time`)
+      throw new ReleveError(
+        'invalid_request',
+        `the answer has more than ${limits.usageRowsMax} rows: ask for less at a time`,
+      )
     }
     return {
       tenant: ask.tenant,
@@ -499,7 +531,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       windows: rows.map((row) => ({
         from: DateTime.fromSeconds(row.bucket, { zone: ask.timeZone }).toISO({ suppressMilliseconds: true })!,
         groups: Object.fromEntries(groupBy.map((name, i) => [name, row.groups[i]!])),
-        value: valueOf(metric.aggregation, row),
+        value: figureOf(metric.aggregation, row),
         count: row.count,
       })),
       asOf: { stream: flow.stream, epoch, lagMs: flow.flushLagMs() },
@@ -532,10 +564,11 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
             epoch,
             folded,
           })
-          usage = (rows[0] === undefined ? null : valueOf(entitlement.aggregation, rows[0])) ?? '0'
+          usage = (rows[0] === undefined ? null : figureOf(entitlement.aggregation, rows[0])) ?? '0'
           sequence = checkpoint
           asOfMs = now - flow.flushLagMs()
-          if (view.state === 'stale') await flow.observe(entitlement, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
+          if (view.state === 'stale')
+            await flow.observe(entitlement, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
         }
         const status = quotaStatus(usage, entitlement.limit)
         return {
@@ -561,7 +594,9 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
   /** The books, up to the last checkpoints, and what is still on its way. */
   books(): { totals: Totals; balanced: boolean; onTheWay: number } {
     const totals = this.#flows.map((flow) => flow.totals).reduce((a, b) => sum(a, b))
-    const balanced = totals.received === totals.stored + totals.refused && totals.stored === totals.accepted + totals.duplicate + totals.conflict
+    const balanced =
+      totals.received === totals.stored + totals.refused &&
+      totals.stored === totals.accepted + totals.duplicate + totals.conflict
     return { totals, balanced, onTheWay: this.#flows.reduce((n, { position: p }) => n + p.last - p.checkpoint, 0) }
   }
 
@@ -605,7 +640,10 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
         invoicing: this.#invoicing,
         usageAtCut: this.#usageAtCut,
         releaseCut: async (closing) => {
-          await this.#engines.postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [closing, this.clock.now()])
+          await this.#engines.postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
+            closing,
+            this.clock.now(),
+          ])
         },
       },
       { ...request, graceMs: this.config.graceMs },
@@ -637,10 +675,14 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
         this.clock.now(),
       ])
       // Two closers of one period take one cut: the row that is there.
-      epochs = (await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])).rows[0].epochs as Record<string, number>
+      epochs = (await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])).rows[0].epochs as Record<
+        string,
+        number
+      >
     }
     const epoch = epochs[String(flow.stream)]
-    if (epoch === undefined) throw new ReleveError('conflict', `the cut of ${closing} does not name stream ${flow.stream}`)
+    if (epoch === undefined)
+      throw new ReleveError('conflict', `the cut of ${closing} does not name stream ${flow.stream}`)
     return this.#measure(tenant, period, flow.stream, epoch, items)
   }
 
@@ -674,15 +716,30 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
           folded: flow.position.folded,
         } satisfies Omit<UsageQuery, 'minutesOnly'>
         const { rows } = await this.#rollup.usage(query)
-        const quantity = (rows[0] === undefined ? null : valueOf(metric.aggregation, rows[0])) ?? '0'
-        const proof = await prove(this.#rollup, { tenant, metric: key, aggregation: metric.aggregation, period, stream, epoch })
+        const quantity = (rows[0] === undefined ? null : figureOf(metric.aggregation, rows[0])) ?? '0'
+        const proof = await prove(this.#rollup, {
+          tenant,
+          metric: key,
+          aggregation: metric.aggregation,
+          period,
+          stream,
+          epoch,
+        })
         if (metric.archive && !new Decimal(proofValue(proof.value)).eq(quantity)) {
           throw new ReleveError(
             'conflict',
             `${tenant} ${key}: the rollups say ${quantity}, the archive says ${proof.value}: run releve audit, nothing is billed until they agree`,
           )
         }
-        measured.push({ item, metric: key, quantity, cut: { [stream]: epoch }, query: proof.query, count: proof.events, digest: proof.digest })
+        measured.push({
+          item,
+          metric: key,
+          quantity,
+          cut: { [stream]: epoch },
+          query: proof.query,
+          count: proof.events,
+          digest: proof.digest,
+        })
       }
     }
     return measured
@@ -696,7 +753,8 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     const streams = this.#flows.map((flow) => {
       const { last, applied } = flow.position
       const lost = this.#log!.lost().filter((l) => l.stream === flow.stream)
-      for (const range of lost) notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
+      for (const range of lost)
+        notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
       if (flow.state !== 'running') notes.push(`stream ${flow.stream} is ${flow.state}`)
       return {
         stream: flow.stream,
@@ -713,7 +771,10 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),
       engines: Object.fromEntries(
-        Object.entries(engines ?? {}).map(([name, { up, kind, version, restarts }]) => [name, { up, kind, version, restarts }]),
+        Object.entries(engines ?? {}).map(([name, { up, kind, version, restarts }]) => [
+          name,
+          { up, kind, version, restarts },
+        ]),
       ),
       streams,
       notes,
@@ -731,12 +792,15 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       metrics.flushLagSeconds.set({ stream }, flow.flushLagMs() / 1000)
       metrics.logLost.set({ stream }, this.health().streams[flow.stream]!.lostRecords)
     }
-    for (const [engine, state] of Object.entries(this.#engines.state())) metrics.engineUp.set({ engine }, state.up ? 1 : 0)
+    for (const [engine, state] of Object.entries(this.#engines.state()))
+      metrics.engineUp.set({ engine }, state.up ? 1 : 0)
   }
 }
 
 function sum(a: Totals, b: Totals): Totals {
-  return Object.fromEntries(Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]])) as unknown as Totals
+  return Object.fromEntries(
+    Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]]),
+  ) as unknown as Totals
 }
 
 async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
@@ -746,7 +810,7 @@ async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
 }
 
 /** What a row says for an aggregation, as decimal text; null when nothing is there. */
-export function valueOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
+export function figureOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
   switch (aggregation) {
     case 'sum':
       return new Decimal(row.sum).toFixed()
@@ -755,7 +819,9 @@ export function valueOf(aggregation: LiveEntitlement['aggregation'], row: UsageR
     case 'unique':
       return row.members
     case 'average':
-      return row.count === '0' ? null : new Decimal(row.sum).div(row.count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
+      return row.count === '0'
+        ? null
+        : new Decimal(row.sum).div(row.count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
     case 'max':
       return row.samples === '0' ? null : new Decimal(row.max).toFixed()
     case 'min':
@@ -769,7 +835,9 @@ export function valueOf(aggregation: LiveEntitlement['aggregation'], row: UsageR
 function proofValue(value: string | null): string {
   if (value === null) return '0'
   const [sum, count] = value.split('/')
-  return count === undefined ? value : new Decimal(sum!).div(count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
+  return count === undefined
+    ? value
+    : new Decimal(sum!).div(count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
 }
 
 function groupByItem(entitlements: readonly { item: string; metric: string }[]): { item: string; metrics: string[] }[] {
@@ -778,14 +846,18 @@ function groupByItem(entitlements: readonly { item: string; metric: string }[]):
   return [...items].map(([item, metrics]) => ({ item, metrics }))
 }
 
-const isoIn = (time: number, zone: string): string => DateTime.fromMillis(time, { zone }).toISO({ suppressMilliseconds: true })!
+const isoIn = (time: number, zone: string): string =>
+  DateTime.fromMillis(time, { zone }).toISO({ suppressMilliseconds: true })!
 
 /** RFC 3339 with a zone, or epoch milliseconds. */
 export function parseTime(name: string, text: string): number {
   if (/^[0-9]{1,15}$/.test(text)) return Number(text)
   const parsed = DateTime.fromISO(text, { setZone: true })
   if (!parsed.isValid || !/(Z|[+-][0-9]{2}:?[0-9]{2})$/i.test(text)) {
-    throw new ReleveError('invalid_request', `${name}: «${text}» is neither RFC 3339 with a zone nor epoch milliseconds`)
+    throw new ReleveError(
+      'invalid_request',
+      `${name}: «${text}» is neither RFC 3339 with a zone nor epoch milliseconds`,
+    )
   }
   return parsed.toMillis()
 }

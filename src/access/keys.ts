@@ -32,7 +32,11 @@ interface StoredKey extends ApiKey {
 export interface Keys {
   /** The key of an Authorization header, or undefined: unknown, revoked, wrong, absent. Same work whatever is wrong. */
   check(authorization: string | undefined): ApiKey | undefined
-  create(input: { name: string; tenant: string | null; scopes: readonly Scope[] }): Promise<{ key: ApiKey; secret: string }>
+  create(input: {
+    name: string
+    tenant: string | null
+    scopes: readonly Scope[]
+  }): Promise<{ key: ApiKey; secret: string }>
   list(): readonly ApiKey[]
   revoke(id: string): Promise<ApiKey>
   /** Where the admin key of the first start lies. */
@@ -51,7 +55,9 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
   let byId = new Map<string, StoredKey>()
 
   const refresh = async (): Promise<void> => {
-    const { rows } = await postgres.query('SELECT id, name, secret_hash, tenant, scopes, created_at, revoked_at FROM api_keys')
+    const { rows } = await postgres.query(
+      'SELECT id, name, secret_hash, tenant, scopes, created_at, revoked_at FROM api_keys',
+    )
     byId = new Map(
       rows.map((row) => [
         row.id as string,
@@ -68,7 +74,11 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
     )
   }
 
-  const insert = async (name: string, tenant: string | null, scopes: readonly Scope[]): Promise<{ id: string; secret: string }> => {
+  const insert = async (
+    name: string,
+    tenant: string | null,
+    scopes: readonly Scope[],
+  ): Promise<{ id: string; secret: string }> => {
     const id = randomBytes(6).toString('hex')
     const secret = `rlv_${id}_${randomBytes(24).toString('base64url')}`
     await postgres.query(
@@ -91,7 +101,13 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
   await refresh()
   // A crash between the file and the row leaves a file whose key is not known: made again.
   const written = existsSync(adminKeyFile) ? readFileSync(adminKeyFile, 'utf8').trim() : ''
-  if (find(`Bearer ${written}`) === undefined && ![...byId.values()].some((k) => k.scopes.includes('admin') && k.tenant === null && k.revokedAt === null && k.name !== 'admin (first start)')) {
+  if (
+    find(`Bearer ${written}`) === undefined &&
+    ![...byId.values()].some(
+      (k) =>
+        k.scopes.includes('admin') && k.tenant === null && k.revokedAt === null && k.name !== 'admin (first start)',
+    )
+  ) {
     const { secret } = await insert('admin (first start)', null, ['ingest', 'read', 'admin'])
     writeFileSync(adminKeyFile, `${secret}\n`, { mode: 0o600 })
     chmodSync(adminKeyFile, 0o600)
@@ -108,13 +124,19 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
     list: () => [...byId.values()].map(view).sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1)),
     async create({ name, tenant, scopes }) {
       if (tenant !== null && scopes.includes('admin')) {
-        throw new ReleveError('unprocessable', 'the scope admin is for platform-wide keys: leave tenant out, or choose ingest and read')
+        throw new ReleveError(
+          'unprocessable',
+          'the scope admin is for platform-wide keys: leave tenant out, or choose ingest and read',
+        )
       }
       const { id, secret } = await insert(name, tenant, scopes)
       return { key: view(byId.get(id)!), secret }
     },
     async revoke(id) {
-      const { rowCount } = await postgres.query('UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1', [id, clock.now()])
+      const { rowCount } = await postgres.query(
+        'UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1',
+        [id, clock.now()],
+      )
       if (rowCount === 0) throw new ReleveError('not_found', `there is no key ${id}`)
       await refresh()
       return view(byId.get(id)!)

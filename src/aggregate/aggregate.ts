@@ -12,7 +12,7 @@
 import { powerOfTen, ROLLUP_SCALE } from '../amount.js'
 import { assert } from '../assert.js'
 import { positionOf } from '../event.js'
-import type { Frame, FrameMetric } from '../frame.js'
+import { type Frame, type FrameMetric, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { MINUTE_MS } from '../period.js'
 import {
@@ -99,7 +99,7 @@ class EpochAggregate implements Aggregate {
       const time = frame.times[i]!
       const value = frame.values[i]! * factors[metric]!
       const row = this.#rowOf(series, Math.floor(time / MINUTE_MS))
-      const isVoid = frame.kinds[i] === 1
+      const isVoid = (frame.kinds[i]! & KIND_VOID) !== 0
       if (isVoid) {
         takeBack(row, value, time)
         if (needsArchive(frame.metrics[metric]!)) this.#overrides.add(row)

@@ -12,7 +12,12 @@ import { keysCommand } from './commands/keys.js'
 import { rebuildCommand } from './commands/rebuild.js'
 import { serveCommand } from './commands/serve.js'
 
-const exitCodes: Readonly<Partial<Record<string, number>>> = { unauthorized: 3, forbidden: 3, not_found: 4, conflict: 5 }
+const exitCodes: Readonly<Partial<Record<string, number>>> = {
+  unauthorized: 3,
+  forbidden: 3,
+  not_found: 4,
+  conflict: 5,
+}
 
 /** Returns the exit code; never throws. */
 export async function runCli(args: readonly string[]): Promise<number> {

@@ -8,7 +8,7 @@
  * Nothing is ever forgotten in silence: when ids do not fit any more, `full` is raised and judge() refuses to work.
  */
 import { assert } from '../assert.js'
-import type { Frame } from '../frame.js'
+import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
 import { crossBarrier, type DedupeState, type Generation } from './generations.js'
@@ -123,7 +123,8 @@ export class Dedupe {
     for (let i = 0; i < n; i += 1) {
       const at = SIP_WORDS * i
       const tag = tags[i]!
-      verdicts[i] = kinds[i] === 1 ? this.#judgeVoid(hashes, at, tag) : this.#judgeUsage(hashes, at, tag, times[i]!)
+      verdicts[i] =
+        (kinds[i]! & KIND_VOID) !== 0 ? this.#judgeVoid(hashes, at, tag) : this.#judgeUsage(hashes, at, tag, times[i]!)
     }
   }
 

@@ -55,7 +55,9 @@ async function counted(metric: { get(): Promise<{ values: { value: number }[] }>
 async function sendEverything(system: System, start: FleetStart): Promise<void> {
   const line = progressLine()
   const began = performance.now()
-  const child = fork(fileURLToPath(new URL('./fleet.js', import.meta.url)), { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const child = fork(fileURLToPath(new URL('./fleet.js', import.meta.url)), {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  })
   let last: FleetReport = { type: 'progress', sent: 0, stored: 0, refused: 0 }
   const show = async (): Promise<void> => {
     const seconds = (performance.now() - began) / 1000
@@ -72,7 +74,9 @@ async function sendEverything(system: System, start: FleetStart): Promise<void> 
       last = report
       void show().then(() => report.type === 'done' && resolve())
     })
-    child.on('exit', (code) => (code === 0 ? resolve() : reject(new Error(`cannot go on: the senders ended with ${code}`))))
+    child.on('exit', (code) =>
+      code === 0 ? resolve() : reject(new Error(`cannot go on: the senders ended with ${code}`)),
+    )
     child.on('error', reject)
     child.send(start)
   })
@@ -86,7 +90,7 @@ function quotaTable(quotas: readonly QuotaLine[]): string[] {
     q.metric,
     formatNumber(q.usage, 'fr'),
     q.limit === null ? 'Illimité' : formatNumber(q.limit, 'fr'),
-    q.percent === null ? '-' : formatPercent(q.percent, 'fr'),
+    q.percent === null ? '-' : formatPercent(q.percent.replace(/\.0$/, ''), 'fr'),
     q.overage === null || q.overage === '0' ? '-' : `+${formatNumber(q.overage, 'fr')}`,
   ])
   const widths = header.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)))
@@ -105,14 +109,18 @@ async function show(system: System, clock: HandClock): Promise<void> {
   const ordered = inScreenOrder(quotas)
   const over = ordered.filter((q) => q.status === 'over').length
   say('')
-  say(`Banque Atlantique, quotas en direct au ${new Date(clock.now()).toISOString().slice(0, 10)} — ${over} métriques en dépassement ce mois`)
+  say(
+    `Banque Atlantique, quotas en direct au ${new Date(clock.now()).toISOString().slice(0, 10)} — ${over} métriques en dépassement ce mois`,
+  )
   for (const line of quotaTable(ordered)) say(line)
 
   const alerts = await system.alerts.list({ tenant: null, after: 0, limit: 1000 })
   say('')
   say(`Alertes (${alerts.length}), une par seuil et par période`)
   for (const alert of alerts) {
-    say(`  ${alert.metric.padEnd(22)} seuil ${alert.threshold.padEnd(7)} franchi à ${formatNumber(alert.balance, 'fr')}`)
+    say(
+      `  ${alert.metric.padEnd(22)} seuil ${alert.threshold.padEnd(7)} franchi à ${formatNumber(alert.balance, 'fr')}`,
+    )
   }
 
   await system.settle()
@@ -121,10 +129,14 @@ async function show(system: System, clock: HandClock): Promise<void> {
   say('')
   say(`Les comptes ${balanced ? 'sont justes' : 'NE SONT PAS JUSTES'}`)
   say(`  reçus ${n(totals.received)} = enregistrés ${n(totals.stored)} + refusés ${n(totals.refused)}`)
-  say(`  enregistrés ${n(totals.stored)} = comptés ${n(totals.accepted)} + doublons ${n(totals.duplicate)} + conflits ${n(totals.conflict)}`)
+  say(
+    `  enregistrés ${n(totals.stored)} = comptés ${n(totals.accepted)} + doublons ${n(totals.duplicate)} + conflits ${n(totals.conflict)}`,
+  )
   say(`  comptés ${n(totals.accepted)} = dans les agrégats et dans l’archive (${n(totals.archived)})`)
   const report = await system.audit()
-  say(`  audit : ${report.checks.filter((c) => c.ok).length} contrôles sur ${report.checks.length} ${report.ok ? 'justes' : ''}`)
+  say(
+    `  audit : ${report.checks.filter((c) => c.ok).length} contrôles sur ${report.checks.length} ${report.ok ? 'justes' : ''}`,
+  )
   for (const check of report.checks.filter((c) => !c.ok)) say(`  DIFFÉRENCE ${check.name}: ${check.detail}`)
 }
 
@@ -139,8 +151,13 @@ async function invoice(system: System, clock: HandClock, config: Config): Promis
 }
 
 export async function runDemo(options: DemoOptions): Promise<number> {
-  if (!Number.isSafeInteger(options.events) || options.events < 0) throw new Error('cannot run the demo: --events is a whole number')
-  const config = parseConfig({ ...process.env, RELEVE_DATA: options.data, RELEVE_LOG: process.env.RELEVE_LOG || 'warn' })
+  if (!Number.isSafeInteger(options.events) || options.events < 0)
+    throw new Error('cannot run the demo: --events is a whole number')
+  const config = parseConfig({
+    ...process.env,
+    RELEVE_DATA: options.data,
+    RELEVE_LOG: process.env.RELEVE_LOG || 'warn',
+  })
   const clock = new HandClock(DEMO_NOW)
   const logger = openLogger(config.logLevel)
   mkdirSync(config.dataDirectory, { recursive: true, mode: 0o700 })
@@ -176,7 +193,9 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     await invoice(system, clock, config)
     if (!options.exit) {
       say('')
-      say(`The service runs on ${url} (API page ${url}/docs), with its clock at ${new Date(clock.now()).toISOString()}.`)
+      say(
+        `The service runs on ${url} (API page ${url}/docs), with its clock at ${new Date(clock.now()).toISOString()}.`,
+      )
       say(`The admin key is in ${system.keys.adminKeyFile}; Ctrl-C stops.`)
       await stopped
     }

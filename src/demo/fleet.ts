@@ -69,13 +69,19 @@ function platformEvents(now: number): string[] {
   const add = (metric: string, count: number, rest: (i: number) => string): void => {
     for (let i = 0; i < count; i += 1) {
       const time = monthStart + (mix(i * 31 + metric.length) % (now - monthStart))
-      events.push(`{"id":"${metric}-${i}","source":"platform","tenant":"banque-atlantique","metric":"${metric}","time":${time}${rest(i)}}`)
+      events.push(
+        `{"id":"${metric}-${i}","source":"platform","tenant":"banque-atlantique","metric":"${metric}","time":${time}${rest(i)}}`,
+      )
     }
   }
   add('documents_processed', 847, (i) => `,"dims":{"format":"${i % 3 === 0 ? 'pdf' : 'docx'}"}`)
   add('ai_tokens', 370, (i) => `,"value":"500","dims":{"model":"${i % 2 === 0 ? 'resume' : 'extraction'}"}`)
   add('user_active', 540, (i) => `,"dims":{"user":"user-${i % 18}"}`)
-  add('auth_login', 12_450, (i) => `,"subject":"user-${i % 400}","dims":{"method":"${i % 5 === 0 ? 'otp' : 'password'}"}`)
+  add(
+    'auth_login',
+    12_450,
+    (i) => `,"subject":"user-${i % 400}","dims":{"method":"${i % 5 === 0 ? 'otp' : 'password'}"}`,
+  )
   add('kyc_verification', 62, (i) => `,"dims":{"region":"${i % 2 === 0 ? 'ci' : 'sn'}"}`)
   add('certificate_enrolled', 25, () => '')
   add('mcp_call', 850, (i) => `,"dims":{"tool":"${i % 2 === 0 ? 'get_current_usage' : 'check_quota_status'}"}`)
@@ -96,7 +102,11 @@ async function send(agent: Agent, start: FleetStart, body: Buffer): Promise<Answ
         {
           agent,
           method: 'POST',
-          headers: { authorization: `Bearer ${start.key}`, 'content-type': 'application/json', 'content-length': body.length },
+          headers: {
+            authorization: `Bearer ${start.key}`,
+            'content-type': 'application/json',
+            'content-length': body.length,
+          },
         },
         (response) => {
           const parts: Buffer[] = []
@@ -132,7 +142,8 @@ async function run(start: FleetStart): Promise<void> {
     const events: string[] = []
     const fleetBatches = Math.ceil(start.events / BATCH)
     if (batch < fleetBatches) {
-      for (let i = batch * BATCH; i < Math.min((batch + 1) * BATCH, start.events); i += 1) events.push(iotEvent(i, start.now))
+      for (let i = batch * BATCH; i < Math.min((batch + 1) * BATCH, start.events); i += 1)
+        events.push(iotEvent(i, start.now))
     } else {
       events.push(...platform.slice((batch - fleetBatches) * BATCH, (batch - fleetBatches + 1) * BATCH))
     }

@@ -41,11 +41,13 @@ export function keyOf(request: FastifyRequest): ApiKey {
 export function tenantFor(request: FastifyRequest, asked: string | undefined): string {
   const key = keyOf(request)
   if (key.tenant === null) {
-    if (asked === undefined || asked === '') throw new ReleveError('invalid_request', 'tenant: a platform-wide key must name one')
+    if (asked === undefined || asked === '')
+      throw new ReleveError('invalid_request', 'tenant: a platform-wide key must name one')
     return asked
   }
   // The answer is the same whether the other tenant exists or not.
-  if (asked !== undefined && asked !== key.tenant) throw new ReleveError('forbidden', 'the key belongs to another tenant')
+  if (asked !== undefined && asked !== key.tenant)
+    throw new ReleveError('forbidden', 'the key belongs to another tenant')
   return key.tenant
 }
 
@@ -67,7 +69,11 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
-      info: { title: 'releve', description: 'Usage metering and billing: an event goes to an invoice.', version: system.version },
+      info: {
+        title: 'releve',
+        description: 'Usage metering and billing: an event goes to an invoice.',
+        version: system.version,
+      },
       components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
       security: [{ key: [] }],
     },
@@ -90,21 +96,39 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     request.apiKey = key
   })
 
-  app.setErrorHandler((error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] }, request, reply) => {
-    const known = toReleveError(error)
-    if (known.code === 'internal') {
-      system.logger.error({ request: request.id, method: request.method, url: request.url, error: error.stack ?? String(error) }, 'request failed')
-    }
-    system.metrics.requestsRefused.inc({ code: known.code })
-    const { status, title, hint } = ErrorCode[known.code]
-    if (known.retryAfterS !== undefined || status === 429 || status === 503) reply.header('retry-after', String(known.retryAfterS ?? 1))
-    if (status === 401) reply.header('www-authenticate', 'Bearer realm="releve"')
-    reply
-      .status(status)
-      .type('application/problem+json')
-      // At 500 only the code goes out.
-      .send({ type: 'about:blank', title, status, code: known.code, detail: status === 500 ? undefined : known.message, hint, instance: request.id })
-  })
+  app.setErrorHandler(
+    (
+      error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] },
+      request,
+      reply,
+    ) => {
+      const known = toReleveError(error)
+      if (known.code === 'internal') {
+        system.logger.error(
+          { request: request.id, method: request.method, url: request.url, error: error.stack ?? String(error) },
+          'request failed',
+        )
+      }
+      system.metrics.requestsRefused.inc({ code: known.code })
+      const { status, title, hint } = ErrorCode[known.code]
+      if (known.retryAfterS !== undefined || status === 429 || status === 503)
+        reply.header('retry-after', String(known.retryAfterS ?? 1))
+      if (status === 401) reply.header('www-authenticate', 'Bearer realm="releve"')
+      reply
+        .status(status)
+        .type('application/problem+json')
+        // At 500 only the code goes out.
+        .send({
+          type: 'about:blank',
+          title,
+          status,
+          code: known.code,
+          detail: status === 500 ? undefined : known.message,
+          hint,
+          instance: request.id,
+        })
+    },
+  )
   app.setNotFoundHandler({ preHandler: async () => {} }, (request) => {
     throw new ReleveError('not_found', `there is no ${request.method} ${request.url.split('?')[0]}`)
   })
@@ -119,16 +143,23 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   return app
 }
 
-function toReleveError(error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] }): ReleveError {
+function toReleveError(
+  error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] },
+): ReleveError {
   if (error instanceof ReleveError) return error
   if (error.validation !== undefined) {
     const [first] = error.validation
-    return new ReleveError('invalid_request', `${first?.instancePath || 'the request'} ${first?.message ?? 'is wrong'}`, { cause: error })
+    return new ReleveError(
+      'invalid_request',
+      `${first?.instancePath || 'the request'} ${first?.message ?? 'is wrong'}`,
+      { cause: error },
+    )
   }
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE' || error.statusCode === 413) {
     return new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)
   }
-  if (error.statusCode === 415) return new ReleveError('unsupported_format', 'send application/json or application/cloudevents+json')
+  if (error.statusCode === 415)
+    return new ReleveError('unsupported_format', 'send application/json or application/cloudevents+json')
   if (error.statusCode === 400) return new ReleveError('malformed_body', error.message, { cause: error })
   return new ReleveError('internal', error.message, { cause: error })
 }

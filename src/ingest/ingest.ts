@@ -287,6 +287,10 @@ function vouch(door: Door, draft: Draft, request: IngestRequest): UsageEvent | n
     return refused(draft, 'void_unavailable', 'kind', `events of ${quote(key)} are not archived, so none can be voided`)
   }
 
+  const untimed = draft.time === null
+  if (kind === 'void' && untimed) {
+    return refused(draft, 'missing_field', 'time', 'a void repeats the event that it takes back, with its time')
+  }
   const eventTime = readEventTime(draft, request)
   if (eventTime === null) return null
 
@@ -294,7 +298,7 @@ function vouch(door: Door, draft: Draft, request: IngestRequest): UsageEvent | n
   if (dims === null) return null
   const value = readScaled(found, draft)
   if (value === null) return null
-  return { tenant, source, id, metric, subject, eventTime, value, dims: dims.text, member: dims.member, kind }
+  return { tenant, source, id, metric, subject, eventTime, untimed, value, dims: dims.text, member: dims.member, kind }
 }
 
 function readEventTime(draft: Draft, request: IngestRequest): number | null {

@@ -84,7 +84,10 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
 
   async function markSent(alerts: readonly Alert[]): Promise<void> {
     if (alerts.length === 0) return
-    await postgres.query('UPDATE alerts SET sent_at = $2 WHERE id = ANY($1) AND sent_at IS NULL', [alerts.map((a) => a.id), clock.now()])
+    await postgres.query('UPDATE alerts SET sent_at = $2 WHERE id = ANY($1) AND sent_at IS NULL', [
+      alerts.map((a) => a.id),
+      clock.now(),
+    ])
   }
 
   async function insert(client: PoolClient, stream: number, crossing: Crossing): Promise<Alert | undefined> {
@@ -119,8 +122,12 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
     const client = await postgres.connect()
     try {
       await client.query('BEGIN')
-      const { rows } = await client.query('SELECT 1 FROM streams WHERE stream = $1 AND fence = $2 FOR SHARE', [stream, fence])
-      if (rows.length !== 1) throw new Error(`FATAL: stream ${stream} has another owner: its alerts are not recorded here`)
+      const { rows } = await client.query('SELECT 1 FROM streams WHERE stream = $1 AND fence = $2 FOR SHARE', [
+        stream,
+        fence,
+      ])
+      if (rows.length !== 1)
+        throw new Error(`FATAL: stream ${stream} has another owner: its alerts are not recorded here`)
       const recorded: Alert[] = []
       for (const crossing of crossings) {
         const alert = await insert(client, stream, crossing)

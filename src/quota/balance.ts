@@ -20,7 +20,7 @@ import { powerOfTen, printQuantity, ROLLUP_SCALE } from '../amount.js'
 import { assert } from '../assert.js'
 import type { Aggregation } from '../catalog/metric.js'
 import { positionOf } from '../event.js'
-import type { Frame } from '../frame.js'
+import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
 import { contains, monthlyPeriodOf, type Period } from '../period.js'
@@ -353,7 +353,7 @@ class StreamBalances implements Balances {
     const { figures } = balance
     const series = frame.series[frame.seriesOf[i]!]!
     const metric = frame.metrics[series.metric]!
-    const isVoid = frame.kinds[i] === 1
+    const isVoid = (frame.kinds[i]! & KIND_VOID) !== 0
     if (figures.aggregation === 'unique') {
       // A version of the metric that counts otherwise has no members.
       if (metric.aggregation !== 'unique') {

@@ -11,7 +11,7 @@
 import { powerOfTen, printQuantity, ROLLUP_SCALE } from '../amount.js'
 import { assert } from '../assert.js'
 import { positionOf } from '../event.js'
-import { type Frame, frameRefusals } from '../frame.js'
+import { type Frame, frameRefusals, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
 import { type Chunk, ChunkWriter, type EpochId } from './chunks.js'
@@ -112,7 +112,7 @@ class StreamArchive implements Archive {
       row.decimal(frame.values[i]! * factors[series.metric]!)
       row.string(series.dims)
       row.stringBytes(frame.members, i === 0 ? 0 : frame.memberEnds[i - 1]!, frame.memberEnds[i]!)
-      row.i8(frame.kinds[i] === 1 ? -1 : 1)
+      row.i8((frame.kinds[i]! & KIND_VOID) !== 0 ? -1 : 1)
       row.i64(frame.receivedAt)
       row.i64(positionOf(sequence, i))
       this.#events.end(id)
@@ -141,7 +141,7 @@ class StreamArchive implements Archive {
     const series = frame.series[frame.seriesOf[i]!]!
     const metric = frame.metrics[series.metric]!
     const origin = frame.origins[frame.originOf[i]!]!
-    const kind = frame.kinds[i] === 1 ? 'void' : 'usage'
+    const kind = (frame.kinds[i]! & KIND_VOID) !== 0 ? 'void' : 'usage'
     const value = printQuantity(frame.values[i]!, metric.scale)
     const time = new Date(frame.times[i]!).toISOString()
     const row = this.#rejects.begin()

@@ -51,7 +51,12 @@ const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes)
 
 export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
   async function rowsOf<Row>(query: string, params: Record<string, unknown>): Promise<Row[]> {
-    const result = await clickhouse.query({ query, query_params: params, format: 'JSONEachRow', clickhouse_settings: COLUMNS_FIRST })
+    const result = await clickhouse.query({
+      query,
+      query_params: params,
+      format: 'JSONEachRow',
+      clickhouse_settings: COLUMNS_FIRST,
+    })
     return result.json<Row>()
   }
 

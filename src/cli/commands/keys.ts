@@ -9,7 +9,8 @@ import { serviceFile } from './serve.js'
 async function call(method: string, path: string, body?: unknown): Promise<unknown> {
   const config = loadConfig()
   const file = serviceFile(config.dataDirectory)
-  if (!existsSync(file)) throw new Error(`cannot reach the service: none runs on ${config.dataDirectory}. npm start runs one.`)
+  if (!existsSync(file))
+    throw new Error(`cannot reach the service: none runs on ${config.dataDirectory}. npm start runs one.`)
   const { url } = JSON.parse(readFileSync(file, 'utf8')) as { url: string }
   const key = readFileSync(join(config.dataDirectory, 'admin.key'), 'utf8').trim()
   const answer = await fetch(`${url}${path}`, {
@@ -41,7 +42,13 @@ export function keysCommand(program: Command, exit: (code: number) => void): voi
     .requiredOption('--scopes <scopes>', 'ingest,read,admin')
     .option('--tenant <tenant>', 'bind it to one tenant; none: platform-wide')
     .action(async (name: string, options: { scopes: string; tenant?: string }) =>
-      print(await call('POST', '/v1/keys', { name, scopes: options.scopes.split(','), ...(options.tenant === undefined ? {} : { tenant: options.tenant }) })),
+      print(
+        await call('POST', '/v1/keys', {
+          name,
+          scopes: options.scopes.split(','),
+          ...(options.tenant === undefined ? {} : { tenant: options.tenant }),
+        }),
+      ),
     )
   keys
     .command('revoke <id>')

@@ -35,7 +35,9 @@ export async function serveCommand(config: Config): Promise<number> {
   const address = await app.listen({ host: config.host, port: config.port })
   writeFileSync(serviceFile(config.dataDirectory), JSON.stringify({ url: address, pid: process.pid }), { mode: 0o600 })
   logger.info({ address, startMs: Math.round(performance.now() - started) }, 'releve is ready')
-  process.stderr.write(`releve is ready at ${address} (API page: ${address}/docs)\nThe admin key is in ${system.keys.adminKeyFile}\n`)
+  process.stderr.write(
+    `releve is ready at ${address} (API page: ${address}/docs)\nThe admin key is in ${system.keys.adminKeyFile}\n`,
+  )
 
   let signals = 0
   const stop = (signal: NodeJS.Signals): void => {

@@ -6,9 +6,8 @@ import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
 import type { FastifyPluginAsync } from 'fastify'
 import { ReleveError } from '../../errors.js'
-import type { EventFormat, IngestAnswer } from '../../system.js'
-import type { System } from '../../system.js'
 import { limits } from '../../limits.js'
+import type { EventFormat, IngestAnswer, System } from '../../system.js'
 import { keyOf } from '../http.js'
 
 const gunzipAsync = promisify(gunzip)
@@ -21,7 +20,8 @@ const formats: Readonly<Record<string, EventFormat>> = {
 
 async function inflate(body: Buffer, encoding: string | undefined): Promise<Buffer> {
   if (encoding === undefined || encoding === 'identity' || encoding === '') return body
-  if (encoding !== 'gzip') throw new ReleveError('unsupported_format', `content-encoding ${encoding}: send gzip or none`)
+  if (encoding !== 'gzip')
+    throw new ReleveError('unsupported_format', `content-encoding ${encoding}: send gzip or none`)
   try {
     return await gunzipAsync(body, { maxOutputLength: limits.bodyBytesMax })
   } catch (error) {
@@ -49,7 +49,13 @@ export function eventRoutes(system: System): FastifyPluginAsync {
             'One event or an array, as application/json, or CloudEvents 1.0 as application/cloudevents+json and application/cloudevents-batch+json; content-encoding gzip or none. 202 when at least one event is stored, 422 when all are refused.',
           querystring: {
             type: 'object',
-            properties: { wait: { type: 'string', enum: ['applied'], description: 'Answer only when counted; says accepted, duplicate or conflict per event' } },
+            properties: {
+              wait: {
+                type: 'string',
+                enum: ['applied'],
+                description: 'Answer only when counted; says accepted, duplicate or conflict per event',
+              },
+            },
             additionalProperties: false,
           },
         },
@@ -62,11 +68,17 @@ export function eventRoutes(system: System): FastifyPluginAsync {
           throw new ReleveError('unsupported_format', `content-type «${type}»: send ${Object.keys(formats).join(', ')}`)
         }
         const raw = request.body
-        if (raw === undefined || raw === null || raw.length === 0) throw new ReleveError('malformed_body', 'the body is empty')
+        if (raw === undefined || raw === null || raw.length === 0)
+          throw new ReleveError('malformed_body', 'the body is empty')
         const release = system.admit(raw.length)
         try {
           const body = await inflate(raw, request.headers['content-encoding'])
-          const answer = await system.ingest({ body, format, tenant: key.tenant, wait: request.query.wait === 'applied' })
+          const answer = await system.ingest({
+            body,
+            format,
+            tenant: key.tenant,
+            wait: request.query.wait === 'applied',
+          })
           reply.status(answer.stored > 0 || answer.received === 0 ? 202 : 422)
           return answer
         } finally {

@@ -43,7 +43,10 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
 
     app.get<{ Params: { id: string } }>(
       '/v1/invoices/:id',
-      { config: { scope: 'read' }, schema: { tags, summary: 'An invoice, by id or number; each line with tiers, cut, query, count and digest' } },
+      {
+        config: { scope: 'read' },
+        schema: { tags, summary: 'An invoice, by id or number; each line with tiers, cut, query, count and digest' },
+      },
       async (request) => {
         const kept = await system.invoicing.get(request.params.id)
         own(keyOf(request).tenant, kept.invoice.tenant)
@@ -53,7 +56,10 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
 
     app.get<{ Params: { contract: string } }>(
       '/v1/contracts/:contract/invoice-preview',
-      { config: { scope: 'read' }, schema: { tags, summary: 'The running period as an invoice, now; nothing is kept' } },
+      {
+        config: { scope: 'read' },
+        schema: { tags, summary: 'The running period as an invoice, now; nothing is kept' },
+      },
       async (request) => {
         own(keyOf(request).tenant, system.catalog.book().contractOf(request.params.contract).tenant)
         return system.previewInvoice(request.params.contract)
@@ -88,7 +94,10 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
 
     app.post(
       '/v1/audit',
-      { config: { scope: 'admin' }, schema: { tags: ['usage'], summary: 'Hold books, checkpoints, rows and archive against each other' } },
+      {
+        config: { scope: 'admin' },
+        schema: { tags: ['usage'], summary: 'Hold books, checkpoints, rows and archive against each other' },
+      },
       async () => system.audit(),
     )
   }
