@@ -142,6 +142,8 @@ export const limits = {
   contractItemsMax: 1_000,
   /** Objects of the catalogue of one kind; they are all held in memory. */
   catalogObjectsMax: 200_000,
+  /** Customers of one import. */
+  customersBatchMax: 10_000,
   /** Periods of one schedule: fifty years. */
   scheduleMonthsMax: 600,
   /** Earlier periods that a closing counts again for late usage: more than the age limit L reaches, for imports. */
