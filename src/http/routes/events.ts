@@ -12,6 +12,22 @@ import { keyOf } from '../http.js'
 
 const gunzipAsync = promisify(gunzip)
 
+/** At most limits.inflatingMax bodies are inflated at once, for each may grow to limits.bodyBytesMax; the others wait. */
+let inflating = 0
+const waiting: (() => void)[] = []
+
+async function gunzipInTurn(body: Buffer): Promise<Buffer> {
+  if (inflating === limits.inflatingMax) await new Promise<void>((resolve) => waiting.push(resolve))
+  else inflating += 1
+  try {
+    return await gunzipAsync(body, { maxOutputLength: limits.bodyBytesMax })
+  } finally {
+    const next = waiting.shift()
+    if (next === undefined) inflating -= 1
+    else next()
+  }
+}
+
 const formats: Readonly<Record<string, EventFormat>> = {
   'application/json': 'json',
   'application/cloudevents+json': 'cloudevents',
@@ -23,7 +39,7 @@ async function inflate(body: Buffer, encoding: string | undefined): Promise<Buff
   if (encoding !== 'gzip')
     throw new ReleveError('unsupported_format', `content-encoding ${encoding}: send gzip or none`)
   try {
-    return await gunzipAsync(body, { maxOutputLength: limits.bodyBytesMax })
+    return await gunzipInTurn(body)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') {
       throw new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes when inflated`)
@@ -70,9 +86,11 @@ export function eventRoutes(system: System): FastifyPluginAsync {
         const raw = request.body
         if (raw === undefined || raw === null || raw.length === 0)
           throw new ReleveError('malformed_body', 'the body is empty')
-        const release = system.admit(raw.length)
+        const done = request.holdBody()
+        let inflated = (): void => {}
         try {
           const body = await inflate(raw, request.headers['content-encoding'])
+          if (body !== raw) inflated = system.admit(body.length)
           const answer = await system.ingest({
             body,
             format,
@@ -82,7 +100,8 @@ export function eventRoutes(system: System): FastifyPluginAsync {
           reply.status(answer.stored > 0 || answer.received === 0 ? 202 : 422)
           return answer
         } finally {
-          release()
+          inflated()
+          done()
         }
       },
     )
