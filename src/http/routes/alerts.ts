@@ -125,9 +125,11 @@ export function alertRoutes(system: System): FastifyPluginAsync {
           // Without Last-Event-ID the stream begins now.
           while (lastId !== '' && !isOver()) {
             const past = await system.alerts.list({ tenant, after: sent, limit: limits.pageMax })
-            for (const alert of past) send(alert)
-            // The past may be long: its reader sets the pace.
-            if (raw.writableNeedDrain && !isOver()) await Promise.race([once(raw, 'drain'), once(raw, 'close')])
+            for (const alert of past) {
+              send(alert)
+              // The past may be long: its reader sets the pace.
+              if (raw.writableNeedDrain && !isOver()) await Promise.race([once(raw, 'drain'), once(raw, 'close')])
+            }
             if (past.length < limits.pageMax) break
           }
           const waiting = backlog
