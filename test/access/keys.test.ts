@@ -86,7 +86,7 @@ test('nobody has an admin key any more => the next start makes one, and its file
   const operator = t.system.keys.list().find((k) => k.name === 'operator')!
   await t.system.keys.revoke(operator.id)
   await t.reopen(() => {
-    rmSync(t.config.dataDirectory + '/admin.key')
+    rmSync(`${t.config.dataDirectory}/admin.key`)
     writeFileSync(`${t.config.dataDirectory}/admin.key`, 'rlv_nothing\n')
     chmodSync(`${t.config.dataDirectory}/admin.key`, 0o644)
   })
