@@ -62,6 +62,8 @@ export interface FlowOptions {
   readonly metrics: Metrics
   readonly epochMs: number
   readonly lateMs: number
+  /** Frames kept in memory between log and shard, bytes. */
+  readonly tailBytesMax: number
   /** The stream cannot go on: the process ends and the log replays. */
   readonly onFatal: (error: Error) => void
 }
@@ -383,7 +385,7 @@ export class StreamFlow {
     if (this.#tail.length > 0 && record.sequence !== this.#tail[this.#tail.length - 1]!.sequence + 1) this.#dropTail()
     this.#tail.push(record)
     this.#tailBytes += record.payload.byteLength
-    if (this.#tailBytes > limits.tailBytesMax) this.#dropTail()
+    if (this.#tailBytes > this.#o.tailBytesMax) this.#dropTail()
     this.#wakeUp()
   }
 
@@ -641,8 +643,8 @@ export class StreamFlow {
         return await run()
       } catch (error) {
         const final = error instanceof Fenced || (error instanceof ReleveError && error.code === 'unavailable')
-        if (final || (error instanceof Error && error.message.startsWith('BUG:')) || this.#state === 'failed')
-          throw error
+        const over = this.#state === 'failed' || this.#state === 'closed'
+        if (final || over || (error instanceof Error && error.message.startsWith('BUG:'))) throw error
         this.#o.metrics.flushRetries.inc({ step })
         this.#o.logger.warn(
           { stream: this.stream, step, error: String(error) },
@@ -785,6 +787,12 @@ export class StreamFlow {
     for (const waiter of this.#waiters.values())
       waiter.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))
     this.#waiters.clear()
+  }
+
+  /** Ends what close() could not finish in its time: no step is repeated any more. */
+  abandon(): void {
+    if (this.#state !== 'failed') this.#state = 'closed'
+    this.#wakeUp()
   }
 
   #fail(error: Error): void {

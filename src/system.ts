@@ -278,6 +278,7 @@ export class System {
             metrics,
             epochMs: config.epochMs,
             lateMs: config.lateMs,
+            tailBytesMax: config.tailBytesMax,
             onFatal,
           },
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
@@ -348,7 +349,9 @@ export class System {
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
       () => withTimeout(Promise.allSettled(this.#flows.map((flow) => flow.close())), limits.stopMs),
-      () => this.#alerts?.close(),
+      // With an engine away nothing can be drained: what is not in a checkpoint is in the log.
+      () => this.#flows.forEach((flow) => void flow.abandon()),
+      () => withTimeout(Promise.resolve(this.#alerts?.close()), limits.engineStopMs),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
