@@ -147,6 +147,14 @@ async function invoice(system: System, clock: HandClock, config: Config): Promis
   if (closed.invoice === null) throw new Error('cannot show an invoice: nothing was due')
   say('')
   say(renderInvoice(closed.invoice.invoice, { language: 'fr' }))
+  say('Les requêtes derrière les lignes, à refaire à la main :')
+  for (const line of closed.invoice.invoice.lines) {
+    if (line.proof === null) continue
+    say(
+      `  ${line.no}. ${line.metric} : ${line.proof.count} événements, coupe ${JSON.stringify(line.proof.cut)}, empreinte ${line.proof.digest}`,
+    )
+    say(`     ${line.proof.query}`)
+  }
   say(`SHA-256 du document : ${closed.invoice.hash}`)
 }
 

@@ -58,7 +58,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     connectionTimeout: 60_000,
     requestTimeout: 60_000,
     keepAliveTimeout: 75_000,
-    maxParamLength: limits.nameBytesMax,
+    routerOptions: { maxParamLength: 3 * limits.nameBytesMax },
     genReqId: () => randomUUID(),
     // Numbers and booleans in query strings; bodies are never coerced.
     ajv: { customOptions: { coerceTypes: true, removeAdditional: false, allErrors: true } },
