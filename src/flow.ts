@@ -133,6 +133,7 @@ export class StreamFlow {
   #jobs: BarrierJob[] = []
   #sealWanted = false
   #inFlight = 0
+  #fault: string | null = null
   #flushes: Promise<void> = Promise.resolve()
   #alertsPending: Promise<void> = Promise.resolve()
   #wake: (() => void) | null = null
@@ -205,6 +206,11 @@ export class StreamFlow {
   /** Age of the oldest record that no checkpoint covers, milliseconds on the service's clock. */
   flushLagMs(): number {
     return this.position.last > this.#checkpointSequence ? Math.max(0, this.#o.clock.now() - this.#pendingSince) : 0
+  }
+
+  /** What the flush stumbles over at present, and tries again; null when all is well. */
+  get fault(): string | null {
+    return this.#fault
   }
 
   /** Live balances of a tenant, behind everything that the log had when asked. */
@@ -638,11 +644,14 @@ export class StreamFlow {
   async #retry<T>(step: string, run: () => Promise<T>): Promise<T> {
     for (let delay = 50; ; delay = Math.min(2 * delay, 2_000)) {
       try {
-        return await run()
+        const result = await run()
+        this.#fault = null
+        return result
       } catch (error) {
         const final = error instanceof Fenced || (error instanceof ReleveError && error.code === 'unavailable')
-        if (final || (error instanceof Error && error.message.startsWith('BUG:')) || this.#state === 'failed')
-          throw error
+        const ended = this.#state === 'failed' || this.#state === 'closed'
+        if (final || ended || (error instanceof Error && error.message.startsWith('BUG:'))) throw error
+        this.#fault = `${step}: ${error instanceof Error ? error.message : String(error)}`
         this.#o.metrics.flushRetries.inc({ step })
         this.#o.logger.warn(
           { stream: this.stream, step, error: String(error) },
@@ -736,23 +745,12 @@ export class StreamFlow {
   /** Usage up to the epoch before the one that each balance began to count in; that epoch has its checkpoint. */
   async #loadBases(needed: readonly NeededBase[]): Promise<void> {
     const { shard, rollup } = this.#o
-    for (const need of needed) {
-      const base = await this.#retry('base', () =>
-        rollup.base(
-          {
-            tenant: need.tenant,
-            metric: need.metric,
-            aggregation: need.aggregation,
-            from: need.period.from,
-            to: need.period.to,
-            stream: this.stream,
-            epoch: need.epoch - 1,
-          },
-          limits.liveMembersMax,
-        ),
-      )
-      this.#raise({ crossings: await shard.setBase(need, base) })
-    }
+    // Told twice after a fault in the middle: a balance that has its base ignores the second one.
+    await this.#retry('base', async () => {
+      for await (const { need, base } of rollup.bases(this.stream, needed, limits.liveMembersMax)) {
+        this.#raise({ crossings: await shard.setBase(need, base) })
+      }
+    })
   }
 
   /** Usage of a balance that the shard does not know, as ClickHouse has it: its thresholds ring from it. */
@@ -762,19 +760,24 @@ export class StreamFlow {
 
   // ---- End ---------------------------------------------------------------------------------------------------------------
 
-  /** Drain, seal, checkpoint, fold nothing more. Always ends; what it does not finish, the log replays. */
+  /** Drain, seal, checkpoint, fold nothing more. Ends within limits.stopMs; what it does not finish, the log replays. */
   async close(): Promise<void> {
     clearInterval(this.#epochTimer)
     clearInterval(this.#foldTimer)
     if (this.#state === 'running') {
       this.#state = 'draining'
       this.#wakeUp()
-      await this.#loop
-      await this.#flushes.catch(() => {})
-      await this.#folding.catch(() => {})
-      await this.#alertsPending.catch(() => {})
+      const drained = this.#loop
+        .then(() => this.#flushes)
+        .then(() => this.#folding)
+        .then(() => this.#alertsPending)
+        .catch(() => {})
+      let timer: NodeJS.Timeout | undefined
+      await Promise.race([drained, new Promise((resolve) => (timer = setTimeout(resolve, limits.stopMs)))])
+      clearTimeout(timer)
     }
     if (this.#state !== 'failed') this.#state = 'closed'
+    this.#wakeUp()
     for (const job of this.#jobs) job.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))
     for (const waiter of this.#waiters.values())
       waiter.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))

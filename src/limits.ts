@@ -93,6 +93,8 @@ export const limits = {
   liveMembersMax: 4_000_000,
   /** Quota balances held live, per shard (items × periods still open or in grace). */
   liveBalancesMax: 1_000_000,
+  /** Balances whose usage one query reads at start. */
+  basesMax: 2_000,
   /** Thresholds of one quota. */
   thresholdsMax: 25,
 

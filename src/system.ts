@@ -169,6 +169,8 @@ export class System {
   #nextShard = 0
   #stopCatalog: (() => void) | undefined
   #catalogWork: Promise<void> = Promise.resolve()
+  #catalogVersion = -1
+  #entitlementsText = ''
   #closed: Promise<void> | undefined
   #ready = false
 
@@ -248,6 +250,7 @@ export class System {
     onProgress('streams')
     const owner = `${hostname()}/${process.pid}`
     const entitlements = this.#entitlements()
+    this.#entitlementsText = JSON.stringify(entitlements)
     this.#flows = await Promise.all(
       Array.from({ length: this.#streams }, async (_, stream) => {
         const shard = openShardThread({
@@ -318,8 +321,14 @@ export class System {
     this.#catalogWork = this.#catalogWork
       .then(async () => {
         const snapshot = this.#catalog.snapshot()
-        const entitlements = this.#entitlements()
+        // Several changes that came meanwhile are one.
+        if (snapshot.version === this.#catalogVersion) return
+        this.#catalogVersion = snapshot.version
         await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        const entitlements = this.#entitlements()
+        const text = JSON.stringify(entitlements)
+        if (text === this.#entitlementsText) return
+        this.#entitlementsText = text
         await Promise.all(
           this.#flows.map((flow) =>
             flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream)),
@@ -347,7 +356,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
-      () => withTimeout(Promise.allSettled(this.#flows.map((flow) => flow.close())), limits.stopMs),
+      () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
@@ -755,6 +764,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       const lost = this.#log!.lost().filter((l) => l.stream === flow.stream)
       for (const range of lost)
         notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
+      if (flow.fault !== null) notes.push(`stream ${flow.stream} tries again: ${flow.fault}`)
       if (flow.state !== 'running') notes.push(`stream ${flow.stream} is ${flow.state}`)
       return {
         stream: flow.stream,
@@ -801,12 +811,6 @@ function sum(a: Totals, b: Totals): Totals {
   return Object.fromEntries(
     Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]]),
   ) as unknown as Totals
-}
-
-async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))])
-  clearTimeout(timer)
 }
 
 /** What a row says for an aggregation, as decimal text; null when nothing is there. */
