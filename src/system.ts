@@ -36,6 +36,7 @@ import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
 import { prove } from './rollup/proof.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
+import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
@@ -159,6 +160,7 @@ export class System {
   #catalog!: Catalog
   #alerts!: Alerts
   #rollup!: Rollup
+  #repair!: Repair
   #invoicing!: Invoicing
   #log: FileLog | undefined
   #shards: ShardThread[] = []
@@ -223,6 +225,8 @@ export class System {
     this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
     this.#catalog = await openCatalog({ postgres, clock })
     this.#rollup = openRollup({ clickhouse })
+    this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
+    await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
@@ -273,6 +277,7 @@ export class System {
             shard,
             keyFiles,
             rollup: this.#rollup,
+            repair: this.#repair,
             postgres,
             alerts: this.#alerts,
             clock,
@@ -678,6 +683,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     let epochs: Record<string, number> | undefined = kept.rows[0]?.epochs
     if (epochs === undefined) {
       epochs = { [flow.stream]: await flow.cut() }
+      await flow.verify()
       await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
         closing,
         JSON.stringify(epochs),

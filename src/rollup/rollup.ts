@@ -116,6 +116,21 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
     return found
   }
 
+  /** Rows that are there of the epochs (from, to], by `epoch/chunk`. */
+  async function rowsByChunk(
+    table: UsageTable,
+    stream: number,
+    from: number,
+    to: number,
+  ): Promise<Map<string, number>> {
+    const rows = await rowsOf<{ epoch: string; chunk: number; n: string }>(
+      `SELECT epoch, chunk, count() AS n FROM ${table}
+WHERE stream = {stream:UInt16} AND epoch > {from:UInt64} AND epoch <= {to:UInt64} GROUP BY epoch, chunk`,
+      { stream, from, to },
+    )
+    return new Map(rows.map((row) => [`${row.epoch}/${row.chunk}`, Number(row.n)]))
+  }
+
   /**
    * The rows of the overrides of an epoch, recomputed from the archive up to that epoch, as a chunk of usage_minute. The same
    * archive gives the same bytes, so that the step can be done again after a crash.
@@ -400,5 +415,5 @@ FROM (
     return found
   }
 
-  return { insert, landed, overrideChunk, foldChunks, usage, bases, rowsOf, windowStarts }
+  return { insert, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf, windowStarts }
 }
