@@ -633,13 +633,16 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
   /** The rollups again from the archive. For a service that takes no events meanwhile: the command line runs it alone. */
   async rebuild(options: { dryRun: boolean; onProgress?: (step: string) => void }): Promise<RebuildReport> {
     await this.settle()
-    return rebuild({
+    const report = await rebuild({
       clickhouse: this.#engines.clickhouse,
       rollup: this.#rollup,
       metrics: this.#catalog.snapshot().metrics,
       streams: this.#flows.map((flow) => ({ stream: flow.stream, folded: flow.position.folded })),
       ...options,
     })
+    // Rebuilt rows are not cut into the chunks that the checkpoints name, so they are not counted by them any more.
+    if (report.replaced) await this.#engines.postgres.query('UPDATE streams SET verified_epoch = epoch')
+    return report
   }
 
   // ---- Invoices ----------------------------------------------------------------------------------------------------------
