@@ -51,6 +51,21 @@ export function tenantFor(request: FastifyRequest, asked: string | undefined): s
   return key.tenant
 }
 
+/** Listens, and says what to do when the port is taken. Returns the address. */
+export async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
+  try {
+    return await app.listen({ host, port })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+    throw new Error(
+      `cannot listen on ${host}:${port}: the port is taken. RELEVE_PORT chooses another, 0 any free one.`,
+      {
+        cause: error,
+      },
+    )
+  }
+}
+
 export async function buildHttp(system: System): Promise<FastifyInstance> {
   const app = Fastify({
     logger: false,
