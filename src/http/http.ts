@@ -81,20 +81,6 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     forceCloseConnections: 'idle',
   })
 
-  await app.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: {
-        title: 'releve',
-        description: 'Usage metering and billing: an event goes to an invoice.',
-        version: system.version,
-      },
-      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
-      security: [{ key: [] }],
-    },
-  })
-  await app.register(swaggerUi, { routePrefix: '/docs' })
-
   app.decorateRequest('apiKey', null)
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
@@ -110,6 +96,21 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     }
     request.apiKey = key
   })
+
+  // Behind the guard: the page asks a browser for the key, as the password of any name.
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'releve',
+        description: 'Usage metering and billing: an event goes to an invoice.',
+        version: system.version,
+      },
+      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
+      security: [{ key: [] }],
+    },
+  })
+  await app.register(swaggerUi, { routePrefix: '/docs' })
 
   app.setErrorHandler(
     (
@@ -128,7 +129,10 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       const { status, title, hint } = ErrorCode[known.code]
       if (known.retryAfterS !== undefined || status === 429 || status === 503)
         reply.header('retry-after', String(known.retryAfterS ?? 1))
-      if (status === 401) reply.header('www-authenticate', 'Bearer realm="releve"')
+      if (status === 401) {
+        const scheme = request.url.startsWith('/docs') ? 'Basic' : 'Bearer'
+        reply.header('www-authenticate', `${scheme} realm="releve"`)
+      }
       reply
         .status(status)
         .type('application/problem+json')
