@@ -27,12 +27,12 @@ export interface Outcome {
   readonly detail: string
 }
 
-async function attempt(name: string, options: Omit<RunOptions, 'name' | 'say'>, work: (run: Run, say: (text: string) => void) => Promise<string>, keepAlways: boolean): Promise<Outcome> {
+async function attempt(name: string, options: Omit<RunOptions, 'name' | 'say'> & { readonly env?: Readonly<Record<string, string>> }, work: (run: Run, say: (text: string) => void) => Promise<string>, keepAlways: boolean): Promise<Outcome> {
   const begun = performance.now()
   const say = (text: string): void => console.log(`  [${name} ${((performance.now() - begun) / 1000).toFixed(0).padStart(3)} s] ${text}`)
   let run: Run | undefined
   try {
-    run = await Run.open({ ...options, name: name.replaceAll(/[^a-z0-9]+/gi, '-'), say })
+    run = await Run.open({ ...options, name: name.replaceAll(/[^a-z0-9]+/gi, '-'), say }, options.env)
     const detail = await work(run, say)
     await run.discard(keepAlways)
     return { name, ok: true, detail: `${detail}, ${((performance.now() - begun) / 1000).toFixed(0)} s` }
@@ -99,7 +99,7 @@ export function randomKills(options: { seed: number; kills: number; streams: num
 /** What happens at a named point: which pass dies, and how the recovery is killed too. */
 interface Plan {
   readonly pass: number
-  readonly second: { readonly crashAt: string } | { readonly afterMs: number }
+  readonly second: { readonly crashAt: string } | { readonly afterMs: number } | null
 }
 
 function planOf(point: CrashPoint, dice: Dice): Plan {
@@ -122,16 +122,18 @@ function planOf(point: CrashPoint, dice: Dice): Plan {
   return { pass, second: { afterMs: dice.int(300, 6_000) } }
 }
 
-/** The work of a named point; a mutant of it must fail in here. */
-export async function passPoint(run: Run, say: (text: string) => void, point: CrashPoint, dice: Dice, given?: Plan, spikes?: number): Promise<string> {
-  const plan = given ?? planOf(point, dice)
-  await run.service.stop()
-  await run.start({ RELEVE_CRASH_AT: `${point}:${plan.pass}` })
-  await run.startDriver({ batches: 45, closeAfter: 12, pauseMs: 70, spikes: spikes ?? 0.2 })
+/** Nothing of the set-up passes a point, so the very first start may carry it. */
+const crashAt = (point: CrashPoint, { pass }: Plan): Record<string, string> => ({ RELEVE_CRASH_AT: `${point}:${pass}` })
+
+/** The work of a named point, at which the running service dies; a mutant of it must fail in here. */
+export async function passPoint(run: Run, say: (text: string) => void, point: CrashPoint, dice: Dice, plan: Plan, depth: 'running' | 'full', spikes = 0.2): Promise<string> {
+  await run.startDriver({ batches: 45, closeAfter: 12, pauseMs: 70, spikes })
   const first = await run.service.endWithin(POINT_MS)
   if (first?.signal !== 'SIGKILL') throw new Difference([`${point}:${plan.pass} was not passed: ${first === undefined ? 'the service still runs' : `it ended with ${first.code}: ${run.lastWords()}`}`])
   // The driver goes on knocking meanwhile; what it has logged already waits.
-  if ('crashAt' in plan.second) {
+  if (plan.second === null) {
+    say(`died at ${point}:${plan.pass}`)
+  } else if ('crashAt' in plan.second) {
     const service = run.launch({ RELEVE_CRASH_AT: plan.second.crashAt })
     const second = await service.endWithin(POINT_MS)
     if (second?.signal !== 'SIGKILL') throw new Difference([`${plan.second.crashAt} was not passed in the recovery: ${second === undefined ? 'the service still runs' : `it ended with ${second.code}: ${run.lastWords()}`}`])
@@ -145,14 +147,15 @@ export async function passPoint(run: Run, say: (text: string) => void, point: Cr
   }
   await run.start()
   await run.driverDone(false)
-  const { batches, events, retries } = await run.verify(given === undefined ? 'full' : 'running')
+  const { batches, events, retries } = await run.verify(depth)
   return `${batches} batches with ${events} events, ${retries} requests sent again`
 }
 
 export function namedPoint(point: CrashPoint, options: { seed: number; streams: number; keep: boolean; pass?: number }): Promise<Outcome> {
   const dice = new Dice(options.seed ^ 0x9017)
-  const given = options.pass === undefined ? undefined : { ...planOf(point, dice), pass: options.pass }
-  return attempt(point, options, (run, say) => passPoint(run, say, point, dice, given), options.keep)
+  const planned = planOf(point, dice)
+  const plan = options.pass === undefined ? planned : { ...planned, pass: options.pass }
+  return attempt(point, { ...options, env: crashAt(point, plan) }, (run, say) => passPoint(run, say, point, dice, plan, 'full'), options.keep)
 }
 
 /** A mutant must fail, and for the reason that it was made for. */
@@ -161,10 +164,11 @@ export async function mutantIsFound(mutant: Mutant, options: { seed: number; kee
   const built = buildMutant(mutant)
   try {
     const dice = new Dice(options.seed ^ 0x3a7a)
+    const plan: Plan = { pass: mutant.pass, second: null }
     const outcome = await attempt(
       name,
-      { seed: options.seed, streams: 1, root: built.root },
-      (run, say) => passPoint(run, say, mutant.point, dice, { pass: mutant.pass, second: { afterMs: 50 } }, mutant.spikes),
+      { seed: options.seed, streams: 1, root: built.root, env: crashAt(mutant.point, plan) },
+      (run, say) => passPoint(run, say, mutant.point, dice, plan, 'running', mutant.spikes),
       options.keep,
     )
     if (outcome.ok) return { name, ok: false, detail: `it survived: ${outcome.detail}` }

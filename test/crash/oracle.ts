@@ -37,6 +37,8 @@ interface Kept {
 export interface Question {
   /** Of GET /v1/usage. */
   readonly query: string
+  /** One figure for the whole range. */
+  readonly isTotal: boolean
   readonly rows: readonly { readonly from: number; readonly groups: Readonly<Record<string, string>>; readonly value: string | null; readonly count: string }[]
 }
 
@@ -366,7 +368,7 @@ function* questions(): Generator<Question> {
           value: valueOf(metric.aggregation, group),
           count: String(group.count),
         }))
-        return { query: `${params}${query}`, rows }
+        return { query: `${params}${query}`, isTotal: query === '' && groupBy.length === 0, rows }
       }
       const all = ['subject', ...metric.dims]
       const unique = metric.aggregation === 'unique'

@@ -64,12 +64,12 @@ export class Run {
   }
 
   /** The service runs, and the world is in it. */
-  static async open(options: RunOptions): Promise<Run> {
+  static async open(options: RunOptions, env: Readonly<Record<string, string>> = {}): Promise<Run> {
     const directory = mkdtempSync(join(tmpdir(), `releve-crash-${options.name}-`))
     mkdirSync(join(directory, 'data'), { mode: 0o700 })
     const run = new Run(options, directory, await freePort())
     try {
-      await run.start()
+      await run.start(env)
       for (const [path, body] of worldCalls(buildWorld(run.now))) await run.#put(path, body)
       return run
     } catch (error) {
@@ -171,12 +171,12 @@ export class Run {
       if (differences.length > 0) throw new Difference(differences.map((one) => `${where}: ${one}`))
     }
     demand('driver', [...(expected.ended ? [] : ['its file has no end']), ...expected.faults])
-    demand('running', await checkService(this.#api, expected, hashes))
+    demand('running', await checkService(this.#api, expected, hashes, 'all'))
     if (depth === 'running') return expected
     await this.service.stop()
     demand('stopped', (await leftAfter(join(this.directory, 'data'), 5_000)).map((pid) => `process ${pid} is left over`))
     await this.start()
-    demand('started again', await checkService(this.#api, expected, hashes))
+    demand('started again', await checkService(this.#api, expected, hashes, 'totals'))
     const audit = runCommand(this.#service, ['audit', '--json'])
     demand('releve audit', audit.code === 0 ? [] : [`exit code ${audit.code}: ${audit.out.slice(-2_000)}`])
     await this.service.stop()
