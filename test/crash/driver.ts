@@ -12,6 +12,8 @@
  *
  * Every event carries its time: without one it would be dated by its arrival, and a retry would be another content.
  *
+ * `--close-after`: the batch before which the previous month is closed (at the end at the latest); −1 closes nothing.
+ *
  * SIGTERM ends the stream early: open batches are finished, the closings are done, the file gets its last line.
  *
  * Lines of the file (JSON): head {world, seed, connections}; send {c, n, format, wait, gzip, key, events: text of each}; ack {c, n,
@@ -461,7 +463,7 @@ async function connection(c: number): Promise<void> {
     if (left.length > 0) await send(leftBatch())
     await sleep(dice.int(0, 2 * pauseMs))
   }
-  if (!isClosed) await close()
+  if (!isClosed && closeAfter >= 0) await close()
 }
 
 try {
