@@ -70,6 +70,9 @@ export type Rollup = ReturnType<typeof openRollup>
 /** `sum(sum) AS sum` means the column inside: without this, ClickHouse puts the alias there. */
 const COLUMNS_FIRST = { prefer_column_name_to_alias: 1 } as const
 
+/** A DateTime64(3, 'UTC') in JSON. Seconds with decimals are not read as such when they are small, and 0 stands for «no time». */
+const timeText = (ms: number): string => new Date(ms).toISOString().slice(0, 23).replace('T', ' ')
+
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
 export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
@@ -183,7 +186,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
             min: row?.min ?? '0',
             max: row?.max ?? '0',
             last: row?.last ?? '0',
-            last_time: (Number(lastTime) / 1000).toFixed(3),
+            last_time: timeText(Number(lastTime)),
             last_position: lastPosition,
             sum_vt: '0',
             override: 1,
@@ -258,9 +261,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
     for await (const batch of result.stream<Record<string, unknown>>()) {
       for (const row of batch) {
         const { last_ms, ...rest } = row.json() as Record<string, unknown>
-        lines.push(
-          JSON.stringify({ ...rest, last_time: (Number(last_ms) / 1000).toFixed(3), stream, epoch: to, chunk }),
-        )
+        lines.push(JSON.stringify({ ...rest, last_time: timeText(Number(last_ms)), stream, epoch: to, chunk }))
         if (lines.length === limits.chunkRowsMax) yield make()
       }
     }
