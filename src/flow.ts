@@ -725,11 +725,17 @@ export class StreamFlow {
   #foldSoon(): void {
     const pending = this.#checkpointEpoch - this.#folded
     if (pending <= 0 || this.#state !== 'running') return
-    this.#folding = this.#folding.then(() => this.fold()).catch((error: Error) => this.#fail(error))
+    this.fold().catch((error: Error) => this.#fail(error))
   }
 
-  /** Takes the minutes of the epochs behind the last fold into hours; never across an open cut. */
-  async fold(): Promise<void> {
+  /** Takes the minutes of the epochs behind the last fold into hours; never across an open cut. One after the other. */
+  fold(): Promise<void> {
+    const done = this.#folding.then(() => this.#foldOnce())
+    this.#folding = done.catch(() => {})
+    return done
+  }
+
+  async #foldOnce(): Promise<void> {
     const { postgres } = this.#o
     const from = this.#folded
     const { rows } = await this.#retry('fold', () =>

@@ -619,6 +619,11 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     await Promise.all(this.#flows.map((flow) => flow.cut()))
   }
 
+  /** Folds now what has a checkpoint, instead of when it is due. */
+  async fold(): Promise<void> {
+    await Promise.all(this.#flows.map((flow) => flow.fold()))
+  }
+
   /** Compares books, checkpoints, rows and archive. Reads all of ClickHouse: for operators, not for a request path. */
   async audit() {
     await this.settle()

@@ -70,8 +70,8 @@ export type Rollup = ReturnType<typeof openRollup>
 /** `sum(sum) AS sum` means the column inside: without this, ClickHouse puts the alias there. */
 const COLUMNS_FIRST = { prefer_column_name_to_alias: 1 } as const
 
-/** A DateTime64(3, 'UTC') in JSON. Seconds with decimals are not read as such when they are small, and 0 stands for «no time». */
-const timeText = (ms: number): string => new Date(ms).toISOString().slice(0, 23).replace('T', ' ')
+/** Calendar text: ClickHouse does not read a number of few digits, such as the 0 of a window without samples, as a time. */
+const dateTime64 = (ms: number): string => new Date(ms).toISOString().slice(0, 23).replace('T', ' ')
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
@@ -186,7 +186,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
             min: row?.min ?? '0',
             max: row?.max ?? '0',
             last: row?.last ?? '0',
-            last_time: timeText(Number(lastTime)),
+            last_time: dateTime64(Number(lastTime)),
             last_position: lastPosition,
             sum_vt: '0',
             override: 1,
@@ -261,7 +261,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
     for await (const batch of result.stream<Record<string, unknown>>()) {
       for (const row of batch) {
         const { last_ms, ...rest } = row.json() as Record<string, unknown>
-        lines.push(JSON.stringify({ ...rest, last_time: timeText(Number(last_ms)), stream, epoch: to, chunk }))
+        lines.push(JSON.stringify({ ...rest, last_time: dateTime64(Number(last_ms)), stream, epoch: to, chunk }))
         if (lines.length === limits.chunkRowsMax) yield make()
       }
     }
@@ -290,7 +290,9 @@ GROUP BY tenant, metric, subject, dims, minute`,
   async function usage(
     question: Omit<UsageQuery, 'minutesOnly'>,
   ): Promise<{ rows: UsageRow[]; query: string; params: Record<string, unknown>; rung: 'hour' | 'minute' }> {
-    const query = { ...question, minutesOnly: await hasOpenOverride(question) }
+    // First the windows: a question that has too many costs no query.
+    const starts = windowStarts(question)
+    const query = { ...question, starts, minutesOnly: await hasOpenOverride(question) }
     const statement = buildUsageQuery(query)
     const found = await rowsOf<{
       bucket: number

@@ -66,7 +66,10 @@ export const mutants: readonly Mutant[] = [
     file: 'dist/src/flow.js',
     changes: [
       ['const token = `${this.stream}/${epoch}/${chunk.table}/${chunk.chunk}`;', 'const token = `${Math.random()}`;'],
-      [`const landed = await this.#retry('count', () => rollup.landed(this.stream, epoch, tablesOf(chunks)));`, 'const landed = new Map();'],
+      [
+        `const landed = await this.#retry('count', () => rollup.landed(this.stream, epoch, tablesOf(chunks)));`,
+        'const landed = new Map();',
+      ],
     ],
   },
   {
@@ -81,7 +84,10 @@ export const mutants: readonly Mutant[] = [
       [RECORD, '(this.late ??= []).push(reply.crossings);'],
       // By epoch: the flush of one runs while the next one is applied.
       ['return { ...sealed, from, to:', 'return { ...sealed, late: this.late?.splice(0) ?? [], from, to:'],
-      [`crash('after-checkpoint');`, `crash('after-checkpoint'); for (const late of sealed.late) await this.#o.alerts.record(this.stream, this.#fence, late);`],
+      [
+        `crash('after-checkpoint');`,
+        `crash('after-checkpoint'); for (const late of sealed.late) await this.#o.alerts.record(this.stream, this.#fence, late);`,
+      ],
     ],
   },
   {
@@ -109,7 +115,8 @@ export function buildMutant(mutant: Mutant): { readonly root: string; remove(): 
   let text = readFileSync(file, 'utf8')
   for (const [from, to] of mutant.changes) {
     const found = text.split(from).length - 1
-    if (found !== 1) throw new Error(`mutant ${mutant.name}: «${from}» is ${found} times in ${mutant.file}, must be there once`)
+    if (found !== 1)
+      throw new Error(`mutant ${mutant.name}: «${from}» is ${found} times in ${mutant.file}, must be there once`)
     text = text.replace(from, () => to)
   }
   writeFileSync(file, text)
