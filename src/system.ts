@@ -24,6 +24,7 @@ import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
 import { type Closed, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import { Invoicing, type KeptInvoice } from './invoicing/invoicing.js'
+import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
@@ -34,7 +35,7 @@ import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { BalanceView, LiveEntitlement } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
-import { prove } from './rollup/proof.js'
+import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
@@ -681,6 +682,54 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     const flow = this.#flowOf(terms.tenant)
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, groupByItem(wanted))
     return previewInvoice(this.#catalog, contract, period, usage)
+  }
+
+  /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */
+  async verifyInvoice(idOrNumber: string, tenant: string | null = null): Promise<Verification> {
+    return verifyInvoice(
+      {
+        postgres: this.#engines.postgres,
+        invoicing: this.#invoicing,
+        book: this.#catalog.book(),
+        recount: async ({ tenant, metric: key, period, cut }) => {
+          const metric = this.#metric(key)
+          if (!metric.archive) return null
+          const { stream } = this.#flowOf(tenant)
+          const epoch = cut[String(stream)] ?? 0
+          const { aggregation } = metric
+          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
+          return { quantity: new Decimal(proofValue(proof.value)).toFixed(), count: proof.events, digest: proof.digest }
+        },
+      },
+      idOrNumber,
+      tenant,
+    )
+  }
+
+  /** The archived events behind a line, in the order of the log, at most a page; `next` continues behind it. */
+  async invoiceEvents(request: {
+    invoice: string
+    tenant: string | null
+    line: number
+    after: string
+    limit: number
+  }): Promise<{ events: ArchivedEvent[]; next: string | null }> {
+    const { invoice } = await this.#invoicing.get(request.invoice, request.tenant)
+    const line = invoice.lines.find((one) => one.no === request.line)
+    if (line === undefined) throw new ReleveError('not_found', `${request.invoice} has no line ${request.line}`)
+    if (line.metric === null || line.proof === null) return { events: [], next: null }
+    const { stream } = this.#flowOf(invoice.tenant)
+    const events = await eventsBehind(this.#rollup, {
+      tenant: invoice.tenant,
+      metric: line.metric,
+      period: line.period,
+      stream,
+      epoch: line.proof.cut[String(stream)] ?? 0,
+      since: line.since?.[String(stream)] ?? 0,
+      after: request.after,
+      limit: request.limit,
+    })
+    return { events, next: events.length < request.limit ? null : (events.at(-1)?.position ?? null) }
   }
 
   /** The cut of a closing is taken once and kept: asked again, the same events are counted. */
