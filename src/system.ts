@@ -19,6 +19,7 @@ import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
 import { streamOf } from './event.js'
 import { openFlow, type StreamFlow, type Totals } from './flow.js'
+import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
 import { type Closed, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
@@ -403,6 +404,8 @@ export class System {
   async ingest(request: {
     body: Uint8Array
     format: EventFormat
+    /** Only with `cloudevents-binary`. */
+    attributes?: CloudEventHeaders
     tenant: string | null
     wait: boolean
   }): Promise<IngestAnswer> {
@@ -415,6 +418,7 @@ export class System {
     const judging = metrics.judgeSeconds.startTimer()
     const judged = await this.#shards[reader]!.judge(request.body, {
       format: request.format,
+      ...(request.attributes === undefined ? {} : { attributes: request.attributes }),
       tenant: request.tenant,
       receivedAt,
       floorTime,

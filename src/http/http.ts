@@ -178,7 +178,7 @@ function toReleveError(
     return new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)
   }
   if (error.statusCode === 415)
-    return new ReleveError('unsupported_format', 'send application/json or application/cloudevents+json')
+    return new ReleveError('unsupported_format', 'the content type is none that this route reads')
   if (error.statusCode === 400) return new ReleveError('malformed_body', error.message, { cause: error })
   return new ReleveError('internal', error.message, { cause: error })
 }

@@ -3,10 +3,11 @@
  * and every event has a verdict. Pure and synchronous: no I/O, no clock, no other state than tables that make it fast.
  *
  *   body --> json.ts --> native.ts | cloudevents.ts --> draft.ts --> vouch --> frame, one for each stream
+ *    msgpack, CSV, CloudEvents in headers: written down as JSON first (transcript.ts); NDJSON line by line
  *
  * Promises: an event is stored or refused with a code, a field and a reason; a bad one never costs its neighbours; two formats
- * of the same event give the same bytes; what does not fit is refused and never rounded. Only a body that is not JSON, is of
- * another type at the top or has too many events is refused as a whole.
+ * of the same event give the same bytes; what does not fit is refused and never rounded. Only a body in which nobody can tell
+ * where the next event begins, of another type at the top or with too many events is refused as a whole.
  *
  * Of several faults in one event the one told is: the first of its text and shape, in the order of the text; then tenant, id,
  * source, metric, subject, kind, time, dims, member, value, in this order.
@@ -20,17 +21,31 @@ import { streamOf, type UsageEvent } from '../event.js'
 import { encodeFrame } from '../frame.js'
 import { limits } from '../limits.js'
 import { readCloudEvent } from './cloudevents.js'
+import { type CloudEventHeaders, readBinaryCloudEvent } from './cloudevents-binary.js'
+import { readCsv } from './csv.js'
 import { Draft } from './draft.js'
 import { BRACE, BRACKET, JsonReader, kindName } from './json.js'
+import { eachLine } from './lines.js'
+import { readMsgpack } from './msgpack.js'
 import { readNative } from './native.js'
 import { parseEpochMs, parseTime } from './time.js'
+import type { Transcript } from './transcript.js'
 import type { Refusal } from './verdict.js'
 
-/** `json` is the native event, one or an array of them. */
-export type BodyFormat = 'json' | 'cloudevents' | 'cloudevents-batch'
+/** `json` is the native event, one or an array of them; ndjson, msgpack and csv are the same event in other clothes. */
+export type BodyFormat =
+  | 'json'
+  | 'ndjson'
+  | 'msgpack'
+  | 'csv'
+  | 'cloudevents'
+  | 'cloudevents-batch'
+  | 'cloudevents-binary'
 
 export interface IngestRequest {
   readonly format: BodyFormat
+  /** The attributes of `cloudevents-binary`; the body is then its data alone. */
+  readonly attributes?: CloudEventHeaders
   /** The tenant of the key; null for a key of the whole platform, whose events name theirs. */
   readonly tenant: string | null
   /** Epoch milliseconds. */
@@ -165,22 +180,22 @@ class PartDraft {
  */
 export function judge(door: Door, body: Uint8Array, request: IngestRequest): Judged {
   const { reader, draft } = door
-  const readEvent = request.format === 'json' ? readNative : readCloudEvent
   const parts: (PartDraft | undefined)[] = new Array(door.streams).fill(undefined)
   const refusals: Refusal[] = []
   let received = 0
   let rawLeft: number = limits.requestRawBytesMax
 
-  const judgeNext = (): void => {
+  /** Place of the next event. */
+  const next = (): number => {
     if (received === limits.batchEventsMax) {
       throw new ReleveError('body_too_large', `more than ${limits.batchEventsMax} events (limits.batchEventsMax)`)
     }
-    const index = received
     received += 1
-    // Stands on the first byte of the event, for the raw text.
-    reader.peek()
-    const start = reader.at
-    readEvent(reader, draft)
+    return received - 1
+  }
+
+  /** Judges the draft, which was read from these bytes. */
+  const settle = (index: number, text: Uint8Array, start: number, end: number): void => {
     const event = draft.code === null ? vouch(door, draft, request) : null
     const tenant = request.tenant ?? draft.tenant ?? ''
     const stream =
@@ -197,10 +212,7 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
       part.indices.push(index)
       return
     }
-    const raw = cut(
-      utf8(body, start, Math.min(reader.at, start + limits.refusalRawBytesMax)),
-      limits.refusalRawBytesMax,
-    )
+    const raw = cut(utf8(text, start, Math.min(end, start + limits.refusalRawBytesMax)), limits.refusalRawBytesMax)
     const rawBytes = Buffer.byteLength(raw)
     const refusal = refuse(draft, index, tenant, rawBytes <= rawLeft ? raw : '')
     if (rawBytes <= rawLeft) rawLeft -= rawBytes
@@ -209,22 +221,27 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
   }
 
   try {
-    reader.begin(body)
-    if (reader.isBlank()) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
-    const first = reader.peek()
-    if (first === BRACKET && request.format !== 'cloudevents') {
-      reader.enterArray()
-      while (reader.nextElement()) judgeNext()
-    } else if (first === BRACE && request.format !== 'cloudevents-batch') {
-      judgeNext()
-    } else {
-      const wanted = { json: 'an event or an array of them', cloudevents: 'an event', 'cloudevents-batch': 'an array' }
-      throw new ReleveError(
-        'malformed_body',
-        `byte ${reader.at}: the body must be ${wanted[request.format]}, is ${kindName(first)}`,
-      )
+    switch (request.format) {
+      case 'json':
+      case 'cloudevents':
+      case 'cloudevents-batch':
+        judgeJson(door, body, request.format, null, next, settle)
+        break
+      case 'cloudevents-binary': {
+        const written = readBinaryCloudEvent(reader, body, request.attributes ?? [])
+        judgeJson(door, written.finish(), 'cloudevents-batch', written, next, settle)
+        break
+      }
+      case 'msgpack':
+      case 'csv': {
+        const written = request.format === 'csv' ? readCsv(body) : readMsgpack(body)
+        judgeJson(door, written.finish(), 'json', written, next, settle)
+        break
+      }
+      case 'ndjson':
+        judgeLines(door, body, next, settle)
+        break
     }
-    reader.finish()
   } finally {
     reader.release()
   }
@@ -246,6 +263,71 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
     })
   }
   return { received, stored: received - refusals.length, refused: refusals.length, refusals, parts: done }
+}
+
+type Settle = (index: number, text: Uint8Array, start: number, end: number) => void
+
+/** A body of JSON, or of what another format was written down as, with the faults that the writing found. */
+function judgeJson(
+  door: Door,
+  text: Uint8Array,
+  format: 'json' | 'cloudevents' | 'cloudevents-batch',
+  written: Transcript | null,
+  next: () => number,
+  settle: Settle,
+): void {
+  const { reader, draft } = door
+  const readEvent = format === 'json' ? readNative : readCloudEvent
+  const judgeNext = (): void => {
+    const index = next()
+    // Stands on the first byte of the event, for the raw text.
+    reader.peek()
+    const start = reader.at
+    readEvent(reader, draft)
+    const fault = written?.faults.get(index)
+    if (fault !== undefined) {
+      // Found before the text was read, so it comes before whatever the text is refused for.
+      draft.code = null
+      draft.fail('malformed', fault.field, fault.message)
+    }
+    settle(index, text, start, reader.at)
+  }
+  reader.begin(text)
+  if (reader.isBlank()) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
+  const first = reader.peek()
+  if (first === BRACKET && format !== 'cloudevents') {
+    reader.enterArray()
+    while (reader.nextElement()) judgeNext()
+  } else if (first === BRACE && format !== 'cloudevents-batch') {
+    judgeNext()
+  } else {
+    const wanted = { json: 'an event or an array of them', cloudevents: 'an event', 'cloudevents-batch': 'an array' }
+    throw new ReleveError(
+      'malformed_body',
+      `byte ${reader.at}: the body must be ${wanted[format]}, is ${kindName(first)}`,
+    )
+  }
+  reader.finish()
+}
+
+/** NDJSON: broken syntax refuses its line alone, because lines are boundaries. */
+function judgeLines(door: Door, body: Uint8Array, next: () => number, settle: Settle): void {
+  const { reader, draft } = door
+  let lines = 0
+  eachLine(body, 0, (from, to) => {
+    lines += 1
+    const index = next()
+    try {
+      reader.begin(body.subarray(from, to))
+      readNative(reader, draft)
+      reader.finish()
+    } catch (error) {
+      if (!(error instanceof ReleveError)) throw error
+      draft.fail('malformed', '', `${error.message} (of this line)`)
+    }
+    settle(index, body, from, to)
+  })
+  if (lines === 0) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
 }
 
 /** The meaning of a sound draft. Returns null when it is refused; the draft then says why. */
