@@ -418,5 +418,5 @@ FROM (
     return found
   }
 
-  return { insert, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf, windowStarts }
+  return { insert, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf }
 }
