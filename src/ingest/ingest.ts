@@ -159,17 +159,62 @@ class PartDraft {
   readonly refusals: Refusal[] = []
 }
 
+/** Judges the events of one body one by one; the last answer stands in its fields. */
+export class EventJudge {
+  readonly #door: Door
+  readonly #body: Uint8Array
+  readonly #request: IngestRequest
+  readonly #readEvent: typeof readNative
+  #rawLeft: number = limits.requestRawBytesMax
+  /** Null when it is refused. */
+  event: UsageEvent | null = null
+  /** Null when it is sound. */
+  refusal: Refusal | null = null
+  stream = 0
+
+  constructor(door: Door, body: Uint8Array, request: IngestRequest) {
+    this.#door = door
+    this.#body = body
+    this.#request = request
+    this.#readEvent = request.format === 'json' ? readNative : readCloudEvent
+  }
+
+  /** Judges the event at which the door's reader stands. Throws ReleveError `malformed_body` when it is no JSON. */
+  next(index: number): void {
+    const { reader, draft } = this.#door
+    const request = this.#request
+    // Stands on the first byte of the event, for the raw text.
+    reader.peek()
+    const start = reader.at
+    this.#readEvent(reader, draft)
+    this.event = draft.code === null ? vouch(this.#door, draft, request) : null
+    this.refusal = null
+    const tenant = request.tenant ?? draft.tenant ?? ''
+    this.stream =
+      request.tenant === null
+        ? (this.#door.tenants.get(tenant) ?? 0)
+        : (this.#door.tenants.get(tenant) ?? streamOf(tenant, this.#door.streams))
+    if (this.event !== null) return
+    const raw = cut(
+      utf8(this.#body, start, Math.min(reader.at, start + limits.refusalRawBytesMax)),
+      limits.refusalRawBytesMax,
+    )
+    const rawBytes = Buffer.byteLength(raw)
+    this.refusal = refuse(draft, index, tenant, rawBytes <= this.#rawLeft ? raw : '')
+    if (rawBytes <= this.#rawLeft) this.#rawLeft -= rawBytes
+  }
+}
+
 /**
  * Judges every event of a body. Throws ReleveError `malformed_body` (with the byte offset) or `body_too_large`: then nothing of
  * the body counts.
  */
 export function judge(door: Door, body: Uint8Array, request: IngestRequest): Judged {
-  const { reader, draft } = door
-  const readEvent = request.format === 'json' ? readNative : readCloudEvent
+  const { reader } = door
+  const judging = new EventJudge(door, body, request)
   const parts: (PartDraft | undefined)[] = new Array(door.streams).fill(undefined)
   const refusals: Refusal[] = []
   let received = 0
-  let rawLeft: number = limits.requestRawBytesMax
 
   const judgeNext = (): void => {
     if (received === limits.batchEventsMax) {
@@ -177,16 +222,8 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
     }
     const index = received
     received += 1
-    // Stands on the first byte of the event, for the raw text.
-    reader.peek()
-    const start = reader.at
-    readEvent(reader, draft)
-    const event = draft.code === null ? vouch(door, draft, request) : null
-    const tenant = request.tenant ?? draft.tenant ?? ''
-    const stream =
-      request.tenant === null
-        ? (door.tenants.get(tenant) ?? 0)
-        : (door.tenants.get(tenant) ?? streamOf(tenant, door.streams))
+    judging.next(index)
+    const { event, refusal, stream } = judging
     let part = parts[stream]
     if (part === undefined) {
       part = new PartDraft()
@@ -195,17 +232,10 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
     if (event !== null) {
       part.events.push(event)
       part.indices.push(index)
-      return
+    } else {
+      part.refusals.push(refusal!)
+      refusals.push(refusal!)
     }
-    const raw = cut(
-      utf8(body, start, Math.min(reader.at, start + limits.refusalRawBytesMax)),
-      limits.refusalRawBytesMax,
-    )
-    const rawBytes = Buffer.byteLength(raw)
-    const refusal = refuse(draft, index, tenant, rawBytes <= rawLeft ? raw : '')
-    if (rawBytes <= rawLeft) rawLeft -= rawBytes
-    part.refusals.push(refusal)
-    refusals.push(refusal)
   }
 
   try {
