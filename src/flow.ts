@@ -30,6 +30,7 @@ import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
 import type { AsOf, ItemMetric, LiveEntitlement } from './quota/balance.js'
+import type { ChunkKey, Repair } from './rollup/repair.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
 import {
   type ApplyReply,
@@ -54,6 +55,7 @@ export interface FlowOptions {
   readonly shard: ShardThread
   readonly keyFiles: KeyFiles
   readonly rollup: Rollup
+  readonly repair: Repair
   readonly postgres: Pool
   readonly alerts: Alerts
   readonly clock: Clock
@@ -133,6 +135,7 @@ export class StreamFlow {
   #jobs: BarrierJob[] = []
   #sealWanted = false
   #inFlight = 0
+  #fault: string | null = null
   #flushes: Promise<void> = Promise.resolve()
   #alertsPending: Promise<void> = Promise.resolve()
   #wake: (() => void) | null = null
@@ -205,6 +208,11 @@ export class StreamFlow {
   /** Age of the oldest record that no checkpoint covers, milliseconds on the service's clock. */
   flushLagMs(): number {
     return this.position.last > this.#checkpointSequence ? Math.max(0, this.#o.clock.now() - this.#pendingSince) : 0
+  }
+
+  /** What the flush stumbles over at present, and tries again; null when all is well. */
+  get fault(): string | null {
+    return this.#fault
   }
 
   /** Live balances of a tenant, behind everything that the log had when asked. */
@@ -550,13 +558,13 @@ export class StreamFlow {
   }
 
   async #insert(chunk: StoreChunk, epoch: number, landed: ReadonlyMap<string, number>): Promise<void> {
-    const { rollup, crash, metrics, logger } = this.#o
+    const { rollup, crash, metrics } = this.#o
     const there = landed.get(`${chunk.table}/${chunk.chunk}`) ?? 0
     if (there > chunk.rows) {
-      metrics.surplus.inc(there - chunk.rows)
-      logger.error(
-        { stream: this.stream, epoch, table: chunk.table, chunk: chunk.chunk, there, expected: chunk.rows },
-        'surplus rows: run releve audit',
+      await this.#takeOutSurplus(
+        { table: chunk.table, stream: this.stream, epoch, chunk: chunk.chunk },
+        there,
+        chunk.rows,
       )
     }
     if (there < chunk.rows) {
@@ -565,6 +573,62 @@ export class StreamFlow {
       metrics.rows.inc({ table: chunk.table }, chunk.rows)
     }
     crash('after-chunk')
+  }
+
+  async #takeOutSurplus(key: ChunkKey, there: number, expected: number): Promise<void> {
+    this.#o.metrics.surplus.inc(there - expected)
+    this.#o.logger.error(
+      { ...key, there, expected },
+      'surplus rows: another owner wrote this chunk too; they are taken out',
+    )
+    await this.#retry('repair', () => this.#o.repair.takeOutSurplus(key, expected))
+  }
+
+  /**
+   * Counts in ClickHouse what the checkpoints say, for every epoch that was not yet found right. A surplus is repaired and
+   * alarmed; rows that are missing cannot be made here. Called before a closing, so that no invoice stands on a wrong count.
+   */
+  async verify(): Promise<void> {
+    const { postgres, rollup } = this.#o
+    const to = this.#checkpointEpoch
+    const { rows: streams } = await postgres.query('SELECT verified_epoch FROM streams WHERE stream = $1', [
+      this.stream,
+    ])
+    const from = Number(streams[0].verified_epoch)
+    if (from >= to) return
+    const { rows: checkpoints } = await postgres.query(
+      'SELECT epoch, chunks FROM epoch_checkpoints WHERE stream = $1 AND epoch > $2 AND epoch <= $3',
+      [this.stream, from, to],
+    )
+    for (const table of ['usage_minute', 'usage_members', 'usage_events', 'ingest_rejects'] as const) {
+      const there = await rollup.rowsByChunk(table, this.stream, from, to)
+      for (const { epoch, chunks } of checkpoints as { epoch: number; chunks: ChunkRecord[] }[]) {
+        for (const chunk of chunks.filter((one) => one.table === table)) {
+          const key = { table, stream: this.stream, epoch: Number(epoch), chunk: chunk.chunk }
+          const name = `${key.epoch}/${key.chunk}`
+          const found = there.get(name) ?? 0
+          there.delete(name)
+          if (found > chunk.rows) await this.#takeOutSurplus(key, found, chunk.rows)
+          if (found < chunk.rows) {
+            throw new ReleveError(
+              'conflict',
+              `${table} holds ${found} rows of stream ${this.stream}, epoch ${key.epoch}, chunk ${key.chunk}; its checkpoint has ${chunk.rows}: run releve audit, then releve rebuild`,
+            )
+          }
+        }
+      }
+      const unknown = [...there.keys()][0]
+      if (unknown !== undefined) {
+        throw new ReleveError(
+          'conflict',
+          `${table} holds rows of stream ${this.stream}, epoch/chunk ${unknown}, that no checkpoint has: run releve audit`,
+        )
+      }
+    }
+    await postgres.query('UPDATE streams SET verified_epoch = $2 WHERE stream = $1 AND verified_epoch < $2', [
+      this.stream,
+      to,
+    ])
   }
 
   async #writeManifest(sealed: SealedEpoch): Promise<void> {
@@ -638,11 +702,14 @@ export class StreamFlow {
   async #retry<T>(step: string, run: () => Promise<T>): Promise<T> {
     for (let delay = 50; ; delay = Math.min(2 * delay, 2_000)) {
       try {
-        return await run()
+        const result = await run()
+        this.#fault = null
+        return result
       } catch (error) {
         const final = error instanceof Fenced || (error instanceof ReleveError && error.code === 'unavailable')
-        if (final || (error instanceof Error && error.message.startsWith('BUG:')) || this.#state === 'failed')
-          throw error
+        const ended = this.#state === 'failed' || this.#state === 'closed'
+        if (final || ended || (error instanceof Error && error.message.startsWith('BUG:'))) throw error
+        this.#fault = `${step}: ${error instanceof Error ? error.message : String(error)}`
         this.#o.metrics.flushRetries.inc({ step })
         this.#o.logger.warn(
           { stream: this.stream, step, error: String(error) },
@@ -736,23 +803,12 @@ export class StreamFlow {
   /** Usage up to the epoch before the one that each balance began to count in; that epoch has its checkpoint. */
   async #loadBases(needed: readonly NeededBase[]): Promise<void> {
     const { shard, rollup } = this.#o
-    for (const need of needed) {
-      const base = await this.#retry('base', () =>
-        rollup.base(
-          {
-            tenant: need.tenant,
-            metric: need.metric,
-            aggregation: need.aggregation,
-            from: need.period.from,
-            to: need.period.to,
-            stream: this.stream,
-            epoch: need.epoch - 1,
-          },
-          limits.liveMembersMax,
-        ),
-      )
-      this.#raise({ crossings: await shard.setBase(need, base) })
-    }
+    // Told twice after a fault in the middle: a balance that has its base ignores the second one.
+    await this.#retry('base', async () => {
+      for await (const { need, base } of rollup.bases(this.stream, needed, limits.liveMembersMax)) {
+        this.#raise({ crossings: await shard.setBase(need, base) })
+      }
+    })
   }
 
   /** Usage of a balance that the shard does not know, as ClickHouse has it: its thresholds ring from it. */
@@ -762,19 +818,24 @@ export class StreamFlow {
 
   // ---- End ---------------------------------------------------------------------------------------------------------------
 
-  /** Drain, seal, checkpoint, fold nothing more. Always ends; what it does not finish, the log replays. */
+  /** Drain, seal, checkpoint, fold nothing more. Ends within limits.stopMs; what it does not finish, the log replays. */
   async close(): Promise<void> {
     clearInterval(this.#epochTimer)
     clearInterval(this.#foldTimer)
     if (this.#state === 'running') {
       this.#state = 'draining'
       this.#wakeUp()
-      await this.#loop
-      await this.#flushes.catch(() => {})
-      await this.#folding.catch(() => {})
-      await this.#alertsPending.catch(() => {})
+      const drained = this.#loop
+        .then(() => this.#flushes)
+        .then(() => this.#folding)
+        .then(() => this.#alertsPending)
+        .catch(() => {})
+      let timer: NodeJS.Timeout | undefined
+      await Promise.race([drained, new Promise((resolve) => (timer = setTimeout(resolve, limits.stopMs)))])
+      clearTimeout(timer)
     }
     if (this.#state !== 'failed') this.#state = 'closed'
+    this.#wakeUp()
     for (const job of this.#jobs) job.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))
     for (const waiter of this.#waiters.values())
       waiter.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))

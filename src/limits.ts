@@ -93,6 +93,8 @@ export const limits = {
   liveMembersMax: 4_000_000,
   /** Quota balances held live, per shard (items × periods still open or in grace). */
   liveBalancesMax: 1_000_000,
+  /** Balances whose usage one query reads at start. */
+  basesMax: 2_000,
   /** Thresholds of one quota. */
   thresholdsMax: 25,
 
@@ -142,6 +144,8 @@ export const limits = {
   contractItemsMax: 1_000,
   /** Objects of the catalogue of one kind; they are all held in memory. */
   catalogObjectsMax: 200_000,
+  /** Customers of one import. */
+  customersBatchMax: 10_000,
   /** Periods of one schedule: fifty years. */
   scheduleMonthsMax: 600,
   /** Earlier periods that a closing counts again for late usage: more than the age limit L reaches, for imports. */

@@ -36,6 +36,7 @@ import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
 import { prove } from './rollup/proof.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
+import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
@@ -159,6 +160,7 @@ export class System {
   #catalog!: Catalog
   #alerts!: Alerts
   #rollup!: Rollup
+  #repair!: Repair
   #invoicing!: Invoicing
   #log: FileLog | undefined
   #shards: ShardThread[] = []
@@ -169,6 +171,8 @@ export class System {
   #nextShard = 0
   #stopCatalog: (() => void) | undefined
   #catalogWork: Promise<void> = Promise.resolve()
+  #catalogVersion = -1
+  #entitlementsText = ''
   #closed: Promise<void> | undefined
   #ready = false
 
@@ -221,6 +225,8 @@ export class System {
     this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
     this.#catalog = await openCatalog({ postgres, clock })
     this.#rollup = openRollup({ clickhouse })
+    this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
+    await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
@@ -248,6 +254,7 @@ export class System {
     onProgress('streams')
     const owner = `${hostname()}/${process.pid}`
     const entitlements = this.#entitlements()
+    this.#entitlementsText = JSON.stringify(entitlements)
     this.#flows = await Promise.all(
       Array.from({ length: this.#streams }, async (_, stream) => {
         const shard = openShardThread({
@@ -270,6 +277,7 @@ export class System {
             shard,
             keyFiles,
             rollup: this.#rollup,
+            repair: this.#repair,
             postgres,
             alerts: this.#alerts,
             clock,
@@ -318,8 +326,14 @@ export class System {
     this.#catalogWork = this.#catalogWork
       .then(async () => {
         const snapshot = this.#catalog.snapshot()
-        const entitlements = this.#entitlements()
+        // Several changes that came meanwhile are one.
+        if (snapshot.version === this.#catalogVersion) return
+        this.#catalogVersion = snapshot.version
         await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        const entitlements = this.#entitlements()
+        const text = JSON.stringify(entitlements)
+        if (text === this.#entitlementsText) return
+        this.#entitlementsText = text
         await Promise.all(
           this.#flows.map((flow) =>
             flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream)),
@@ -347,7 +361,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
-      () => withTimeout(Promise.allSettled(this.#flows.map((flow) => flow.close())), limits.stopMs),
+      () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
@@ -532,7 +546,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       windows: rows.map((row) => ({
         from: DateTime.fromSeconds(row.bucket, { zone: ask.timeZone }).toISO({ suppressMilliseconds: true })!,
         groups: Object.fromEntries(groupBy.map((name, i) => [name, row.groups[i]!])),
-        value: valueOf(metric.aggregation, row),
+        value: figureOf(metric.aggregation, row),
         count: row.count,
       })),
       asOf: { stream: flow.stream, epoch, lagMs: flow.flushLagMs() },
@@ -565,7 +579,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
             epoch,
             folded,
           })
-          usage = (rows[0] === undefined ? null : valueOf(entitlement.aggregation, rows[0])) ?? '0'
+          usage = (rows[0] === undefined ? null : figureOf(entitlement.aggregation, rows[0])) ?? '0'
           sequence = checkpoint
           asOfMs = now - flow.flushLagMs()
           if (view.state === 'stale')
@@ -620,13 +634,16 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
   /** The rollups again from the archive. For a service that takes no events meanwhile: the command line runs it alone. */
   async rebuild(options: { dryRun: boolean; onProgress?: (step: string) => void }): Promise<RebuildReport> {
     await this.settle()
-    return rebuild({
+    const report = await rebuild({
       clickhouse: this.#engines.clickhouse,
       rollup: this.#rollup,
       metrics: this.#catalog.snapshot().metrics,
       streams: this.#flows.map((flow) => ({ stream: flow.stream, folded: flow.position.folded })),
       ...options,
     })
+    // Rebuilt rows are not cut into the chunks that the checkpoints name, so they are not counted by them any more.
+    if (report.replaced) await this.#engines.postgres.query('UPDATE streams SET verified_epoch = epoch')
+    return report
   }
 
   // ---- Invoices ----------------------------------------------------------------------------------------------------------
@@ -670,6 +687,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     let epochs: Record<string, number> | undefined = kept.rows[0]?.epochs
     if (epochs === undefined) {
       epochs = { [flow.stream]: await flow.cut() }
+      await flow.verify()
       await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
         closing,
         JSON.stringify(epochs),
@@ -717,7 +735,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
           folded: flow.position.folded,
         } satisfies Omit<UsageQuery, 'minutesOnly'>
         const { rows } = await this.#rollup.usage(query)
-        const quantity = (rows[0] === undefined ? null : valueOf(metric.aggregation, rows[0])) ?? '0'
+        const quantity = (rows[0] === undefined ? null : figureOf(metric.aggregation, rows[0])) ?? '0'
         const proof = await prove(this.#rollup, {
           tenant,
           metric: key,
@@ -756,6 +774,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       const lost = this.#log!.lost().filter((l) => l.stream === flow.stream)
       for (const range of lost)
         notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
+      if (flow.fault !== null) notes.push(`stream ${flow.stream} tries again: ${flow.fault}`)
       if (flow.state !== 'running') notes.push(`stream ${flow.stream} is ${flow.state}`)
       return {
         stream: flow.stream,
@@ -804,14 +823,8 @@ function sum(a: Totals, b: Totals): Totals {
   ) as unknown as Totals
 }
 
-async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))])
-  clearTimeout(timer)
-}
-
 /** What a row says for an aggregation, as decimal text; null when nothing is there. */
-export function valueOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
+export function figureOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
   switch (aggregation) {
     case 'sum':
       return new Decimal(row.sum).toFixed()

@@ -51,6 +51,21 @@ export function tenantFor(request: FastifyRequest, asked: string | undefined): s
   return key.tenant
 }
 
+/** Listens, and says what to do when the port is taken. Returns the address. */
+export async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
+  try {
+    return await app.listen({ host, port })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+    throw new Error(
+      `cannot listen on ${host}:${port}: the port is taken. RELEVE_PORT chooses another, 0 any free one.`,
+      {
+        cause: error,
+      },
+    )
+  }
+}
+
 export async function buildHttp(system: System): Promise<FastifyInstance> {
   const app = Fastify({
     logger: false,
@@ -58,27 +73,13 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     connectionTimeout: 60_000,
     requestTimeout: 60_000,
     keepAliveTimeout: 75_000,
-    maxParamLength: limits.nameBytesMax,
+    routerOptions: { maxParamLength: 3 * limits.nameBytesMax },
     genReqId: () => randomUUID(),
     // Numbers and booleans in query strings; bodies are never coerced.
     ajv: { customOptions: { coerceTypes: true, removeAdditional: false, allErrors: true } },
     return503OnClosing: true,
     forceCloseConnections: 'idle',
   })
-
-  await app.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: {
-        title: 'releve',
-        description: 'Usage metering and billing: an event goes to an invoice.',
-        version: system.version,
-      },
-      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
-      security: [{ key: [] }],
-    },
-  })
-  await app.register(swaggerUi, { routePrefix: '/docs' })
 
   app.decorateRequest('apiKey', null)
   app.addHook('onRequest', async (request, reply) => {
@@ -95,6 +96,21 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     }
     request.apiKey = key
   })
+
+  // Behind the guard: the page asks a browser for the key, as the password of any name.
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'releve',
+        description: 'Usage metering and billing: an event goes to an invoice.',
+        version: system.version,
+      },
+      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
+      security: [{ key: [] }],
+    },
+  })
+  await app.register(swaggerUi, { routePrefix: '/docs' })
 
   app.setErrorHandler(
     (
@@ -113,7 +129,10 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       const { status, title, hint } = ErrorCode[known.code]
       if (known.retryAfterS !== undefined || status === 429 || status === 503)
         reply.header('retry-after', String(known.retryAfterS ?? 1))
-      if (status === 401) reply.header('www-authenticate', 'Bearer realm="releve"')
+      if (status === 401) {
+        const scheme = request.url.startsWith('/docs') ? 'Basic' : 'Bearer'
+        reply.header('www-authenticate', `${scheme} realm="releve"`)
+      }
       reply
         .status(status)
         .type('application/problem+json')

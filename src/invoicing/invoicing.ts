@@ -126,27 +126,28 @@ export class Invoicing {
     return kept(rows[0])
   }
 
-  /** Newest first, at most a page. `before` continues a list: the createdAt of its last entry. */
+  /** Newest first, at most a page. `before` continues a list behind its last entry. */
   async list(
     filter: {
       readonly tenant?: string
       readonly contract?: string
       readonly state?: InvoiceState
-      readonly before?: number
+      readonly before?: { readonly createdAt: number; readonly id: string }
       readonly limit?: number
     } = {},
   ): Promise<KeptInvoice[]> {
     const { rows } = await this.#postgres.query<Row>(
       `SELECT state, hash, created_at, changed_at, document FROM invoices
        WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR contract = $2) AND ($3::text IS NULL OR state = $3)
-         AND ($4::bigint IS NULL OR created_at < $4)
-       ORDER BY created_at DESC, legal_entity, series DESC NULLS FIRST, counter DESC NULLS FIRST, id LIMIT $5`,
+         AND ($4::bigint IS NULL OR (created_at, id) < ($4, $6::text))
+       ORDER BY created_at DESC, id DESC LIMIT $5`,
       [
         filter.tenant ?? null,
         filter.contract ?? null,
         filter.state ?? null,
-        filter.before ?? null,
+        filter.before?.createdAt ?? null,
         Math.min(filter.limit ?? limits.pageMax, limits.pageMax),
+        filter.before?.id ?? null,
       ],
     )
     return rows.map(kept)
@@ -273,7 +274,7 @@ export class Invoicing {
       client,
       draft.seller.key,
       pattern,
-      dateIn(now, draft.period.timeZone),
+      dateIn(now, draft.seller.timeZone),
     )
     await this.#crashPoint('number-taken')
     const issued: Invoice = {
