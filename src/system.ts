@@ -433,6 +433,7 @@ export class System {
     )
     ack()
     metrics.received.inc(judged.received)
+    metrics.plain.inc(judged.plain)
     metrics.stored.inc(judged.stored)
     for (const { code } of judged.refusals) metrics.refused.inc({ code })
     const answer: IngestAnswer = {
