@@ -31,6 +31,8 @@ export const limits = {
   refusalRawBytesMax: 512,
   /** The same for all refusals of one request; behind it they carry none. With it a record of refusals alone fits recordBytesMax. */
   requestRawBytesMax: 2 * MiB,
+  /** Bodies inflated at once; each may take bodyBytesMax. As many as there are threads that inflate. */
+  inflatingMax: 4,
   /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
   inflightBytesMax: 256 * MiB,
 

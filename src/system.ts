@@ -14,7 +14,7 @@ import type { Clock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
 import { KeyFiles } from './dedupe/key-files.js'
-import { type Engines, lockDataDirectory, openEngines } from './engines/engines.js'
+import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
 import { streamOf } from './event.js'
@@ -398,6 +398,11 @@ export class System {
       this.#inflight -= bytes
       this.metrics.inflightBytes.set(this.#inflight)
     }
+  }
+
+  /** Whether a call failed because an engine is away: then the same call may be made again. */
+  isAway(error: unknown): boolean {
+    return isAway(error)
   }
 
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */

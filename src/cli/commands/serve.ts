@@ -32,15 +32,21 @@ export async function serveCommand(config: Config): Promise<number> {
     },
   })
   const app = await buildHttp(system)
-  const address = await listen(app, config.host, config.port).catch(async (error: unknown) => {
+  try {
+    const address = await listen(app, config.host, config.port)
+    writeFileSync(serviceFile(config.dataDirectory), JSON.stringify({ url: address, pid: process.pid }), {
+      mode: 0o600,
+    })
+    logger.info({ address, startMs: Math.round(performance.now() - started) }, 'releve is ready')
+    process.stderr.write(
+      `releve is ready at ${address} (API page: ${address}/docs)\nThe admin key is in ${system.keys.adminKeyFile}\n`,
+    )
+  } catch (error) {
+    // A port that is taken, for example: the engines must not keep the process.
+    await app.close()
     await system.close()
     throw error
-  })
-  writeFileSync(serviceFile(config.dataDirectory), JSON.stringify({ url: address, pid: process.pid }), { mode: 0o600 })
-  logger.info({ address, startMs: Math.round(performance.now() - started) }, 'releve is ready')
-  process.stderr.write(
-    `releve is ready at ${address} (API page: ${address}/docs)\nThe admin key is in ${system.keys.adminKeyFile}\n`,
-  )
+  }
 
   let signals = 0
   const stop = (signal: NodeJS.Signals): void => {

@@ -30,6 +30,22 @@ const inflaters: Readonly<Record<string, Inflate>> = {
   ...(zstdDecompress === undefined ? {} : { zstd: promisify(zstdDecompress) }),
 }
 
+/** At most limits.inflatingMax bodies are inflated at once, for each may grow to limits.bodyBytesMax; the others wait. */
+let inflating = 0
+const waiting: (() => void)[] = []
+
+async function inTurn(inflater: Inflate, body: Buffer): Promise<Buffer> {
+  if (inflating === limits.inflatingMax) await new Promise<void>((resolve) => waiting.push(resolve))
+  else inflating += 1
+  try {
+    return await inflater(body, { maxOutputLength: limits.bodyBytesMax })
+  } finally {
+    const next = waiting.shift()
+    if (next === undefined) inflating -= 1
+    else next()
+  }
+}
+
 async function inflate(body: Buffer, encoding: string | undefined): Promise<Buffer> {
   if (encoding === undefined || encoding === 'identity' || encoding === '') return body
   const inflater = Object.hasOwn(inflaters, encoding) ? inflaters[encoding] : undefined
@@ -40,7 +56,7 @@ async function inflate(body: Buffer, encoding: string | undefined): Promise<Buff
     )
   }
   try {
-    return await inflater(body, { maxOutputLength: limits.bodyBytesMax })
+    return await inTurn(inflater, body)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') {
       throw new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes when inflated`)
@@ -104,9 +120,11 @@ export function eventRoutes(system: System): FastifyPluginAsync {
         // A CloudEvent in headers may have no data; every other body has something.
         const raw = request.body ?? Buffer.alloc(0)
         if (raw.length === 0 && attributes === undefined) throw new ReleveError('malformed_body', 'the body is empty')
-        const release = system.admit(raw.length)
+        const done = request.holdBody()
+        let inflated = (): void => {}
         try {
           const body = await inflate(raw, request.headers['content-encoding'])
+          if (body !== raw) inflated = system.admit(body.length)
           const answer = await system.ingest({
             body,
             format,
@@ -117,7 +135,8 @@ export function eventRoutes(system: System): FastifyPluginAsync {
           reply.status(answer.stored > 0 || answer.received === 0 ? 202 : 422)
           return answer
         } finally {
-          release()
+          inflated()
+          done()
         }
       },
     )
