@@ -16,6 +16,7 @@
  * the process, everything that it writes is a function of the log within these bounds, and each write can be told apart from
  * its repetition, by its token and by counting.
  */
+import { randomUUID } from 'node:crypto'
 import type { Pool } from 'pg'
 import { assert } from './assert.js'
 import type { Clock } from './clock.js'
@@ -63,6 +64,8 @@ export type Totals = Counts & { readonly epochs: number }
 
 const ZERO: Totals = { received: 0, stored: 0, refused: 0, accepted: 0, duplicate: 0, conflict: 0, voids: 0, archived: 0, epochs: 0 }
 
+/** Times that a chunk is taken back and inserted anew before the stream gives up. */
+const REPAIRS_MAX = 5
 const APPLY_RECORDS_MAX = 16
 const APPLY_BYTES_MAX = 4 * 1024 * 1024
 
@@ -504,18 +507,39 @@ export class StreamFlow {
   }
 
   async #insert(chunk: StoreChunk, epoch: number, landed: ReadonlyMap<string, number>): Promise<void> {
-    const { rollup, crash, metrics, logger } = this.#o
     const there = landed.get(`${chunk.table}/${chunk.chunk}`) ?? 0
-    if (there > chunk.rows) {
-      metrics.surplus.inc(there - chunk.rows)
-      logger.error({ stream: this.stream, epoch, table: chunk.table, chunk: chunk.chunk, there, expected: chunk.rows }, 'surplus rows: run releve audit')
-    }
-    if (there < chunk.rows) {
-      const token = `${this.stream}/${epoch}/${chunk.table}/${chunk.chunk}`
-      await this.#retry('insert', () => rollup.insert(chunk, token))
+    // An epoch that is flushed for the first time has no rows and no tokens anywhere.
+    const isFirst = there === 0 && this.#state !== 'opening'
+    await this.#land(chunk, epoch, `${this.stream}/${epoch}/${chunk.table}/${chunk.chunk}`, there, isFirst)
+    this.#o.crash('after-chunk')
+  }
+
+  /**
+   * Resolves when exactly the rows of a chunk are there; `there` of them were counted. A first insert that is answered has landed.
+   * After any doubt the rows are counted again. A token that is known while rows are missing (see rollup.ts), or a surplus that a
+   * stopped owner left behind: what is there is taken back, and the chunk goes in under a token of its own.
+   */
+  async #land(chunk: StoreChunk, epoch: number, token: string, there: number, isFirst: boolean): Promise<void> {
+    const { rollup, metrics, logger } = this.#o
+    for (let round = 0; there !== chunk.rows; round += 1) {
+      let name = token
+      if (round > 0 || there > chunk.rows) {
+        if (round > REPAIRS_MAX) throw new Error(`FATAL: ${chunk.table} of stream ${this.stream} epoch ${epoch} holds ${there} rows of chunk ${chunk.chunk} instead of ${chunk.rows}, whatever is done`)
+        metrics.surplus.inc(Math.max(0, there - chunk.rows))
+        logger.error({ stream: this.stream, epoch, table: chunk.table, chunk: chunk.chunk, there, expected: chunk.rows }, 'rows of a chunk are missing or too many: it is inserted anew')
+        await this.#retry('repair', () => rollup.remove(chunk.table, this.stream, epoch, chunk.chunk))
+        name = `${token}/${randomUUID()}`
+      }
+      let tries = 0
+      await this.#retry('insert', () => {
+        tries += 1
+        return rollup.insert(chunk, name)
+      })
       metrics.rows.inc({ table: chunk.table }, chunk.rows)
+      if (isFirst && tries === 1) return
+      const counted = await this.#retry('count', () => rollup.landed(this.stream, epoch, [chunk.table]))
+      there = counted.get(`${chunk.table}/${chunk.chunk}`) ?? 0
     }
-    crash('after-chunk')
   }
 
   async #writeManifest(sealed: SealedEpoch): Promise<void> {
@@ -585,7 +609,7 @@ export class StreamFlow {
         return await run()
       } catch (error) {
         const final = error instanceof Fenced || (error instanceof ReleveError && error.code === 'unavailable')
-        if (final || (error instanceof Error && error.message.startsWith('BUG:')) || this.#state === 'failed') throw error
+        if (final || (error instanceof Error && /^(BUG|FATAL):/.test(error.message)) || this.#state === 'failed') throw error
         this.#o.metrics.flushRetries.inc({ step })
         this.#o.logger.warn({ stream: this.stream, step, error: String(error) }, 'a step of the flush failed, done again')
         await new Promise((resolve) => setTimeout(resolve, delay))
@@ -630,14 +654,16 @@ export class StreamFlow {
 
   async #runFold(fold: number, from: number, to: number): Promise<void> {
     const { postgres, rollup, crash } = this.#o
+    // A fold that was begun before may have rows and tokens in ClickHouse already.
+    let isFirst = this.#state !== 'opening'
     const records = await this.#retry('fold', async () => {
+      const first = isFirst
+      isFirst = false
       const landed = await rollup.landed(this.stream, to, ['usage_hour'])
       const made: ChunkRecord[] = []
       for await (const chunk of rollup.foldChunks(this.stream, from, to)) {
-        if ((landed.get(`usage_hour/${chunk.chunk}`) ?? 0) < chunk.rows) {
-          await rollup.insert(chunk, `${this.stream}/fold/${to}/${chunk.chunk}`)
-          this.#o.metrics.rows.inc({ table: chunk.table }, chunk.rows)
-        }
+        const there = landed.get(`usage_hour/${chunk.chunk}`) ?? 0
+        await this.#land(chunk, to, `${this.stream}/fold/${to}/${chunk.chunk}`, there, first && there === 0)
         made.push(recordOf(chunk))
         crash('after-fold-chunk')
       }
@@ -654,6 +680,12 @@ export class StreamFlow {
     this.#fold = fold
     this.#folded = to
     this.#o.metrics.folds.inc({ stream: String(this.stream) })
+  }
+
+  /** No fold runs any more, until the process ends. */
+  async stopFolds(): Promise<void> {
+    clearInterval(this.#foldTimer)
+    await this.#folding
   }
 
   // ---- Balances ----------------------------------------------------------------------------------------------------------
