@@ -30,7 +30,7 @@ import type { Log, LogRecord } from './log/log.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
-import type { AsOf, ItemMetric, LiveEntitlement } from './quota/balance.js'
+import type { AsOf, ItemMetric, LiveEntitlement, RungThreshold } from './quota/balance.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
 import { type ApplyReply, type BalanceView, type Counts, FLOOR_SLACK_MS, type NeededBase, type SealedEpoch, type ShardThread } from './shard.js'
 
@@ -701,7 +701,14 @@ export class StreamFlow {
 
   /** Usage up to the epoch before the one that each balance began to count in; that epoch has its checkpoint. */
   async #loadBases(needed: readonly NeededBase[]): Promise<void> {
-    const { shard, rollup } = this.#o
+    const { shard, rollup, alerts } = this.#o
+    if (needed.length === 0) return
+    const unresolved = await this.#retry('base', () => alerts.unresolved(this.stream, [...new Set(needed.map((need) => need.item))]))
+    const rung = new Map<string, RungThreshold[]>()
+    for (const { item, metric, periodFrom, ...threshold } of unresolved) {
+      const key = JSON.stringify([item, metric, periodFrom])
+      rung.set(key, [...(rung.get(key) ?? []), threshold])
+    }
     for (const need of needed) {
       const base = await this.#retry('base', () =>
         rollup.base(
@@ -717,7 +724,7 @@ export class StreamFlow {
           limits.liveMembersMax,
         ),
       )
-      this.#raise({ crossings: await shard.setBase(need, base) })
+      this.#raise({ crossings: await shard.setBase(need, base, rung.get(JSON.stringify([need.item, need.metric, need.period.from])) ?? []) })
     }
   }
 

@@ -21,7 +21,7 @@ import { ShardVerdict } from './ingest/verdict.js'
 import { limits } from './limits.js'
 import type { LogRecord } from './log/log.js'
 import { workersDirectory } from './paths.js'
-import { type AsOf, type Balances, type BalanceView, type Crossing, type ItemMetric, type LiveEntitlement, type NeededBase, openBalances } from './quota/balance.js'
+import { type AsOf, type Balances, type BalanceView, type Crossing, type ItemMetric, type LiveEntitlement, type NeededBase, openBalances, type RungThreshold } from './quota/balance.js'
 import type { BalanceBase } from './quota/figures.js'
 import { type Archive, openArchive } from './rollup/archive.js'
 import { type Chunk, encodeMembers, encodeMinutes } from './rollup/chunks.js'
@@ -235,8 +235,8 @@ export class Shard {
     return this.#balances.setEntitlements(list, this.#barrier())
   }
 
-  setBase(need: NeededBase, base: BalanceBase): Crossing[] {
-    return this.#balances.setBase(need, base)
+  setBase(need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]): Crossing[] {
+    return this.#balances.setBase(need, base, rung)
   }
 
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
@@ -300,7 +300,7 @@ export function openShardThread(options: ShardOptions) {
     seal: () => run<ReturnType<Shard['seal']>>('seal', []),
     setEntitlements: (list: readonly LiveEntitlement[], receivedAt: number) =>
       run<ReturnType<Shard['setEntitlements']>>('setEntitlements', [list, receivedAt]),
-    setBase: (need: NeededBase, base: BalanceBase) => run<Crossing[]>('setBase', [need, base]),
+    setBase: (need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]) => run<Crossing[]>('setBase', [need, base, rung]),
     observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) => run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),
     close: () => pool.destroy(),

@@ -102,7 +102,8 @@ async function checkAlerts(api: Api, expected: Expected): Promise<string[]> {
     known.add(key)
     const there = found.get(key)
     if (there === undefined) {
-      if (alert.must) wrong.push(`alert ${key} is missing`)
+      const triggered = found.has(keyOf('alert.triggered', alert.item, alert.metric, alert.periodFrom, alert.threshold))
+      if (alert.must || (alert.mustIfTriggered && triggered)) wrong.push(`alert ${key} is missing`)
     } else if (alert.balance !== null && there.balance !== alert.balance) {
       wrong.push(`alert ${key} rang at ${there.balance} instead of ${alert.balance}`)
     }

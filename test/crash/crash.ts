@@ -2,7 +2,7 @@
  * THE CRASH TEST: whatever dies, and whenever, what is counted, archived, alarmed and billed in the end equals what the oracle makes
  * of the driver's file. Nothing acknowledged is missing, nothing is counted twice.
  *
- *   node dist/test/crash/crash.js [--seed N] [--kills N] [--streams N] [--points all|none|name[:n]] [--mutant all|name] [--keep]
+ *   node dist/test/crash/crash.js [--seed N] [--kills N] [--streams N] [--points all|none|name[:n]] [--mutant all|name] [--victims a,b] [--keep]
  *
  * Random kills (30 by default) hit the service, ClickHouse, PostgreSQL, all three, or the service with its leashes, while it works
  * and while it recovers. Each named point of src/crash-points.ts is passed once, with a second kill during the recovery. A mutant is
@@ -20,6 +20,8 @@ import { Difference, type DriverOptions, Run, type RunOptions } from './scenario
 import type { Victim } from './service.js'
 import { Dice } from './world.js'
 
+/** As often as they stand here. */
+const VICTIMS: readonly Victim[] = ['service', 'service', 'service', 'clickhouse', 'clickhouse', 'postgres', 'postgres', 'all', 'service-and-leashes']
 /** A service that a crash point should kill does it within this, or the point was not passed. */
 const POINT_MS = 60_000
 
@@ -73,8 +75,8 @@ async function startAgain(run: Run, dice: Dice, say: (text: string) => void): Pr
   throw new Difference([`the service does not start again: ${run.lastWords()}`])
 }
 
-export function randomKills(options: { seed: number; kills: number; streams: number; keep: boolean }): Promise<Outcome> {
-  const { seed, kills: wanted, streams } = options
+export function randomKills(options: { seed: number; kills: number; streams: number; keep: boolean; victims: readonly Victim[] }): Promise<Outcome> {
+  const { seed, kills: wanted, streams, victims } = options
   return attempt(
     `${wanted} kills, ${streams} streams`,
     { seed, streams },
@@ -82,13 +84,16 @@ export function randomKills(options: { seed: number; kills: number; streams: num
       const dice = new Dice(seed ^ 0x5eed)
       await run.startDriver({ batches: 1_000_000, closeAfter: dice.int(5, 40) })
       let kills = 0
+      let engineKills = 0
       while (kills < wanted) {
         await sleep(dice.int(100, 2_500))
         if (!run.driverRuns) await run.driverDone(false)
         if (!run.service.running) throw new Difference([`the service ended by itself: ${run.lastWords()}`])
-        const victim = dice.pick<Victim>(['service', 'service', 'service', 'clickhouse', 'clickhouse', 'postgres', 'postgres', 'all', 'service-and-leashes'])
+        // An engine that keeps dying takes the service along after limits.engineRestartsMax.
+        const victim = engineKills < 8 ? dice.pick(victims) : 'service'
         if (!(await run.service.kill(victim))) continue
         kills += 1
+        engineKills = victim === 'clickhouse' || victim === 'postgres' ? engineKills + 1 : 0
         if (kills % 5 === 0 || kills === wanted) say(`${kills} kills`)
         if (victim !== 'clickhouse' && victim !== 'postgres') kills += await startAgain(run, dice, say)
       }
@@ -130,7 +135,7 @@ function planOf(point: CrashPoint, dice: Dice): Plan {
 const crashAt = (point: CrashPoint, { pass }: Plan): Record<string, string> => ({ RELEVE_CRASH_AT: `${point}:${pass}` })
 
 /** The work of a named point, at which the running service dies; a mutant of it must fail in here. */
-export async function passPoint(run: Run, say: (text: string) => void, point: CrashPoint, dice: Dice, plan: Plan, driver: Partial<DriverOptions>, depth: 'running' | 'full', meanwhile?: () => Promise<void>): Promise<string> {
+export async function passPoint(run: Run, say: (text: string) => void, point: CrashPoint, dice: Dice, plan: Plan, driver: Partial<DriverOptions>, depth: 'running' | 'again', meanwhile?: () => Promise<void>): Promise<string> {
   await run.startDriver({ batches: 45, closeAfter: 12, pauseMs: 70, spikes: 0.2, ...driver })
   const first = await run.service.endWithin(POINT_MS)
   if (first?.signal !== 'SIGKILL') throw new Difference([`${point}:${plan.pass} was not passed: ${first === undefined ? 'the service still runs' : `it ended with ${first.code}: ${run.lastWords()}`}`])
@@ -160,7 +165,7 @@ export function namedPoint(point: CrashPoint, options: { seed: number; streams: 
   const dice = new Dice(options.seed ^ 0x9017)
   const planned = planOf(point, dice)
   const plan = options.pass === undefined ? planned : { ...planned, pass: options.pass }
-  return attempt(point, { ...options, env: crashAt(point, plan) }, (run, say) => passPoint(run, say, point, dice, plan, {}, 'full'), options.keep)
+  return attempt(point, { ...options, env: crashAt(point, plan) }, (run, say) => passPoint(run, say, point, dice, plan, {}, 'again'), options.keep)
 }
 
 /**
@@ -173,7 +178,7 @@ export function tokenWithoutRows(options: { seed: number; keep: boolean }): Prom
   return attempt(
     'token without rows',
     { ...options, streams: 1, env: crashAt('after-chunk', plan) },
-    (run, say) => passPoint(run, say, 'after-chunk', dice, plan, {}, 'full', async () => say(`took away ${await loseRows(run.directory, run.now, dice.chance(0.5))}`)),
+    (run, say) => passPoint(run, say, 'after-chunk', dice, plan, {}, 'again', async () => say(`took away ${await loseRows(run.directory, run.now, dice.chance(0.5))}`)),
     options.keep,
   )
 }
@@ -203,7 +208,7 @@ export async function mutantIsFound(mutant: Mutant, options: { seed: number; kee
 }
 
 /** What the command line asks for, one after the other. */
-export async function runAll(args: { seed: number; kills: number; streams: number | undefined; points: string; mutant: string; keep: boolean }): Promise<Outcome[]> {
+export async function runAll(args: { seed: number; kills: number; streams: number | undefined; points: string; mutant: string; keep: boolean; victims: readonly Victim[] }): Promise<Outcome[]> {
   const { seed, keep } = args
   const outcomes: Outcome[] = []
   const add = async (work: Promise<Outcome>): Promise<void> => {
@@ -212,7 +217,7 @@ export async function runAll(args: { seed: number; kills: number; streams: numbe
     outcomes.push(outcome)
   }
   console.log(`crash test, seed ${seed}`)
-  if (args.kills > 0) await add(randomKills({ seed, kills: args.kills, streams: args.streams ?? 2, keep }))
+  if (args.kills > 0) await add(randomKills({ seed, kills: args.kills, streams: args.streams ?? 2, keep, victims: args.victims }))
   const [pointName, pass] = args.points.split(':')
   if (args.points === 'token-without-rows') {
     await add(tokenWithoutRows({ seed, keep }))
@@ -240,6 +245,7 @@ export function parseFlags(defaults: { kills: number; points: string; mutant: st
       points: { type: 'string' },
       mutant: { type: 'string' },
       keep: { type: 'boolean', default: false },
+      victims: { type: 'string' },
     },
   })
   // A point or a mutant that is named stands for itself.
@@ -251,6 +257,7 @@ export function parseFlags(defaults: { kills: number; points: string; mutant: st
     points: values.points ?? (only || values.kills !== undefined ? 'none' : defaults.points),
     mutant: values.mutant ?? (only || values.kills !== undefined ? 'none' : defaults.mutant),
     keep: values.keep,
+    victims: values.victims === undefined ? VICTIMS : (values.victims.split(',') as Victim[]),
   }
 }
 
