@@ -76,7 +76,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     graceMs: integer('RELEVE_GRACE_MS', limits.graceMs, 0, 30 * 86_400_000),
     lateMs: integer('RELEVE_LATE_MS', limits.lateMs, 60_000, 366 * 86_400_000),
     aheadMs: integer('RELEVE_AHEAD_MS', limits.aheadMs, 0, 7 * 86_400_000),
-    dedupeIdsMax: integer('RELEVE_DEDUPE_IDS', limits.dedupeIdsMax, 1_000, 1_000_000_000),
+    dedupeIdsMax: integer('RELEVE_DEDUPE_IDS', limits.dedupeIdsMax, 16 * limits.batchEventsMax, limits.dedupeIdsMax),
     logBytesMax: integer('RELEVE_LOG_BYTES', limits.logBytesMax, 8 * limits.segmentBytes, 2 ** 44),
     segmentBytes: limits.segmentBytes,
     crashAt: env.RELEVE_CRASH_AT || '',
@@ -85,7 +85,10 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
   const generationsNeeded = (config.lateMs + config.aheadMs) / limits.generationMs
   if (generationsNeeded > limits.generationsMax / 2) {
     const days = Math.floor(((limits.generationsMax / 2) * limits.generationMs) / 86_400_000)
-    faults.push({ name: 'RELEVE_LATE_MS', reason: `with RELEVE_AHEAD_MS asks for a dedupe window of more than ${days} days` })
+    faults.push({
+      name: 'RELEVE_LATE_MS',
+      reason: `with RELEVE_AHEAD_MS asks for a dedupe window of more than ${days} days`,
+    })
   }
   for (const name of Object.keys(env)) {
     if (name.startsWith('RELEVE_') && !known.has(name)) faults.push({ name, reason: 'is not a setting of releve' })

@@ -24,7 +24,9 @@ export function openCrashPoints(spec: string): Crash {
   if (spec === '') return neverCrash
   const [name, count = '1'] = spec.split(':')
   if (!CrashPoint.includes(name as CrashPoint) || !/^[1-9][0-9]{0,6}$/.test(count)) {
-    throw new Error(`cannot start: RELEVE_CRASH_AT is «${spec}», must be one of ${CrashPoint.join(', ')}, with «:n» for the n-th pass`)
+    throw new Error(
+      `cannot start: RELEVE_CRASH_AT is «${spec}», must be one of ${CrashPoint.join(', ')}, with «:n» for the n-th pass`,
+    )
   }
   let left = Number(count)
   return (point) => {

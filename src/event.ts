@@ -22,6 +22,8 @@ export interface UsageEvent {
   readonly dims: string
   /** What a `unique` metric counts once; empty for every other metric. */
   readonly member: string
+  /** The sender gave no time: eventTime is when it came, so a retry has another one and is a duplicate all the same. */
+  readonly untimed?: boolean
   /** A void takes back the event of the same identity and content. */
   readonly kind: 'usage' | 'void'
 }
@@ -40,7 +42,7 @@ export function streamOf(tenant: string, streams: number): number {
   let hash = 0x811c9dc5
   for (let i = 0; i < tenant.length; i += 1) {
     const unit = tenant.charCodeAt(i)
-    // Bytes and UTF-16 units are the same in ASCII only; a buffer for each of 100,000 tenants costs ten times as much.
+    // Bytes and UTF-16 units are the same in ASCII only; a buffer for each tenant costs four times as much.
     if (unit > 0x7f) return streamOfBytes(Buffer.from(tenant, 'utf8'), streams)
     hash = Math.imul(hash ^ unit, 0x01000193)
   }

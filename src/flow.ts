@@ -31,8 +31,17 @@ import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
 import type { AsOf, ItemMetric, LiveEntitlement, RungThreshold } from './quota/balance.js'
+import type { ChunkKey, Repair } from './rollup/repair.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
-import { type ApplyReply, type BalanceView, type Counts, FLOOR_SLACK_MS, type NeededBase, type SealedEpoch, type ShardThread } from './shard.js'
+import {
+  type ApplyReply,
+  type BalanceView,
+  type Counts,
+  FLOOR_SLACK_MS,
+  type NeededBase,
+  type SealedEpoch,
+  type ShardThread,
+} from './shard.js'
 
 /** What one record became in the shard, for `?wait=applied`. */
 export interface Applied {
@@ -47,6 +56,7 @@ export interface FlowOptions {
   readonly shard: ShardThread
   readonly keyFiles: KeyFiles
   readonly rollup: Rollup
+  readonly repair: Repair
   readonly postgres: Pool
   readonly alerts: Alerts
   readonly clock: Clock
@@ -62,7 +72,17 @@ export interface FlowOptions {
 /** The books of a stream up to its last checkpoint. */
 export type Totals = Counts & { readonly epochs: number }
 
-const ZERO: Totals = { received: 0, stored: 0, refused: 0, accepted: 0, duplicate: 0, conflict: 0, voids: 0, archived: 0, epochs: 0 }
+const ZERO: Totals = {
+  received: 0,
+  stored: 0,
+  refused: 0,
+  accepted: 0,
+  duplicate: 0,
+  conflict: 0,
+  voids: 0,
+  archived: 0,
+  epochs: 0,
+}
 
 /** Times that a chunk is taken back and inserted anew before the stream gives up. */
 const REPAIRS_MAX = 5
@@ -118,6 +138,7 @@ export class StreamFlow {
   #jobs: BarrierJob[] = []
   #sealWanted = false
   #inFlight = 0
+  #fault: string | null = null
   #flushes: Promise<void> = Promise.resolve()
   #alertsPending: Promise<void> = Promise.resolve()
   #wake: (() => void) | null = null
@@ -142,10 +163,18 @@ export class StreamFlow {
    * A frame into the log. Resolves when it is on disk; `applied` resolves when the shard has judged it, and is only there when
    * asked for. Rejects with `overloaded` when the frame was judged under an age limit that has moved since.
    */
-  async append(receivedAt: number, floorTime: number, frame: Uint8Array, wait: boolean): Promise<{ sequence: number; applied: Promise<Applied> | undefined }> {
-    if (this.#state !== 'running') throw new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 })
+  async append(
+    receivedAt: number,
+    floorTime: number,
+    frame: Uint8Array,
+    wait: boolean,
+  ): Promise<{ sequence: number; applied: Promise<Applied> | undefined }> {
+    if (this.#state !== 'running')
+      throw new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 })
     if (floorTime < this.#lastFloor - FLOOR_SLACK_MS) {
-      throw new ReleveError('overloaded', 'the age limit moved while the batch was read: send it again', { retryAfterS: 1 })
+      throw new ReleveError('overloaded', 'the age limit moved while the batch was read: send it again', {
+        retryAfterS: 1,
+      })
     }
     this.#lastFloor = Math.max(this.#lastFloor, floorTime)
     if (this.position.last === this.#checkpointSequence) this.#pendingSince = receivedAt
@@ -184,6 +213,11 @@ export class StreamFlow {
     return this.position.last > this.#checkpointSequence ? Math.max(0, this.#o.clock.now() - this.#pendingSince) : 0
   }
 
+  /** What the flush stumbles over at present, and tries again; null when all is well. */
+  get fault(): string | null {
+    return this.#fault
+  }
+
   /** Live balances of a tenant, behind everything that the log had when asked. */
   async balances(tenant: string): Promise<readonly BalanceView[]> {
     return this.#o.shard.balances(tenant)
@@ -194,7 +228,10 @@ export class StreamFlow {
     const until = this.#o.log.state(this.stream).last
     await this.#barrier(until, async () => {})
     await this.#flushes
-    assert(this.#checkpointSequence >= until, `cut of stream ${this.stream} at ${until} has checkpoint ${this.#checkpointSequence}`)
+    assert(
+      this.#checkpointSequence >= until,
+      `cut of stream ${this.stream} at ${until} has checkpoint ${this.#checkpointSequence}`,
+    )
     return this.#checkpointEpoch
   }
 
@@ -218,10 +255,10 @@ export class StreamFlow {
        ON CONFLICT DO NOTHING`,
       [this.stream, this.#o.owner, JSON.stringify(ZERO)],
     )
-    const { rows } = await postgres.query('UPDATE streams SET fence = fence + 1, owner = $2 WHERE stream = $1 RETURNING *', [
-      this.stream,
-      this.#o.owner,
-    ])
+    const { rows } = await postgres.query(
+      'UPDATE streams SET fence = fence + 1, owner = $2 WHERE stream = $1 RETURNING *',
+      [this.stream, this.#o.owner],
+    )
     const row = rows[0]
     this.#fence = Number(row.fence)
     this.#checkpointEpoch = Number(row.epoch)
@@ -252,26 +289,35 @@ export class StreamFlow {
       }),
     )
 
-    const { rows: folds } = await postgres.query('SELECT * FROM folds WHERE stream = $1 ORDER BY fold DESC LIMIT 2', [this.stream])
+    const { rows: folds } = await postgres.query('SELECT * FROM folds WHERE stream = $1 ORDER BY fold DESC LIMIT 2', [
+      this.stream,
+    ])
     const lastDone = folds.find((f) => f.done_at !== null)
     this.#folded = lastDone === undefined ? 0 : Number(lastDone.to_epoch)
     this.#fold = folds.length === 0 ? 0 : Number(folds[0].fold)
     const openFold = folds.find((f) => f.done_at === null)
-    if (openFold !== undefined) await this.#runFold(Number(openFold.fold), Number(openFold.from_epoch), Number(openFold.to_epoch))
+    if (openFold !== undefined)
+      await this.#runFold(Number(openFold.fold), Number(openFold.from_epoch), Number(openFold.to_epoch))
 
     const { done } = await this.#loadEntitlements(entitlements)
     await done
 
-    const { rows: manifests } = await postgres.query('SELECT * FROM epoch_manifests WHERE stream = $1 AND epoch > $2 ORDER BY epoch', [
-      this.stream,
-      this.#checkpointEpoch,
-    ])
+    const { rows: manifests } = await postgres.query(
+      'SELECT * FROM epoch_manifests WHERE stream = $1 AND epoch > $2 ORDER BY epoch',
+      [this.stream, this.#checkpointEpoch],
+    )
     assert(manifests.length <= 1, `stream ${this.stream} has ${manifests.length} manifests without a checkpoint`)
     const manifest = manifests[0]
     if (manifest !== undefined) {
-      assert(Number(manifest.epoch) === this.#epoch && Number(manifest.from_seq) === this.#next, 'a manifest follows its checkpoint')
+      assert(
+        Number(manifest.epoch) === this.#epoch && Number(manifest.from_seq) === this.#next,
+        'a manifest follows its checkpoint',
+      )
       const to = Number(manifest.to_seq)
-      logger.info({ stream: this.stream, epoch: this.#epoch, from: this.#next, to }, 'an epoch has a manifest and no checkpoint: done again')
+      logger.info(
+        { stream: this.stream, epoch: this.#epoch, from: this.#next, to },
+        'an epoch has a manifest and no checkpoint: done again',
+      )
       while (this.#next <= to) await this.#applySome(to)
       await this.#flush(await this.#seal())
     }
@@ -344,7 +390,7 @@ export class StreamFlow {
   }
 
   #push(record: LogRecord): void {
-        // After a gap (records dropped for the bound) the log is read until it meets the tail again.
+    // After a gap (records dropped for the bound) the log is read until it meets the tail again.
     if (this.#tail.length > 0 && record.sequence !== this.#tail[this.#tail.length - 1]!.sequence + 1) this.#dropTail()
     this.#tail.push(record)
     this.#tailBytes += record.payload.byteLength
@@ -361,7 +407,8 @@ export class StreamFlow {
   async #take(until: number): Promise<LogRecord[]> {
     const taken: LogRecord[] = []
     let bytes = 0
-    while (this.#tail.length > 0 && this.#tail[0]!.sequence < this.#next) this.#tailBytes -= this.#tail.shift()!.payload.byteLength
+    while (this.#tail.length > 0 && this.#tail[0]!.sequence < this.#next)
+      this.#tailBytes -= this.#tail.shift()!.payload.byteLength
     while (this.#tail.length > 0 && taken.length < APPLY_RECORDS_MAX && bytes < APPLY_BYTES_MAX) {
       const record = this.#tail[0]!
       if (record.sequence !== this.#next + taken.length || record.sequence > until) break
@@ -422,7 +469,9 @@ export class StreamFlow {
 
   #barrier(until: number, run: () => Promise<void>): Promise<void> {
     if (this.#state !== 'running') {
-      return Promise.reject(new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 }))
+      return Promise.reject(
+        new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 }),
+      )
     }
     return new Promise((resolve, reject) => {
       this.#jobs.push({ until, run, resolve, reject })
@@ -451,7 +500,10 @@ export class StreamFlow {
     const now = clock.now()
     metrics.dedupeIds.set({ stream }, stats.entries)
     metrics.dedupeBytes.set({ stream }, stats.bytes)
-    metrics.dedupeWindowSeconds.set({ stream }, windowFrom === null ? Number.POSITIVE_INFINITY : (now - windowFrom) / 1000)
+    metrics.dedupeWindowSeconds.set(
+      { stream },
+      windowFrom === null ? Number.POSITIVE_INFINITY : (now - windowFrom) / 1000,
+    )
     metrics.lateSeconds.set({ stream }, (now - this.floorAt(now)) / 1000)
   }
 
@@ -485,7 +537,9 @@ export class StreamFlow {
     for (const chunk of chunks) await this.#insert(chunk, epoch, landed)
     if (sealed.overrides.length > 0) {
       const number = chunks.filter((c) => c.table === 'usage_minute').length
-      const override = await this.#retry('override', () => rollup.overrideChunk(this.stream, epoch, number, sealed.overrides))
+      const override = await this.#retry('override', () =>
+        rollup.overrideChunk(this.stream, epoch, number, sealed.overrides),
+      )
       await this.#insert(override, epoch, landed)
       chunks.push(override)
     }
@@ -507,27 +561,38 @@ export class StreamFlow {
   }
 
   async #insert(chunk: StoreChunk, epoch: number, landed: ReadonlyMap<string, number>): Promise<void> {
+    const key = { table: chunk.table, stream: this.stream, epoch, chunk: chunk.chunk }
     const there = landed.get(`${chunk.table}/${chunk.chunk}`) ?? 0
     // An epoch that is flushed for the first time has no rows and no tokens anywhere.
     const isFirst = there === 0 && this.#state !== 'opening'
-    await this.#land(chunk, epoch, `${this.stream}/${epoch}/${chunk.table}/${chunk.chunk}`, there, isFirst)
+    await this.#land(chunk, key, `${this.stream}/${epoch}/${chunk.table}/${chunk.chunk}`, there, isFirst)
     this.#o.crash('after-chunk')
   }
 
   /**
-   * Resolves when exactly the rows of a chunk are there; `there` of them were counted. A first insert that is answered has landed.
-   * After any doubt the rows are counted again. A token that is known while rows are missing (see rollup.ts), or a surplus that a
-   * stopped owner left behind: what is there is taken back, and the chunk goes in under a token of its own.
+   * Resolves when exactly the rows of a chunk are there; `there` of them were counted. A first insert that is answered has landed;
+   * after any doubt the rows are counted again. A surplus is taken out. When rows are missing although ClickHouse knows the token
+   * (see rollup.ts), what is there is taken back and the chunk goes in under a token of its own.
    */
-  async #land(chunk: StoreChunk, epoch: number, token: string, there: number, isFirst: boolean): Promise<void> {
+  async #land(chunk: StoreChunk, key: ChunkKey, token: string, there: number, isFirst: boolean): Promise<void> {
     const { rollup, metrics, logger } = this.#o
     for (let round = 0; there !== chunk.rows; round += 1) {
+      if (round > REPAIRS_MAX) {
+        throw new Error(
+          `FATAL: ${chunk.table} of stream ${this.stream} holds ${there} rows of epoch ${key.epoch}, chunk ${chunk.chunk}, instead of ${chunk.rows}, whatever is done`,
+        )
+      }
+      if (there > chunk.rows) {
+        await this.#takeOutSurplus(key, there, chunk.rows)
+        return
+      }
       let name = token
-      if (round > 0 || there > chunk.rows) {
-        if (round > REPAIRS_MAX) throw new Error(`FATAL: ${chunk.table} of stream ${this.stream} epoch ${epoch} holds ${there} rows of chunk ${chunk.chunk} instead of ${chunk.rows}, whatever is done`)
-        metrics.surplus.inc(Math.max(0, there - chunk.rows))
-        logger.error({ stream: this.stream, epoch, table: chunk.table, chunk: chunk.chunk, there, expected: chunk.rows }, 'rows of a chunk are missing or too many: it is inserted anew')
-        await this.#retry('repair', () => rollup.remove(chunk.table, this.stream, epoch, chunk.chunk))
+      if (round > 0) {
+        logger.error(
+          { ...key, there, expected: chunk.rows },
+          'a known token stands for missing rows: the chunk is inserted anew',
+        )
+        await this.#retry('repair', () => rollup.remove(chunk.table, this.stream, key.epoch, chunk.chunk))
         name = `${token}/${randomUUID()}`
       }
       let tries = 0
@@ -537,9 +602,65 @@ export class StreamFlow {
       })
       metrics.rows.inc({ table: chunk.table }, chunk.rows)
       if (isFirst && tries === 1) return
-      const counted = await this.#retry('count', () => rollup.landed(this.stream, epoch, [chunk.table]))
+      const counted = await this.#retry('count', () => rollup.landed(this.stream, key.epoch, [chunk.table]))
       there = counted.get(`${chunk.table}/${chunk.chunk}`) ?? 0
     }
+  }
+
+  async #takeOutSurplus(key: ChunkKey, there: number, expected: number): Promise<void> {
+    this.#o.metrics.surplus.inc(there - expected)
+    this.#o.logger.error(
+      { ...key, there, expected },
+      'surplus rows: another owner wrote this chunk too; they are taken out',
+    )
+    await this.#retry('repair', () => this.#o.repair.takeOutSurplus(key, expected))
+  }
+
+  /**
+   * Counts in ClickHouse what the checkpoints say, for every epoch that was not yet found right. A surplus is repaired and
+   * alarmed; rows that are missing cannot be made here. Called before a closing, so that no invoice stands on a wrong count.
+   */
+  async verify(): Promise<void> {
+    const { postgres, rollup } = this.#o
+    const to = this.#checkpointEpoch
+    const { rows: streams } = await postgres.query('SELECT verified_epoch FROM streams WHERE stream = $1', [
+      this.stream,
+    ])
+    const from = Number(streams[0].verified_epoch)
+    if (from >= to) return
+    const { rows: checkpoints } = await postgres.query(
+      'SELECT epoch, chunks FROM epoch_checkpoints WHERE stream = $1 AND epoch > $2 AND epoch <= $3',
+      [this.stream, from, to],
+    )
+    for (const table of ['usage_minute', 'usage_members', 'usage_events', 'ingest_rejects'] as const) {
+      const there = await rollup.rowsByChunk(table, this.stream, from, to)
+      for (const { epoch, chunks } of checkpoints as { epoch: number; chunks: ChunkRecord[] }[]) {
+        for (const chunk of chunks.filter((one) => one.table === table)) {
+          const key = { table, stream: this.stream, epoch: Number(epoch), chunk: chunk.chunk }
+          const name = `${key.epoch}/${key.chunk}`
+          const found = there.get(name) ?? 0
+          there.delete(name)
+          if (found > chunk.rows) await this.#takeOutSurplus(key, found, chunk.rows)
+          if (found < chunk.rows) {
+            throw new ReleveError(
+              'conflict',
+              `${table} holds ${found} rows of stream ${this.stream}, epoch ${key.epoch}, chunk ${key.chunk}; its checkpoint has ${chunk.rows}: run releve audit, then releve rebuild`,
+            )
+          }
+        }
+      }
+      const unknown = [...there.keys()][0]
+      if (unknown !== undefined) {
+        throw new ReleveError(
+          'conflict',
+          `${table} holds rows of stream ${this.stream}, epoch/chunk ${unknown}, that no checkpoint has: run releve audit`,
+        )
+      }
+    }
+    await postgres.query('UPDATE streams SET verified_epoch = $2 WHERE stream = $1 AND verified_epoch < $2', [
+      this.stream,
+      to,
+    ])
   }
 
   async #writeManifest(sealed: SealedEpoch): Promise<void> {
@@ -577,7 +698,16 @@ export class StreamFlow {
         await client.query(
           `INSERT INTO epoch_checkpoints (stream, epoch, from_seq, to_seq, received_at, counts, chunks, created_at)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-          [this.stream, sealed.epoch, sealed.from, sealed.to, sealed.receivedAt, JSON.stringify(sealed.counts), JSON.stringify(chunks), clock.now()],
+          [
+            this.stream,
+            sealed.epoch,
+            sealed.from,
+            sealed.to,
+            sealed.receivedAt,
+            JSON.stringify(sealed.counts),
+            JSON.stringify(chunks),
+            clock.now(),
+          ],
         )
         await client.query('COMMIT')
         return
@@ -590,12 +720,10 @@ export class StreamFlow {
       client.release()
     }
     // An answer that was lost on the way: the checkpoint may be there already, by this very owner.
-    const { rows } = await postgres.query('SELECT 1 FROM streams WHERE stream = $1 AND fence = $2 AND epoch = $3 AND position = $4', [
-      this.stream,
-      this.#fence,
-      sealed.epoch,
-      sealed.to,
-    ])
+    const { rows } = await postgres.query(
+      'SELECT 1 FROM streams WHERE stream = $1 AND fence = $2 AND epoch = $3 AND position = $4',
+      [this.stream, this.#fence, sealed.epoch, sealed.to],
+    )
     if (rows.length !== 1) throw new Fenced(this.stream, sealed.epoch)
   }
 
@@ -606,12 +734,19 @@ export class StreamFlow {
   async #retry<T>(step: string, run: () => Promise<T>): Promise<T> {
     for (let delay = 50; ; delay = Math.min(2 * delay, 2_000)) {
       try {
-        return await run()
+        const result = await run()
+        this.#fault = null
+        return result
       } catch (error) {
         const final = error instanceof Fenced || (error instanceof ReleveError && error.code === 'unavailable')
-        if (final || (error instanceof Error && /^(BUG|FATAL):/.test(error.message)) || this.#state === 'failed') throw error
+        const ended = this.#state === 'failed' || this.#state === 'closed'
+        if (final || ended || (error instanceof Error && /^(BUG|FATAL):/.test(error.message))) throw error
+        this.#fault = `${step}: ${error instanceof Error ? error.message : String(error)}`
         this.#o.metrics.flushRetries.inc({ step })
-        this.#o.logger.warn({ stream: this.stream, step, error: String(error) }, 'a step of the flush failed, done again')
+        this.#o.logger.warn(
+          { stream: this.stream, step, error: String(error) },
+          'a step of the flush failed, done again',
+        )
         await new Promise((resolve) => setTimeout(resolve, delay))
       }
     }
@@ -622,15 +757,24 @@ export class StreamFlow {
   #foldSoon(): void {
     const pending = this.#checkpointEpoch - this.#folded
     if (pending <= 0 || this.#state !== 'running') return
-    this.#folding = this.#folding.then(() => this.fold()).catch((error: Error) => this.#fail(error))
+    this.fold().catch((error: Error) => this.#fail(error))
   }
 
-  /** Takes the minutes of the epochs behind the last fold into hours; never across an open cut. */
-  async fold(): Promise<void> {
+  /** Takes the minutes of the epochs behind the last fold into hours; never across an open cut. One after the other. */
+  fold(): Promise<void> {
+    const done = this.#folding.then(() => this.#foldOnce())
+    this.#folding = done.catch(() => {})
+    return done
+  }
+
+  async #foldOnce(): Promise<void> {
     const { postgres } = this.#o
     const from = this.#folded
     const { rows } = await this.#retry('fold', () =>
-      postgres.query(`SELECT min((epochs ->> $1::text)::bigint) AS epoch FROM cuts WHERE released_at IS NULL AND epochs ? $1::text`, [String(this.stream)]),
+      postgres.query(
+        `SELECT min((epochs ->> $1::text)::bigint) AS epoch FROM cuts WHERE released_at IS NULL AND epochs ? $1::text`,
+        [String(this.stream)],
+      ),
     )
     const openCut = rows[0]?.epoch === null || rows[0] === undefined ? Number.POSITIVE_INFINITY : Number(rows[0].epoch)
     const to = Math.min(this.#checkpointEpoch, from + limits.foldEpochsMax, openCut)
@@ -645,7 +789,10 @@ export class StreamFlow {
       ),
     )
     if (written.rowCount === 0) {
-      const { rows: mine } = await postgres.query('SELECT 1 FROM folds WHERE stream = $1 AND fold = $2 AND fence = $3', [this.stream, fold, this.#fence])
+      const { rows: mine } = await postgres.query(
+        'SELECT 1 FROM folds WHERE stream = $1 AND fold = $2 AND fence = $3',
+        [this.stream, fold, this.#fence],
+      )
       if (mine.length !== 1) throw new Fenced(this.stream, to)
     }
     this.#o.crash('after-fold-manifest')
@@ -663,7 +810,8 @@ export class StreamFlow {
       const made: ChunkRecord[] = []
       for await (const chunk of rollup.foldChunks(this.stream, from, to)) {
         const there = landed.get(`usage_hour/${chunk.chunk}`) ?? 0
-        await this.#land(chunk, to, `${this.stream}/fold/${to}/${chunk.chunk}`, there, first && there === 0)
+        const key = { table: chunk.table, stream: this.stream, epoch: to, chunk: chunk.chunk }
+        await this.#land(chunk, key, `${this.stream}/fold/${to}/${chunk.chunk}`, there, first && there === 0)
         made.push(recordOf(chunk))
         crash('after-fold-chunk')
       }
@@ -703,29 +851,21 @@ export class StreamFlow {
   async #loadBases(needed: readonly NeededBase[]): Promise<void> {
     const { shard, rollup, alerts } = this.#o
     if (needed.length === 0) return
-    const unresolved = await this.#retry('base', () => alerts.unresolved(this.stream, [...new Set(needed.map((need) => need.item))]))
-    const rung = new Map<string, RungThreshold[]>()
-    for (const { item, metric, periodFrom, ...threshold } of unresolved) {
-      const key = JSON.stringify([item, metric, periodFrom])
-      rung.set(key, [...(rung.get(key) ?? []), threshold])
-    }
-    for (const need of needed) {
-      const base = await this.#retry('base', () =>
-        rollup.base(
-          {
-            tenant: need.tenant,
-            metric: need.metric,
-            aggregation: need.aggregation,
-            from: need.period.from,
-            to: need.period.to,
-            stream: this.stream,
-            epoch: need.epoch - 1,
-          },
-          limits.liveMembersMax,
-        ),
-      )
-      this.#raise({ crossings: await shard.setBase(need, base, rung.get(JSON.stringify([need.item, need.metric, need.period.from])) ?? []) })
-    }
+    // Told twice after a fault in the middle: a balance that has its base ignores the second one.
+    await this.#retry('base', async () => {
+      const rung = new Map<string, RungThreshold[]>()
+      // What rang behind the checkpoint is not in the bases yet; the replay comes to it.
+      const items = [...new Set(needed.map((need) => need.item))]
+      const unresolved = await alerts.unresolved(this.stream, items, this.#checkpointSequence)
+      for (const { item, metric, periodFrom, ...threshold } of unresolved) {
+        const key = JSON.stringify([item, metric, periodFrom])
+        rung.set(key, [...(rung.get(key) ?? []), threshold])
+      }
+      for await (const { need, base } of rollup.bases(this.stream, needed, limits.liveMembersMax)) {
+        const key = JSON.stringify([need.item, need.metric, need.period.from])
+        this.#raise({ crossings: await shard.setBase(need, base, rung.get(key) ?? []) })
+      }
+    })
   }
 
   /** Usage of a balance that the shard does not know, as ClickHouse has it: its thresholds ring from it. */
@@ -735,21 +875,27 @@ export class StreamFlow {
 
   // ---- End ---------------------------------------------------------------------------------------------------------------
 
-  /** Drain, seal, checkpoint, fold nothing more. Always ends; what it does not finish, the log replays. */
+  /** Drain, seal, checkpoint, fold nothing more. Ends within limits.stopMs; what it does not finish, the log replays. */
   async close(): Promise<void> {
     clearInterval(this.#epochTimer)
     clearInterval(this.#foldTimer)
     if (this.#state === 'running') {
       this.#state = 'draining'
       this.#wakeUp()
-      await this.#loop
-      await this.#flushes.catch(() => {})
-      await this.#folding.catch(() => {})
-      await this.#alertsPending.catch(() => {})
+      const drained = this.#loop
+        .then(() => this.#flushes)
+        .then(() => this.#folding)
+        .then(() => this.#alertsPending)
+        .catch(() => {})
+      let timer: NodeJS.Timeout | undefined
+      await Promise.race([drained, new Promise((resolve) => (timer = setTimeout(resolve, limits.stopMs)))])
+      clearTimeout(timer)
     }
     if (this.#state !== 'failed') this.#state = 'closed'
+    this.#wakeUp()
     for (const job of this.#jobs) job.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))
-    for (const waiter of this.#waiters.values()) waiter.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))
+    for (const waiter of this.#waiters.values())
+      waiter.reject(new ReleveError('unavailable', 'the service stops', { retryAfterS: 5 }))
     this.#waiters.clear()
   }
 
@@ -767,7 +913,9 @@ export class StreamFlow {
 /** Another owner has the stream, or its checkpoint is not where this one left it. */
 class Fenced extends Error {
   constructor(stream: number, epoch: number) {
-    super(`FATAL: stream ${stream} has another owner or another checkpoint than epoch ${epoch - 1}: this process must not write any more`)
+    super(
+      `FATAL: stream ${stream} has another owner or another checkpoint than epoch ${epoch - 1}: this process must not write any more`,
+    )
   }
 }
 

@@ -86,7 +86,6 @@ export const limits = {
   /** Hash keys of origins, and of tenants, kept per shard; about 150 bytes each. Beyond it they are derived again. */
   dedupeKeysMax: 20_000,
 
-
   // Aggregation.
   /** Series (tenant, metric, subject, dims) that one epoch may touch; at it the epoch is sealed early. */
   epochSeriesMax: 200_000,
@@ -94,6 +93,8 @@ export const limits = {
   liveMembersMax: 4_000_000,
   /** Quota balances held live, per shard (items × periods still open or in grace). */
   liveBalancesMax: 1_000_000,
+  /** Balances whose usage one query reads at start. */
+  basesMax: 2_000,
   /** Thresholds of one quota. */
   thresholdsMax: 25,
 
@@ -104,6 +105,8 @@ export const limits = {
   // Answers.
   /** Rows of one usage answer. */
   usageRowsMax: 100_000,
+  /** Hours, days or months of one usage answer. Their starts go to ClickHouse as one parameter, which it takes up to 128 KiB. */
+  usageWindowsMax: 10_000,
   /** Open SSE streams. */
   sseStreamsMax: 1_000,
   /** Messages waiting for one slow SSE reader; above it the stream is closed and the reader resumes with Last-Event-ID. */
@@ -143,6 +146,8 @@ export const limits = {
   contractItemsMax: 1_000,
   /** Objects of the catalogue of one kind; they are all held in memory. */
   catalogObjectsMax: 200_000,
+  /** Customers of one import. */
+  customersBatchMax: 10_000,
   /** Periods of one schedule: fifty years. */
   scheduleMonthsMax: 600,
   /** Earlier periods that a closing counts again for late usage: more than the age limit L reaches, for imports. */

@@ -14,8 +14,12 @@ export function openMetrics() {
     new Counter({ name, help, labelNames, registers })
   const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []): Gauge<L> =>
     new Gauge({ name, help, labelNames, registers })
-  const histogram = <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []): Histogram<L> =>
-    new Histogram({ name, help, buckets, labelNames, registers })
+  const histogram = <L extends string>(
+    name: string,
+    help: string,
+    buckets: number[],
+    labelNames: readonly L[] = [],
+  ): Histogram<L> => new Histogram({ name, help, buckets, labelNames, registers })
 
   const seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
   return {
@@ -24,6 +28,7 @@ export function openMetrics() {
     received: counter('releve_events_received_total', 'Events that came in, whatever became of them'),
     stored: counter('releve_events_stored_total', 'Events that the door let in and the log has'),
     refused: counter('releve_events_refused_total', 'Events refused at the door', ['code']),
+    plain: counter('releve_events_plain_total', 'Events that the plain path judged instead of the kernel'),
     accepted: counter('releve_events_accepted_total', 'Events counted in rollups'),
     duplicates: counter('releve_events_duplicate_total', 'Events known already'),
     conflicts: counter('releve_events_conflict_total', 'Known identities with another content'),
@@ -39,17 +44,27 @@ export function openMetrics() {
     // Dedupe.
     dedupeIds: gauge('releve_dedupe_ids', 'Ids remembered', ['stream']),
     dedupeBytes: gauge('releve_dedupe_bytes', 'Memory of the ids', ['stream']),
-    dedupeWindowSeconds: gauge('releve_dedupe_window_seconds', 'How far back ids are remembered; +Inf when nothing was ever forgotten', ['stream']),
+    dedupeWindowSeconds: gauge(
+      'releve_dedupe_window_seconds',
+      'How far back ids are remembered; +Inf when nothing was ever forgotten',
+      ['stream'],
+    ),
     lateSeconds: gauge('releve_late_seconds', 'L in force: older events are refused', ['stream']),
     // Epochs.
     applySeconds: histogram('releve_apply_seconds', 'One hand-over of records to a shard', seconds),
     epochs: counter('releve_epochs_total', 'Epochs with a checkpoint', ['stream']),
-    flushSeconds: histogram('releve_flush_seconds', 'From seal to checkpoint', [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]),
+    flushSeconds: histogram(
+      'releve_flush_seconds',
+      'From seal to checkpoint',
+      [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+    ),
     flushRetries: counter('releve_flush_retries_total', 'Steps of a flush done again', ['step']),
     rows: counter('releve_rows_total', 'Rows written to ClickHouse', ['table']),
     surplus: counter('releve_surplus_rows_total', 'Rows of a chunk beyond its checkpoint: repaired and alarmed'),
     folds: counter('releve_folds_total', 'Folds of minutes into hours', ['stream']),
-    flushLagSeconds: gauge('releve_flush_lag_seconds', 'Age of the oldest record that is not in a checkpoint', ['stream']),
+    flushLagSeconds: gauge('releve_flush_lag_seconds', 'Age of the oldest record that is not in a checkpoint', [
+      'stream',
+    ]),
     // Quotas and alerts.
     alerts: counter('releve_alerts_total', 'Alerts recorded', ['type']),
     sseStreams: gauge('releve_sse_streams', 'Open alert streams'),

@@ -15,13 +15,24 @@ import { type Dedupe, type DedupeStats, openDedupe } from './dedupe/dedupe.js'
 import type { DedupeState } from './dedupe/generations.js'
 import { MemberHash, memberHash } from './dedupe/identity.js'
 import { type ErrorCode, ReleveError } from './errors.js'
-import { decodeFrame } from './frame.js'
-import { buildDoor, type Door, type IngestRequest, type Judged, judge } from './ingest/ingest.js'
+import { decodeFrame, KIND_VOID } from './frame.js'
+import { buildDoor, type Door, type IngestRequest, judge } from './ingest/ingest.js'
+import { type KernelDoor, type KernelJudged, openKernelDoor } from './ingest/kernel-door.js'
 import { ShardVerdict } from './ingest/verdict.js'
 import { limits } from './limits.js'
 import type { LogRecord } from './log/log.js'
 import { workersDirectory } from './paths.js'
-import { type AsOf, type Balances, type BalanceView, type Crossing, type ItemMetric, type LiveEntitlement, type NeededBase, openBalances, type RungThreshold } from './quota/balance.js'
+import {
+  type AsOf,
+  type Balances,
+  type BalanceView,
+  type Crossing,
+  type ItemMetric,
+  type LiveEntitlement,
+  type NeededBase,
+  openBalances,
+  type RungThreshold,
+} from './quota/balance.js'
 import type { BalanceBase } from './quota/figures.js'
 import { type Archive, openArchive } from './rollup/archive.js'
 import { type Chunk, encodeMembers, encodeMinutes } from './rollup/chunks.js'
@@ -103,6 +114,8 @@ export class Shard {
   readonly #archive: Archive
   readonly #balances: Balances
   #door: Door | undefined
+  /** Null when the kernel was not built: then the plain path does all. */
+  readonly #kernelDoor: KernelDoor | null = openKernelDoor()
   #epoch = 0
   #counts = zero()
   #sequence = 0
@@ -123,7 +136,7 @@ export class Shard {
       stream: options.stream,
       secret: options.secret,
       idsMax: options.idsMax,
-      aheadMs: options.aheadMs + FLOOR_SLACK_MS,
+      aheadMs: options.aheadMs,
     })
     this.#aggregate = openAggregate(hash)
     this.#archive = openArchive(options.stream)
@@ -134,9 +147,11 @@ export class Shard {
     this.#door = buildDoor(snapshot, this.#options.streams, this.#door)
   }
 
-  judge(body: Uint8Array, request: IngestRequest): Judged {
+  judge(body: Uint8Array, request: IngestRequest): KernelJudged {
     assert(this.#door !== undefined, 'a body came before the catalogue')
-    return judge(this.#door, body, request)
+    if (this.#kernelDoor !== null) return this.#kernelDoor.judge(this.#door, body, request)
+    const judged = judge(this.#door, body, request)
+    return { ...judged, plain: judged.received }
   }
 
   // Opening: beginRestore, restoreBlock…, open. `state` is null for a stream without a checkpoint.
@@ -178,7 +193,7 @@ export class Shard {
       for (let i = 0; i < frame.events; i += 1) {
         if (verdict[i] === ShardVerdict.accepted) {
           counts.accepted += 1
-          if (frame.kinds[i] === 1) counts.voids += 1
+          if ((frame.kinds[i]! & KIND_VOID) !== 0) counts.voids += 1
           if (frame.metrics[frame.series[frame.seriesOf[i]!]!.metric]!.archive) counts.archived += 1
         } else if (verdict[i] === ShardVerdict.duplicate) counts.duplicate += 1
         else counts.conflict += 1
@@ -209,7 +224,11 @@ export class Shard {
     const rows = this.#aggregate.drain()
     const chunks = [...encodeMinutes(rows.minutes, id), ...encodeMembers(rows.members, id), ...this.#archive.drain()]
     const keys = this.#dedupe.takeBlock(epoch)
-    const { state, dropped } = this.#dedupe.barrier({ epoch, receivedAt: this.#receivedAt, floorTime: this.#floorTime })
+    const { state, dropped } = this.#dedupe.barrier({
+      epoch,
+      receivedAt: this.#receivedAt,
+      floorTime: this.#floorTime - FLOOR_SLACK_MS,
+    })
     const counts = this.#counts
     this.#counts = zero()
     this.#epoch = epoch + 1
@@ -229,7 +248,10 @@ export class Shard {
   }
 
   /** At a barrier only: the open epoch is empty. */
-  setEntitlements(list: readonly LiveEntitlement[], receivedAt: number): { needed: NeededBase[]; crossings: Crossing[] } {
+  setEntitlements(
+    list: readonly LiveEntitlement[],
+    receivedAt: number,
+  ): { needed: NeededBase[]; crossings: Crossing[] } {
     assert(this.#counts.received === 0, 'entitlements change between two epochs')
     this.#receivedAt = Math.max(this.#receivedAt, receivedAt)
     return this.#balances.setEntitlements(list, this.#barrier())
@@ -277,7 +299,11 @@ export function openShardThread(options: ShardOptions) {
   })
 
   // The loosest type once, here; every method below names its own.
-  const run = async <Reply>(method: ShardTask['method'], args: readonly unknown[], transfer: ArrayBuffer[] = []): Promise<Reply> => {
+  const run = async <Reply>(
+    method: ShardTask['method'],
+    args: readonly unknown[],
+    transfer: ArrayBuffer[] = [],
+  ): Promise<Reply> => {
     const reply = await pool.run({ method, args } satisfies ShardTask, { transferList: transfer })
     const refused = (reply as { refused?: unknown } | undefined)?.refused
     if (typeof refused === 'object' && refused !== null) {
@@ -290,7 +316,7 @@ export function openShardThread(options: ShardOptions) {
   return {
     setCatalog: (snapshot: CatalogSnapshot) => run<void>('setCatalog', [snapshot]),
     /** The body is handed over: its buffer is empty afterwards when it fills one. */
-    judge: (body: Uint8Array, request: IngestRequest) => run<Judged>('judge', [body, request], ownBuffer(body)),
+    judge: (body: Uint8Array, request: IngestRequest) => run<KernelJudged>('judge', [body, request], ownBuffer(body)),
     beginRestore: (state: DedupeState | null) => run<void>('beginRestore', [state]),
     restoreBlock: (block: Uint8Array) => run<void>('restoreBlock', [block], ownBuffer(block)),
     open: (at: Parameters<Shard['open']>[0]) => run<DedupeStats>('open', [at]),
@@ -300,8 +326,10 @@ export function openShardThread(options: ShardOptions) {
     seal: () => run<ReturnType<Shard['seal']>>('seal', []),
     setEntitlements: (list: readonly LiveEntitlement[], receivedAt: number) =>
       run<ReturnType<Shard['setEntitlements']>>('setEntitlements', [list, receivedAt]),
-    setBase: (need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]) => run<Crossing[]>('setBase', [need, base, rung]),
-    observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) => run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
+    setBase: (need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]) =>
+      run<Crossing[]>('setBase', [need, base, rung]),
+    observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) =>
+      run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),
     close: () => pool.destroy(),
   }

@@ -19,11 +19,13 @@ import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
 import { streamOf } from './event.js'
 import { openFlow, type StreamFlow, type Totals } from './flow.js'
+import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
 import { type Closed, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import { Invoicing, type KeptInvoice } from './invoicing/invoicing.js'
+import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
@@ -34,8 +36,9 @@ import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { BalanceView, LiveEntitlement } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
+import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
-import { prove } from './rollup/proof.js'
+import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
@@ -110,7 +113,10 @@ export interface QuotaLine {
 
 export interface Health {
   readonly ready: boolean
-  readonly engines: Record<string, { readonly up: boolean; readonly kind: string; readonly version: string; readonly restarts: number }>
+  readonly engines: Record<
+    string,
+    { readonly up: boolean; readonly kind: string; readonly version: string; readonly restarts: number }
+  >
   readonly streams: readonly {
     readonly stream: number
     readonly state: string
@@ -156,6 +162,7 @@ export class System {
   #catalog!: Catalog
   #alerts!: Alerts
   #rollup!: Rollup
+  #repair!: Repair
   #invoicing!: Invoicing
   #log: FileLog | undefined
   #shards: ShardThread[] = []
@@ -166,6 +173,8 @@ export class System {
   #nextShard = 0
   #stopCatalog: (() => void) | undefined
   #catalogWork: Promise<void> = Promise.resolve()
+  #catalogVersion = -1
+  #entitlementsText = ''
   #closed: Promise<void> | undefined
   #ready = false
 
@@ -218,12 +227,17 @@ export class System {
     this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
     this.#catalog = await openCatalog({ postgres, clock })
     this.#rollup = openRollup({ clickhouse })
+    this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
+    await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
     this.#streams = Number(await this.#setting('streams', String(config.streams)))
     if (this.#streams !== config.streams) {
-      logger.warn({ streams: this.#streams, asked: config.streams }, 'the number of streams is fixed at the first start')
+      logger.warn(
+        { streams: this.#streams, asked: config.streams },
+        'the number of streams is fixed at the first start',
+      )
     }
     const { rows } = await postgres.query('SELECT stream, position FROM streams')
     const positions = new Map<number, number>(rows.map((r) => [Number(r.stream), Number(r.position)]))
@@ -242,6 +256,7 @@ export class System {
     onProgress('streams')
     const owner = `${hostname()}/${process.pid}`
     const entitlements = this.#entitlements()
+    this.#entitlementsText = JSON.stringify(entitlements)
     this.#flows = await Promise.all(
       Array.from({ length: this.#streams }, async (_, stream) => {
         const shard = openShardThread({
@@ -264,6 +279,7 @@ export class System {
             shard,
             keyFiles,
             rollup: this.#rollup,
+            repair: this.#repair,
             postgres,
             alerts: this.#alerts,
             clock,
@@ -312,14 +328,23 @@ export class System {
     this.#catalogWork = this.#catalogWork
       .then(async () => {
         const snapshot = this.#catalog.snapshot()
-        const entitlements = this.#entitlements()
+        // Several changes that came meanwhile are one.
+        if (snapshot.version === this.#catalogVersion) return
+        this.#catalogVersion = snapshot.version
         await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        const entitlements = this.#entitlements()
+        const text = JSON.stringify(entitlements)
+        if (text === this.#entitlementsText) return
+        this.#entitlementsText = text
         await Promise.all(
-          this.#flows.map((flow) => flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream))),
+          this.#flows.map((flow) =>
+            flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream)),
+          ),
         )
       })
       .catch((error: unknown) => {
-        if (this.#closed === undefined) this.logger.error({ error: String(error) }, 'a change of the catalogue did not reach the shards')
+        if (this.#closed === undefined)
+          this.logger.error({ error: String(error) }, 'a change of the catalogue did not reach the shards')
       })
   }
 
@@ -338,7 +363,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
-      () => withTimeout(Promise.allSettled(this.#flows.map((flow) => flow.close())), limits.stopMs),
+      () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
@@ -376,7 +401,14 @@ export class System {
   }
 
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
-  async ingest(request: { body: Uint8Array; format: EventFormat; tenant: string | null; wait: boolean }): Promise<IngestAnswer> {
+  async ingest(request: {
+    body: Uint8Array
+    format: EventFormat
+    /** Only with `cloudevents-binary`. */
+    attributes?: CloudEventHeaders
+    tenant: string | null
+    wait: boolean
+  }): Promise<IngestAnswer> {
     const { metrics } = this
     const ack = metrics.ackSeconds.startTimer()
     const receivedAt = this.clock.now()
@@ -386,6 +418,7 @@ export class System {
     const judging = metrics.judgeSeconds.startTimer()
     const judged = await this.#shards[reader]!.judge(request.body, {
       format: request.format,
+      ...(request.attributes === undefined ? {} : { attributes: request.attributes }),
       tenant: request.tenant,
       receivedAt,
       floorTime,
@@ -400,13 +433,16 @@ export class System {
     )
     ack()
     metrics.received.inc(judged.received)
+    metrics.plain.inc(judged.plain)
     metrics.stored.inc(judged.stored)
     for (const { code } of judged.refusals) metrics.refused.inc({ code })
     const answer: IngestAnswer = {
       received: judged.received,
       stored: judged.stored,
       refused: judged.refused,
-      refusals: judged.refusals.slice(0, limits.answerRefusalsMax).map(({ index, code, field, message, id }) => ({ index, code, field, message, id })),
+      refusals: judged.refusals
+        .slice(0, limits.answerRefusalsMax)
+        .map(({ index, code, field, message, id }) => ({ index, code, field, message, id })),
     }
     if (!request.wait) return answer
     const verdicts: string[] = new Array(judged.received).fill('refused')
@@ -422,7 +458,13 @@ export class System {
     return { ...answer, applied: { ...totals, verdicts } }
   }
 
-  async rejects(query: { tenant: string | null; code?: string | undefined; from?: string | undefined; to?: string | undefined; limit: number }): Promise<unknown[]> {
+  async rejects(query: {
+    tenant: string | null
+    code?: string | undefined
+    from?: string | undefined
+    to?: string | undefined
+    limit: number
+  }): Promise<unknown[]> {
     const now = this.clock.now()
     const rows = await this.#rollup.rowsOf<Record<string, unknown>>(
       `SELECT tenant, code, field, message, source, id, metric, raw, toUnixTimestamp64Milli(received_at) AS received_at
@@ -456,19 +498,26 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
 
   async usage(ask: UsageAsk): Promise<UsageAnswer> {
     const metric = this.#metric(ask.metric)
-    if (!isTimeZone(ask.timeZone)) throw new ReleveError('invalid_request', `tz: ${ask.timeZone} is not an IANA time zone`)
+    if (!isTimeZone(ask.timeZone))
+      throw new ReleveError('invalid_request', `tz: ${ask.timeZone} is not an IANA time zone`)
     const from = parseTime('from', ask.from)
     const to = parseTime('to', ask.to)
     checkRange(from, to)
     const groupBy = ask.groupBy ?? []
     for (const name of [...groupBy, ...Object.keys(ask.dims ?? {})]) {
       if (name !== 'subject' && !metric.dims.includes(name)) {
-        throw new ReleveError('invalid_request', `${metric.key} has no dimension ${name}: it has ${['subject', ...metric.dims].join(', ')}`)
+        throw new ReleveError(
+          'invalid_request',
+          `${metric.key} has no dimension ${name}: it has ${['subject', ...metric.dims].join(', ')}`,
+        )
       }
     }
     const quarter = HOUR_MS / 4
     if (metric.aggregation === 'unique' && (ask.window === 'minute' || from % quarter !== 0 || to % quarter !== 0)) {
-      throw new ReleveError('invalid_request', 'unique counts are kept by 15 minutes: choose window hour, day or month, and a range on quarters')
+      throw new ReleveError(
+        'invalid_request',
+        'unique counts are kept by 15 minutes: choose window hour, day or month, and a range on quarters',
+      )
     }
     const flow = this.#flowOf(ask.tenant)
     const { epoch, folded } = flow.position
@@ -489,7 +538,10 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     } satisfies Omit<UsageQuery, 'minutesOnly'>
     const { rows } = await this.#rollup.usage(query)
     if (rows.length > limits.usageRowsMax) {
-      throw new ReleveError('invalid_request', `the answer has more than ${limits.usageRowsMax} rows: ask for less at a time`)
+      throw new ReleveError(
+        'invalid_request',
+        `the answer has more than ${limits.usageRowsMax} rows: ask for less at a time`,
+      )
     }
     return {
       tenant: ask.tenant,
@@ -499,7 +551,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       windows: rows.map((row) => ({
         from: DateTime.fromSeconds(row.bucket, { zone: ask.timeZone }).toISO({ suppressMilliseconds: true })!,
         groups: Object.fromEntries(groupBy.map((name, i) => [name, row.groups[i]!])),
-        value: valueOf(metric.aggregation, row),
+        value: figureOf(metric.aggregation, row),
         count: row.count,
       })),
       asOf: { stream: flow.stream, epoch, lagMs: flow.flushLagMs() },
@@ -532,10 +584,11 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
             epoch,
             folded,
           })
-          usage = (rows[0] === undefined ? null : valueOf(entitlement.aggregation, rows[0])) ?? '0'
+          usage = (rows[0] === undefined ? null : figureOf(entitlement.aggregation, rows[0])) ?? '0'
           sequence = checkpoint
           asOfMs = now - flow.flushLagMs()
-          if (view.state === 'stale') await flow.observe(entitlement, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
+          if (view.state === 'stale')
+            await flow.observe(entitlement, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
         }
         const status = quotaStatus(usage, entitlement.limit)
         return {
@@ -561,13 +614,20 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
   /** The books, up to the last checkpoints, and what is still on its way. */
   books(): { totals: Totals; balanced: boolean; onTheWay: number } {
     const totals = this.#flows.map((flow) => flow.totals).reduce((a, b) => sum(a, b))
-    const balanced = totals.received === totals.stored + totals.refused && totals.stored === totals.accepted + totals.duplicate + totals.conflict
+    const balanced =
+      totals.received === totals.stored + totals.refused &&
+      totals.stored === totals.accepted + totals.duplicate + totals.conflict
     return { totals, balanced, onTheWay: this.#flows.reduce((n, { position: p }) => n + p.last - p.checkpoint, 0) }
   }
 
   /** Everything that the log has now is in a checkpoint. */
   async settle(): Promise<void> {
     await Promise.all(this.#flows.map((flow) => flow.cut()))
+  }
+
+  /** Folds now what has a checkpoint, instead of when it is due. */
+  async fold(): Promise<void> {
+    await Promise.all(this.#flows.map((flow) => flow.fold()))
   }
 
   /** Compares books, checkpoints, rows and archive. Reads all of ClickHouse: for operators, not for a request path. */
@@ -586,13 +646,16 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     await this.settle()
     // A fold meanwhile would be compared with hours from before it, or land in a table that is put aside.
     await Promise.all(this.#flows.map((flow) => flow.stopFolds()))
-    return rebuild({
+    const report = await rebuild({
       clickhouse: this.#engines.clickhouse,
       rollup: this.#rollup,
       metrics: this.#catalog.snapshot().metrics,
       streams: this.#flows.map((flow) => ({ stream: flow.stream, folded: flow.position.folded })),
       ...options,
     })
+    // Rebuilt rows are not cut into the chunks that the checkpoints name, so they are not counted by them any more.
+    if (report.replaced) await this.#engines.postgres.query('UPDATE streams SET verified_epoch = epoch')
+    return report
   }
 
   // ---- Invoices ----------------------------------------------------------------------------------------------------------
@@ -607,7 +670,10 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
         invoicing: this.#invoicing,
         usageAtCut: this.#usageAtCut,
         releaseCut: async (closing) => {
-          await this.#engines.postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [closing, this.clock.now()])
+          await this.#engines.postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
+            closing,
+            this.clock.now(),
+          ])
         },
       },
       { ...request, graceMs: this.config.graceMs },
@@ -625,6 +691,54 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     return previewInvoice(this.#catalog, contract, period, usage)
   }
 
+  /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */
+  async verifyInvoice(idOrNumber: string, tenant: string | null = null): Promise<Verification> {
+    return verifyInvoice(
+      {
+        postgres: this.#engines.postgres,
+        invoicing: this.#invoicing,
+        book: this.#catalog.book(),
+        recount: async ({ tenant, metric: key, period, cut }) => {
+          const metric = this.#metric(key)
+          if (!metric.archive) return null
+          const { stream } = this.#flowOf(tenant)
+          const epoch = cut[String(stream)] ?? 0
+          const { aggregation } = metric
+          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
+          return { quantity: new Decimal(proofValue(proof.value)).toFixed(), count: proof.events, digest: proof.digest }
+        },
+      },
+      idOrNumber,
+      tenant,
+    )
+  }
+
+  /** The archived events behind a line, in the order of the log, at most a page; `next` continues behind it. */
+  async invoiceEvents(request: {
+    invoice: string
+    tenant: string | null
+    line: number
+    after: string
+    limit: number
+  }): Promise<{ events: ArchivedEvent[]; next: string | null }> {
+    const { invoice } = await this.#invoicing.get(request.invoice, request.tenant)
+    const line = invoice.lines.find((one) => one.no === request.line)
+    if (line === undefined) throw new ReleveError('not_found', `${request.invoice} has no line ${request.line}`)
+    if (line.metric === null || line.proof === null) return { events: [], next: null }
+    const { stream } = this.#flowOf(invoice.tenant)
+    const events = await eventsBehind(this.#rollup, {
+      tenant: invoice.tenant,
+      metric: line.metric,
+      period: line.period,
+      stream,
+      epoch: line.proof.cut[String(stream)] ?? 0,
+      since: line.since?.[String(stream)] ?? 0,
+      after: request.after,
+      limit: request.limit,
+    })
+    return { events, next: events.length < request.limit ? null : (events.at(-1)?.position ?? null) }
+  }
+
   /** The cut of a closing is taken once and kept: asked again, the same events are counted. */
   #usageAtCut: UsageAtCut = async ({ closing, tenant, items, period }) => {
     const { postgres } = this.#engines
@@ -633,16 +747,21 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     let epochs: Record<string, number> | undefined = kept.rows[0]?.epochs
     if (epochs === undefined) {
       epochs = { [flow.stream]: await flow.cut() }
+      await flow.verify()
       await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
         closing,
         JSON.stringify(epochs),
         this.clock.now(),
       ])
       // Two closers of one period take one cut: the row that is there.
-      epochs = (await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])).rows[0].epochs as Record<string, number>
+      epochs = (await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])).rows[0].epochs as Record<
+        string,
+        number
+      >
     }
     const epoch = epochs[String(flow.stream)]
-    if (epoch === undefined) throw new ReleveError('conflict', `the cut of ${closing} does not name stream ${flow.stream}`)
+    if (epoch === undefined)
+      throw new ReleveError('conflict', `the cut of ${closing} does not name stream ${flow.stream}`)
     return this.#measure(tenant, period, flow.stream, epoch, items)
   }
 
@@ -676,15 +795,30 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
           folded: flow.position.folded,
         } satisfies Omit<UsageQuery, 'minutesOnly'>
         const { rows } = await this.#rollup.usage(query)
-        const quantity = (rows[0] === undefined ? null : valueOf(metric.aggregation, rows[0])) ?? '0'
-        const proof = await prove(this.#rollup, { tenant, metric: key, aggregation: metric.aggregation, period, stream, epoch })
+        const quantity = (rows[0] === undefined ? null : figureOf(metric.aggregation, rows[0])) ?? '0'
+        const proof = await prove(this.#rollup, {
+          tenant,
+          metric: key,
+          aggregation: metric.aggregation,
+          period,
+          stream,
+          epoch,
+        })
         if (metric.archive && !new Decimal(proofValue(proof.value)).eq(quantity)) {
           throw new ReleveError(
             'conflict',
             `${tenant} ${key}: the rollups say ${quantity}, the archive says ${proof.value}: run releve audit, nothing is billed until they agree`,
           )
         }
-        measured.push({ item, metric: key, quantity, cut: { [stream]: epoch }, query: proof.query, count: proof.events, digest: proof.digest })
+        measured.push({
+          item,
+          metric: key,
+          quantity,
+          cut: { [stream]: epoch },
+          query: proof.query,
+          count: proof.events,
+          digest: proof.digest,
+        })
       }
     }
     return measured
@@ -698,7 +832,9 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     const streams = this.#flows.map((flow) => {
       const { last, applied } = flow.position
       const lost = this.#log!.lost().filter((l) => l.stream === flow.stream)
-      for (const range of lost) notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
+      for (const range of lost)
+        notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
+      if (flow.fault !== null) notes.push(`stream ${flow.stream} tries again: ${flow.fault}`)
       if (flow.state !== 'running') notes.push(`stream ${flow.stream} is ${flow.state}`)
       return {
         stream: flow.stream,
@@ -715,7 +851,10 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),
       engines: Object.fromEntries(
-        Object.entries(engines ?? {}).map(([name, { up, kind, version, restarts }]) => [name, { up, kind, version, restarts }]),
+        Object.entries(engines ?? {}).map(([name, { up, kind, version, restarts }]) => [
+          name,
+          { up, kind, version, restarts },
+        ]),
       ),
       streams,
       notes,
@@ -733,22 +872,19 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       metrics.flushLagSeconds.set({ stream }, flow.flushLagMs() / 1000)
       metrics.logLost.set({ stream }, this.health().streams[flow.stream]!.lostRecords)
     }
-    for (const [engine, state] of Object.entries(this.#engines.state())) metrics.engineUp.set({ engine }, state.up ? 1 : 0)
+    for (const [engine, state] of Object.entries(this.#engines.state()))
+      metrics.engineUp.set({ engine }, state.up ? 1 : 0)
   }
 }
 
 function sum(a: Totals, b: Totals): Totals {
-  return Object.fromEntries(Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]])) as unknown as Totals
-}
-
-async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))])
-  clearTimeout(timer)
+  return Object.fromEntries(
+    Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]]),
+  ) as unknown as Totals
 }
 
 /** What a row says for an aggregation, as decimal text; null when nothing is there. An average is rounded as live balances are. */
-export function valueOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
+export function figureOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
   switch (aggregation) {
     case 'sum':
       return new Decimal(row.sum).toFixed()
@@ -780,14 +916,18 @@ function groupByItem(entitlements: readonly { item: string; metric: string }[]):
   return [...items].map(([item, metrics]) => ({ item, metrics }))
 }
 
-const isoIn = (time: number, zone: string): string => DateTime.fromMillis(time, { zone }).toISO({ suppressMilliseconds: true })!
+const isoIn = (time: number, zone: string): string =>
+  DateTime.fromMillis(time, { zone }).toISO({ suppressMilliseconds: true })!
 
 /** RFC 3339 with a zone, or epoch milliseconds. */
 export function parseTime(name: string, text: string): number {
   if (/^[0-9]{1,15}$/.test(text)) return Number(text)
   const parsed = DateTime.fromISO(text, { setZone: true })
   if (!parsed.isValid || !/(Z|[+-][0-9]{2}:?[0-9]{2})$/i.test(text)) {
-    throw new ReleveError('invalid_request', `${name}: «${text}» is neither RFC 3339 with a zone nor epoch milliseconds`)
+    throw new ReleveError(
+      'invalid_request',
+      `${name}: «${text}» is neither RFC 3339 with a zone nor epoch milliseconds`,
+    )
   }
   return parsed.toMillis()
 }

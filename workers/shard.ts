@@ -11,7 +11,10 @@ const shard = new Shard(workerData as ShardOptions)
 
 function buffersOf(task: ShardTask, reply: unknown): ArrayBuffer[] {
   if (task.method === 'judge') {
-    return (reply as Judged).parts.flatMap(({ frame, indices }) => [frame.buffer as ArrayBuffer, indices.buffer as ArrayBuffer])
+    return (reply as Judged).parts.flatMap(({ frame, indices }) => [
+      frame.buffer as ArrayBuffer,
+      indices.buffer as ArrayBuffer,
+    ])
   }
   if (task.method === 'seal') {
     const { chunks, keys } = reply as SealedEpoch

@@ -32,7 +32,11 @@ interface StoredKey extends ApiKey {
 export interface Keys {
   /** The key of an Authorization header, or undefined: unknown, revoked, wrong, absent. Same work whatever is wrong. */
   check(authorization: string | undefined): ApiKey | undefined
-  create(input: { name: string; tenant: string | null; scopes: readonly Scope[] }): Promise<{ key: ApiKey; secret: string }>
+  create(input: {
+    name: string
+    tenant: string | null
+    scopes: readonly Scope[]
+  }): Promise<{ key: ApiKey; secret: string }>
   list(): readonly ApiKey[]
   revoke(id: string): Promise<ApiKey>
   /** Where the admin key of the first start lies. */
@@ -44,6 +48,14 @@ const REFRESH_MS = 60_000
 const hash = (secret: string): Buffer => createHash('sha256').update(secret).digest()
 const nobody = hash('nobody')
 
+/** A browser can only send Basic: the key is the password, the name is anything. */
+function bearer(authorization: string): string {
+  const basic = /^Basic ([A-Za-z0-9+/=]{1,400})$/.exec(authorization)
+  if (basic === null) return authorization
+  const text = Buffer.from(basic[1]!, 'base64').toString()
+  return `Bearer ${text.slice(text.indexOf(':') + 1)}`
+}
+
 /** Makes the admin key at first start, in a file with mode 0600. */
 export async function openKeys(options: { postgres: Pool; clock: Clock; dataDirectory: string }): Promise<Keys> {
   const { postgres, clock } = options
@@ -51,7 +63,9 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
   let byId = new Map<string, StoredKey>()
 
   const refresh = async (): Promise<void> => {
-    const { rows } = await postgres.query('SELECT id, name, secret_hash, tenant, scopes, created_at, revoked_at FROM api_keys')
+    const { rows } = await postgres.query(
+      'SELECT id, name, secret_hash, tenant, scopes, created_at, revoked_at FROM api_keys',
+    )
     byId = new Map(
       rows.map((row) => [
         row.id as string,
@@ -68,7 +82,11 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
     )
   }
 
-  const insert = async (name: string, tenant: string | null, scopes: readonly Scope[]): Promise<{ id: string; secret: string }> => {
+  const insert = async (
+    name: string,
+    tenant: string | null,
+    scopes: readonly Scope[],
+  ): Promise<{ id: string; secret: string }> => {
     const id = randomBytes(6).toString('hex')
     const secret = `rlv_${id}_${randomBytes(24).toString('base64url')}`
     await postgres.query(
@@ -82,7 +100,7 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
   const view = ({ secretHash: _, ...key }: StoredKey): ApiKey => key
 
   const find = (authorization: string | undefined): StoredKey | undefined => {
-    const match = /^Bearer (rlv_([0-9a-f]{12})_[A-Za-z0-9_-]{32})$/.exec(authorization ?? '')
+    const match = /^Bearer (rlv_([0-9a-f]{12})_[A-Za-z0-9_-]{32})$/.exec(bearer(authorization ?? ''))
     const stored = byId.get(match?.[2] ?? '')
     const equal = timingSafeEqual(hash(match?.[1] ?? ''), stored?.secretHash ?? nobody)
     return equal && stored !== undefined && stored.revokedAt === null ? stored : undefined
@@ -91,7 +109,13 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
   await refresh()
   // A crash between the file and the row leaves a file whose key is not known: made again.
   const written = existsSync(adminKeyFile) ? readFileSync(adminKeyFile, 'utf8').trim() : ''
-  if (find(`Bearer ${written}`) === undefined && ![...byId.values()].some((k) => k.scopes.includes('admin') && k.tenant === null && k.revokedAt === null && k.name !== 'admin (first start)')) {
+  if (
+    find(`Bearer ${written}`) === undefined &&
+    ![...byId.values()].some(
+      (k) =>
+        k.scopes.includes('admin') && k.tenant === null && k.revokedAt === null && k.name !== 'admin (first start)',
+    )
+  ) {
     const { secret } = await insert('admin (first start)', null, ['ingest', 'read', 'admin'])
     writeFileSync(adminKeyFile, `${secret}\n`, { mode: 0o600 })
     chmodSync(adminKeyFile, 0o600)
@@ -108,13 +132,19 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
     list: () => [...byId.values()].map(view).sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1)),
     async create({ name, tenant, scopes }) {
       if (tenant !== null && scopes.includes('admin')) {
-        throw new ReleveError('unprocessable', 'the scope admin is for platform-wide keys: leave tenant out, or choose ingest and read')
+        throw new ReleveError(
+          'unprocessable',
+          'the scope admin is for platform-wide keys: leave tenant out, or choose ingest and read',
+        )
       }
       const { id, secret } = await insert(name, tenant, scopes)
       return { key: view(byId.get(id)!), secret }
     },
     async revoke(id) {
-      const { rowCount } = await postgres.query('UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1', [id, clock.now()])
+      const { rowCount } = await postgres.query(
+        'UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1',
+        [id, clock.now()],
+      )
       if (rowCount === 0) throw new ReleveError('not_found', `there is no key ${id}`)
       await refresh()
       return view(byId.get(id)!)

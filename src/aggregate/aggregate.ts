@@ -12,9 +12,9 @@
 import { powerOfTen, ROLLUP_SCALE } from '../amount.js'
 import { assert } from '../assert.js'
 import { positionOf } from '../event.js'
-import type { Frame, FrameMetric } from '../frame.js'
+import { type Frame, type FrameMetric, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
-import { minuteOf } from '../period.js'
+import { MINUTE_MS } from '../period.js'
 import {
   addUsage,
   emptyMinuteRow,
@@ -84,29 +84,29 @@ class EpochAggregate implements Aggregate {
   apply(frame: Frame, sequence: number, verdicts: Uint8Array): void {
     assert(verdicts.length === frame.events, `${verdicts.length} verdicts for ${frame.events} events`)
     const factors = frame.metrics.map((metric) => powerOfTen(ROLLUP_SCALE - metric.scale))
+    const isUnique = frame.metrics.map((metric) => metric.aggregation === 'unique')
     // By index in the frame, so that a series is looked up once a frame and not once an event.
     const known: (Series | undefined)[] = new Array(frame.series.length).fill(undefined)
     for (let i = 0; i < frame.events; i += 1) {
       if (verdicts[i] !== ShardVerdict.accepted) continue
       const seriesIndex = frame.seriesOf[i]!
-      const { tenant, metric: metricIndex, subject, dims } = frame.series[seriesIndex]!
-      const metric = frame.metrics[metricIndex]!
+      const { tenant, metric, subject, dims } = frame.series[seriesIndex]!
       let series = known[seriesIndex]
       if (series === undefined) {
-        series = this.#table.find(tenant, metric.key, subject, dims)
+        series = this.#table.find(tenant, frame.metrics[metric]!.key, subject, dims)
         known[seriesIndex] = series
       }
       const time = frame.times[i]!
-      const value = frame.values[i]! * factors[metricIndex]!
-      const row = this.#rowOf(series, minuteOf(time))
-      const isVoid = frame.kinds[i] === 1
+      const value = frame.values[i]! * factors[metric]!
+      const row = this.#rowOf(series, Math.floor(time / MINUTE_MS))
+      const isVoid = (frame.kinds[i]! & KIND_VOID) !== 0
       if (isVoid) {
         takeBack(row, value, time)
-        if (needsArchive(metric)) this.#overrides.add(row)
+        if (needsArchive(frame.metrics[metric]!)) this.#overrides.add(row)
       } else {
         addUsage(row, value, time, positionOf(sequence, i))
       }
-      if (metric.aggregation === 'unique') {
+      if (isUnique[metric]!) {
         const member = frame.members.subarray(i === 0 ? 0 : frame.memberEnds[i - 1]!, frame.memberEnds[i]!)
         this.#countMember(series, this.#memberHash(tenant, member), time, isVoid ? -1 : 1)
       }
@@ -130,19 +130,20 @@ class EpochAggregate implements Aggregate {
     return rows
   }
 
-  #rowOf(series: Series, window: number): MinuteRow {
-    const recent = series.row
-    if (recent?.window === window) return recent
-    let row = series.rows?.get(window)
+  /** `minute` counts minutes since 1970: a small integer, where milliseconds would be a heap number for every look-up. */
+  #rowOf(series: Series, minute: number): MinuteRow {
+    if (series.row !== undefined && series.minute === minute) return series.row
+    let row = series.rows?.get(minute)
     if (row === undefined) {
-      row = emptyMinuteRow(series, window, 0)
+      row = emptyMinuteRow(series, minute * MINUTE_MS, 0)
       this.#minutes.push(row)
-      if (recent !== undefined) {
-        series.rows ??= new Map([[recent.window, recent]])
-        series.rows.set(window, row)
+      if (series.row !== undefined) {
+        series.rows ??= new Map([[series.minute, series.row]])
+        series.rows.set(minute, row)
       }
     }
     series.row = row
+    series.minute = minute
     return row
   }
 

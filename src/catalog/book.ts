@@ -53,6 +53,20 @@ export interface TermsMetric {
   readonly price: Price | null
 }
 
+export interface BookParts {
+  readonly version: number
+  readonly metrics: readonly Metric[]
+  readonly products: readonly Product[]
+  readonly plans: readonly Plan[]
+  readonly prices: readonly PriceVersion[]
+  readonly legalEntities: readonly LegalEntity[]
+  readonly customers: readonly Customer[]
+  readonly contracts: readonly Contract[]
+}
+
+/** The entitlements of a contract, computed once per object: a book of many contracts is rebuilt at each change. */
+const entitlementsOf = new WeakMap<Contract, readonly Entitlement[]>()
+
 export class Book {
   readonly version: number
   readonly metrics: ReadonlyMap<string, readonly Metric[]>
@@ -65,16 +79,10 @@ export class Book {
   readonly snapshot: CatalogSnapshot
   readonly entitlements: readonly Entitlement[]
 
-  constructor(parts: {
-    version: number
-    metrics: readonly Metric[]
-    products: readonly Product[]
-    plans: readonly Plan[]
-    prices: readonly PriceVersion[]
-    legalEntities: readonly LegalEntity[]
-    customers: readonly Customer[]
-    contracts: readonly Contract[]
-  }) {
+  readonly #parts: BookParts
+
+  constructor(parts: BookParts) {
+    this.#parts = parts
     this.version = parts.version
     this.metrics = versions(
       parts.metrics,
@@ -102,22 +110,51 @@ export class Book {
     })
     this.entitlements = parts.contracts
       .filter((contract) => contract.state === 'active' || contract.state === 'trial')
-      .flatMap((contract) =>
-        contract.items.flatMap((item) =>
-          item.entitlements.map((entitlement) => ({
-            item: item.id,
-            contract: contract.id,
-            tenant: contract.tenant,
-            product: this.planOf(item.plan, item.planVersion).product,
-            metric: entitlement.metric,
-            limit: entitlement.limit,
-            limitVersion: entitlement.limitVersion,
-            thresholds: entitlement.thresholds,
-            anchor: midnightOf(contract.start, contract.timeZone),
-            timeZone: contract.timeZone,
-          })),
-        ),
-      )
+      .flatMap((contract) => this.#entitlementsOf(contract))
+  }
+
+  /** The next book: objects put in the place of those with their key (and version), or added at the end. */
+  with(version: number, changes: { readonly [K in keyof Omit<BookParts, 'version'>]?: BookParts[K] }): Book {
+    const parts = this.#parts
+    return new Book({
+      version,
+      metrics: merge(parts.metrics, changes.metrics, (one) => `${one.key} ${one.version}`),
+      products: merge(parts.products, changes.products, (one) => one.key),
+      plans: merge(parts.plans, changes.plans, (one) => `${one.key} ${one.version}`),
+      prices: merge(parts.prices, changes.prices, (one) => `${one.rule} ${one.version}`),
+      legalEntities: merge(parts.legalEntities, changes.legalEntities, (one) => one.key),
+      customers: merge(parts.customers, changes.customers, (one) => one.tenant),
+      contracts: merge(parts.contracts, changes.contracts, (one) => one.id),
+    })
+  }
+
+  /** Objects of the kind that has most of them. */
+  get largest(): number {
+    const { version: _, ...lists } = this.#parts
+    return Math.max(...Object.values(lists).map((list) => list.length))
+  }
+
+  #entitlementsOf(contract: Contract): readonly Entitlement[] {
+    const known = entitlementsOf.get(contract)
+    if (known !== undefined) return known
+    const anchor = midnightOf(contract.start, contract.timeZone)
+    const entitlements = contract.items.flatMap((item) => {
+      const { product } = this.planOf(item.plan, item.planVersion)
+      return item.entitlements.map(({ metric, limit, limitVersion, thresholds }) => ({
+        item: item.id,
+        contract: contract.id,
+        tenant: contract.tenant,
+        product,
+        metric,
+        limit,
+        limitVersion,
+        thresholds,
+        anchor,
+        timeZone: contract.timeZone,
+      }))
+    })
+    entitlementsOf.set(contract, entitlements)
+    return entitlements
   }
 
   metricOf(key: string): Metric {
@@ -142,6 +179,12 @@ export class Book {
       (best, price) => (best === null || price.effectiveFrom >= best.effectiveFrom ? price : best),
       null,
     )
+  }
+
+  /** One version of a rule in normal form, whatever its status; null when there is none. */
+  priceAt(rule: string, version: string): Price | null {
+    const found = this.prices.get(rule)?.find((price) => price.version === version)
+    return found === undefined ? null : parsePrice(found.definition, found.version)
   }
 
   /** What a contract's period is billed by. Throws ReleveError `not_found`. */
@@ -182,6 +225,17 @@ export class Book {
 
 function missing(what: string, key: string): never {
   throw new ReleveError('not_found', `${what}: there is no ${key}`)
+}
+
+function merge<T>(all: readonly T[], changes: readonly T[] | undefined, key: (one: T) => string): readonly T[] {
+  if (changes === undefined) return all
+  const fresh = new Map(changes.map((one) => [key(one), one]))
+  const merged = all.map((one) => {
+    const changed = fresh.get(key(one))
+    fresh.delete(key(one))
+    return changed ?? one
+  })
+  return [...merged, ...fresh.values()]
 }
 
 /** Grouped by key, versions rising. */

@@ -15,7 +15,15 @@ import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
-import { Book, nextVersion, type PriceStatus, type PriceVersion, type Terms, versionOrder } from './book.js'
+import {
+  Book,
+  type BookParts,
+  nextVersion,
+  type PriceStatus,
+  type PriceVersion,
+  type Terms,
+  versionOrder,
+} from './book.js'
 import {
   type Contract,
   type Customer,
@@ -74,6 +82,8 @@ export async function openCatalog(options: { postgres: Pool; clock: Clock }): Pr
 
 interface Write<T> {
   readonly value: T
+  /** Where the value belongs in the book. */
+  readonly part: keyof Omit<BookParts, 'version'>
   readonly before: unknown
   readonly after: unknown
   readonly sql: string
@@ -154,6 +164,7 @@ export class Catalog {
       const value = { ...input, version: (last?.version ?? 0) + 1 }
       return {
         value,
+        part: 'metrics',
         before: last ?? null,
         after: value,
         sql: 'INSERT INTO catalog_metrics (key, version, definition, changed_in) VALUES ($2, $3, $4, $1)',
@@ -164,31 +175,54 @@ export class Catalog {
 
   async putProduct(json: unknown): Promise<Changed<Product>> {
     const value = parseProduct(json)
-    return this.#upsert('product', value.key, value, (book) => book.products.get(value.key), 'catalog_products', 'key')
+    return this.#upsert('products', value.key, value, (book) => book.products.get(value.key))
   }
 
   async putLegalEntity(json: unknown): Promise<Changed<LegalEntity>> {
     const value = parseLegalEntity(json)
-    return this.#upsert(
-      'legal_entity',
-      value.key,
-      value,
-      (book) => book.legalEntities.get(value.key),
-      'catalog_legal_entities',
-      'key',
-    )
+    return this.#upsert('legalEntities', value.key, value, (book) => book.legalEntities.get(value.key))
   }
 
   async putCustomer(json: unknown): Promise<Changed<Customer>> {
     const value = parseCustomer(json)
-    return this.#upsert(
-      'customer',
-      value.tenant,
-      value,
-      (book) => book.customers.get(value.tenant),
-      'catalog_customers',
-      'tenant',
-    )
+    return this.#upsert('customers', value.tenant, value, (book) => book.customers.get(value.tenant))
+  }
+
+  /**
+   * Many customers as one transaction, for imports: all or none. Each that is new or different grows the version by one; listeners
+   * are told once.
+   */
+  async putCustomers(json: readonly unknown[]): Promise<{ readonly changed: number; readonly catalogVersion: number }> {
+    if (json.length > limits.customersBatchMax) {
+      throw new ReleveError('invalid_request', `customers: at most ${limits.customersBatchMax} at once`)
+    }
+    const wanted = new Map(json.map((one) => parseCustomer(one)).map((customer) => [customer.tenant, customer]))
+    return this.#locked(async (client, book) => {
+      const fresh = [...wanted.values()].filter(
+        (customer) => !same(book.customers.get(customer.tenant) ?? null, customer),
+      )
+      if (fresh.length === 0) return { result: { changed: 0, catalogVersion: book.version }, after: book }
+      const changes = fresh.map((after) => ({ before: book.customers.get(after.tenant) ?? null, after }))
+      await client.query(
+        `INSERT INTO catalog_versions (version, at, kind, key, change)
+         SELECT $1 + n, $2, 'customer', change -> 'after' ->> 'tenant', change
+         FROM jsonb_array_elements($3::jsonb) WITH ORDINALITY AS all_changes (change, n)`,
+        [book.version, this.#clock.now(), JSON.stringify(changes)],
+      )
+      await client.query(
+        `INSERT INTO catalog_customers (tenant, definition, changed_in)
+         SELECT definition ->> 'tenant', definition, $1 + n
+         FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY AS all_customers (definition, n)
+         ON CONFLICT (tenant) DO UPDATE SET definition = excluded.definition, changed_in = excluded.changed_in`,
+        [book.version, JSON.stringify(fresh)],
+      )
+      const catalogVersion = book.version + fresh.length
+      await client.query('UPDATE catalog_head SET version = $1', [catalogVersion])
+      return {
+        result: { changed: fresh.length, catalogVersion },
+        after: book.with(catalogVersion, { customers: fresh }),
+      }
+    })
   }
 
   /** A plan; changed contents make a new version, and contracts keep theirs. JSON as PlanInput. */
@@ -207,6 +241,7 @@ export class Catalog {
       const value = { ...input, version: (last?.version ?? 0) + 1 }
       return {
         value,
+        part: 'plans',
         before: last ?? null,
         after: value,
         sql: 'INSERT INTO catalog_plans (key, version, definition, changed_in) VALUES ($2, $3, $4, $1)',
@@ -220,6 +255,7 @@ export class Catalog {
    * refused (`conflict`) for any other state. Without a version, content that the last version already has is no change either.
    */
   async putPrice(input: PriceInput): Promise<Changed<PriceVersion>> {
+    assertPriceInput(input)
     const rule = parsePrice(input.rule).rule
     return this.#change('price', rule, (book) => {
       const all = book.prices.get(rule) ?? []
@@ -233,8 +269,6 @@ export class Catalog {
       const status = input.status ?? kept?.status ?? 'draft'
       if (status === 'archived' && kept === undefined) unprocessable('status: a new version is a draft or active')
       const effectiveFrom = input.effectiveFrom ?? kept?.effectiveFrom ?? this.#clock.now()
-      if (!Number.isSafeInteger(effectiveFrom))
-        throw new ReleveError('invalid_request', 'effectiveFrom: epoch milliseconds')
       const value: PriceVersion = {
         rule,
         version,
@@ -259,6 +293,7 @@ export class Catalog {
       }
       return {
         value,
+        part: 'prices',
         before: kept ?? null,
         after: value,
         sql: `INSERT INTO catalog_prices (rule, version, status, effective_from, definition, changed_in)
@@ -335,6 +370,7 @@ export class Catalog {
       if (before !== undefined && same(before, value)) return before
       return {
         value,
+        part: 'contracts',
         before: before ?? null,
         after: value,
         sql: `INSERT INTO catalog_contracts (id, tenant, definition, changed_in) VALUES ($2, $3, $4, $1)
@@ -363,7 +399,9 @@ export class Catalog {
     client: PoolClient,
     used: readonly { readonly rule: string; readonly version: string }[],
   ): Promise<void> {
-    for (const { rule, version } of used) {
+    // In one order, so that two issuing transactions never wait for each other's row.
+    const ordered = [...used].sort((a, b) => (`${a.rule} ${a.version}` < `${b.rule} ${b.version}` ? -1 : 1))
+    for (const { rule, version } of ordered) {
       await client.query('UPDATE catalog_prices SET billed = true WHERE rule = $1 AND version = $2 AND NOT billed', [
         rule,
         version,
@@ -389,18 +427,18 @@ export class Catalog {
   }
 
   #upsert<T extends object>(
-    kind: string,
+    part: keyof typeof TABLES,
     key: string,
     value: T,
     keptIn: (book: Book) => T | undefined,
-    table: string,
-    column: string,
   ): Promise<Changed<T>> {
+    const { kind, table, column } = TABLES[part]
     return this.#change(kind, key, (book) => {
       const before = keptIn(book)
       if (before !== undefined && same(before, value)) return before
       return {
         value,
+        part,
         before: before ?? null,
         after: value,
         sql: `INSERT INTO ${table} (${column}, definition, changed_in) VALUES ($2, $3, $1)
@@ -410,22 +448,14 @@ export class Catalog {
     })
   }
 
-  /** One change under the head's lock, judged against the book as it is under that lock. */
-  async #change<T extends object>(kind: string, key: string, judge: (book: Book) => T | Write<T>): Promise<Changed<T>> {
-    const client = await this.#postgres.connect()
-    try {
-      await client.query('BEGIN')
-      const head = await client.query<{ version: string }>('SELECT version FROM catalog_head FOR UPDATE')
-      const version = Number(head.rows[0]?.version)
-      assert(Number.isSafeInteger(version), 'catalog_head has one row')
-      const book = version === this.#book.version ? this.#book : await readBook(client)
+  /** One change, judged against the book as it is under the head's lock. */
+  #change<T extends object>(kind: string, key: string, judge: (book: Book) => T | Write<T>): Promise<Changed<T>> {
+    return this.#locked<Changed<T>>(async (client, book) => {
       const judged = judge(book)
       if (!isWrite(judged)) {
-        await client.query('COMMIT')
-        if (book !== this.#book) this.#take(book)
-        return { value: judged, changed: false, catalogVersion: version }
+        return { result: { value: judged, changed: false, catalogVersion: book.version }, after: book }
       }
-      const next = version + 1
+      const next = book.version + 1
       await client.query('INSERT INTO catalog_versions (version, at, kind, key, change) VALUES ($1, $2, $3, $4, $5)', [
         next,
         this.#clock.now(),
@@ -435,16 +465,32 @@ export class Catalog {
       ])
       await client.query(judged.sql, [next, ...judged.values])
       await client.query('UPDATE catalog_head SET version = $1', [next])
-      const after = await readBook(client)
+      const after = book.with(next, { [judged.part]: [judged.value] })
+      return { result: { value: judged.value, changed: true, catalogVersion: next }, after }
+    })
+  }
+
+  /** A transaction under the head's lock, with the book as it is then; memory takes what it leaves, after the commit. */
+  async #locked<R>(work: (client: PoolClient, book: Book) => Promise<{ result: R; after: Book }>): Promise<R> {
+    const client = await this.#postgres.connect()
+    let done: { result: R; after: Book }
+    try {
+      await client.query('BEGIN')
+      const head = await client.query<{ version: string }>('SELECT version FROM catalog_head FOR UPDATE')
+      const version = Number(head.rows[0]?.version)
+      assert(Number.isSafeInteger(version), 'catalog_head has one row')
+      done = await work(client, version === this.#book.version ? this.#book : await readBook(client))
+      if (done.after.largest > limits.catalogObjectsMax)
+        unprocessable(`the catalogue holds at most ${limits.catalogObjectsMax} objects of a kind`)
       await client.query('COMMIT')
-      this.#take(after)
-      return { value: judged.value, changed: true, catalogVersion: next }
     } catch (error) {
       await client.query('ROLLBACK').catch(() => undefined)
       throw error
     } finally {
       client.release()
     }
+    this.#take(done.after)
+    return done.result
   }
 
   #take(book: Book): void {
@@ -455,8 +501,30 @@ export class Catalog {
   }
 }
 
+/** Objects that are one row each, written over. */
+const TABLES = {
+  products: { kind: 'product', table: 'catalog_products', column: 'key' },
+  legalEntities: { kind: 'legal_entity', table: 'catalog_legal_entities', column: 'key' },
+  customers: { kind: 'customer', table: 'catalog_customers', column: 'tenant' },
+} as const
+
 function isWrite<T extends object>(judged: T | Write<T>): judged is Write<T> {
   return 'sql' in judged && 'values' in judged
+}
+
+/** Doors hand in what they were sent. */
+function assertPriceInput(input: PriceInput): void {
+  const wrong = (detail: string): never => {
+    throw new ReleveError('invalid_request', detail)
+  }
+  if (typeof input !== 'object' || input === null)
+    wrong('price: an object with rule, version, status, effectiveFrom is expected')
+  const { rule: _, version, status, effectiveFrom, ...others } = input
+  for (const member of Object.keys(others)) wrong(`price: unknown member ${member.slice(0, 80)}`)
+  if (version !== undefined && typeof version !== 'string') wrong('version: a text such as "3.1" is expected')
+  if (status !== undefined && !['draft', 'active', 'archived'].includes(status))
+    wrong('status: draft, active or archived')
+  if (effectiveFrom !== undefined && !Number.isSafeInteger(effectiveFrom)) wrong('effectiveFrom: epoch milliseconds')
 }
 
 function same(a: unknown, b: unknown): boolean {

@@ -53,6 +53,8 @@ export interface LegalEntity {
   readonly registrations: Readonly<Record<string, string>>
   readonly invoicePattern: string
   readonly creditNotePattern: string
+  /** Whose calendar the issue dates follow, and with them the years of the numbers. */
+  readonly timeZone: string
 }
 
 /** A customer is a tenant. */
@@ -182,6 +184,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     'registrations',
     'invoicePattern',
     'creditNotePattern',
+    'timeZone',
   ])
   const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
   const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
@@ -197,6 +200,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     registrations: texts(fields.registrations ?? {}, 'registrations'),
     invoicePattern,
     creditNotePattern,
+    timeZone: zone(fields.timeZone ?? 'UTC'),
   }
 }
 

@@ -68,6 +68,17 @@ export type Price = {
 
 type Fields = Readonly<Record<string, unknown>>
 
+/** Members of a rule by its type, besides rule_id, type and currency. */
+const MEMBERS = {
+  flat_fee: ['amount', 'billing_cycle', 'includes'],
+  per_unit: ['metric', 'unit_price', 'tiers'],
+  tiered: ['metric', 'tiers'],
+  volume: ['metric', 'tiers'],
+  package: ['metric', 'package_size', 'package_price', 'free_units'],
+  percentage: ['metric', 'rate', 'free_amount', 'free_events', 'fixed_per_event', 'minimum', 'maximum'],
+} as const
+const TIER_MEMBERS = ['from', 'to', 'up_to', 'unit_price', 'unit', 'flat_fee', 'flat'] as const
+
 /**
  * A rule's JSON to its normal form:
  * `{rule_id, type: 'flat_fee'|'per_unit'|'tiered'|'volume'|'package'|'percentage', currency, …}` with
@@ -84,6 +95,8 @@ export function parsePrice(rule: unknown, version = '0.0'): Price {
   exponentOf(currency)
   const base = { rule: id, version, currency }
   const type = fields.type
+  const known = typeof type === 'string' && Object.hasOwn(MEMBERS, type) ? MEMBERS[type as keyof typeof MEMBERS] : []
+  if (known.length > 0) assertMembers(fields, ['rule_id', 'type', 'currency', ...known], 'rule')
   switch (type) {
     case 'flat_fee':
       return {
@@ -158,6 +171,7 @@ function parseTiers(value: unknown): Tier[] {
   for (const [index, entry] of value.entries()) {
     const at = `tiers[${index}]`
     const fields = asFields(entry, at)
+    assertMembers(fields, TIER_MEMBERS, at)
     const previous = tiers.at(-1)
     if (previous !== undefined && previous.upTo === null) {
       throw new ReleveError('unprocessable', `${at}: follows an open tier; only the last tier is open`)
@@ -190,6 +204,17 @@ function parseTiers(value: unknown): Tier[] {
   if (tiers.at(-1)?.upTo !== null)
     throw new ReleveError('unprocessable', 'tiers: the last tier must be open (to: null)')
   return tiers
+}
+
+function assertMembers(fields: Fields, known: readonly string[], field: string): void {
+  for (const member of Object.keys(fields)) {
+    if (!known.includes(member)) {
+      throw new ReleveError(
+        'invalid_request',
+        `${field}: unknown member ${member.slice(0, 80)}; known are ${known.join(', ')}`,
+      )
+    }
+  }
 }
 
 function asFields(value: unknown, field: string): Fields {

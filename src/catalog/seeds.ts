@@ -284,6 +284,7 @@ export const seedLegalEntity: LegalEntity = {
   registrations: {},
   invoicePattern: 'FA-{YYYY}-{NNNN}',
   creditNotePattern: 'AV-{YYYY}-{NNNN}',
+  timeZone: 'Africa/Abidjan',
 }
 
 const customer = (tenant: string, name: string, country: string, timeZone: string, termDays = 30): Customer => ({

@@ -8,7 +8,7 @@
  * Nothing is ever forgotten in silence: when ids do not fit any more, `full` is raised and judge() refuses to work.
  */
 import { assert } from '../assert.js'
-import type { Frame } from '../frame.js'
+import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
 import { crossBarrier, type DedupeState, type Generation } from './generations.js'
@@ -64,18 +64,19 @@ export class Dedupe {
   readonly #table: IdTable
   readonly #keys = new EntryList()
   readonly #voids = new EntryList()
-  /** The state after the last barrier; `#epoch` −1 before the first one. Counts of the current generation live below. */
+  /** Of the last barrier; −1 before the first one. */
   #epoch = -1
-  /** Older generations, then the current one as it was at the last barrier. null before the first frame. */
+  /** As they were at the last barrier, the current one last; null before the first frame. */
   #generations: readonly Generation[] | null = null
   #announcedFloor: number | null = null
   #windowFrom: number | null = null
   #forgottenTime: number | null = null
-  /** Of the current generation. */
+  /** The current generation, and what it holds by now. Its ids are counted in the table. */
   #number = 1
   #byte = byteOf(1)
   #lastEventTime = 0
   #voidCount = 0
+  /** Ids of all generations. */
   #entries = 0
   #behindWindow = 0
   /** Between beginRestore() and endRestore(): the state to reach, and the voids that came per generation. */
@@ -90,7 +91,6 @@ export class Dedupe {
       aheadMs: options.aheadMs ?? limits.aheadMs,
     }
     const { idsMax } = this.#bounds
-    if (idsMax > limits.dedupeIdsMax) throw new Error(`cannot hold ${idsMax} ids: at most ${limits.dedupeIdsMax}`)
     if (idsMax < 16 * this.#frameEventsMax) {
       throw new Error(`cannot work with room for ${idsMax} ids: 16 frames of ${this.#frameEventsMax} events must fit`)
     }
@@ -123,7 +123,8 @@ export class Dedupe {
     for (let i = 0; i < n; i += 1) {
       const at = SIP_WORDS * i
       const tag = tags[i]!
-      verdicts[i] = kinds[i] === 1 ? this.#judgeVoid(hashes, at, tag) : this.#judgeUsage(hashes, at, tag, times[i]!)
+      verdicts[i] =
+        (kinds[i]! & KIND_VOID) !== 0 ? this.#judgeVoid(hashes, at, tag) : this.#judgeUsage(hashes, at, tag, times[i]!)
     }
   }
 

@@ -6,6 +6,11 @@
  * receivedAt + aheadMs, so that time is at most toReceivedAt + aheadMs. «After», not «at»: an event exactly at the floor is
  * let in. Generations go oldest first, and only at epoch barriers.
  *
+ * When memory is short (PRESSURE) a generation goes as soon as the floor is behind the latest eventTime that its ids really
+ * have. With the bound of toReceivedAt + aheadMs the announced floor could lie in the future, and the door would refuse the
+ * present: 1,000 events a second fill 64 M ids in 14 hours, and F is a day. What is given up: an id that comes again with a
+ * later time of its own counts again once its generation is gone, which is what a shrunken window means.
+ *
  * All decisions are functions of the log's records and of the epoch's bounds, so a replay makes the same ones. No clock here.
  */
 import { limits } from '../limits.js'
@@ -74,13 +79,18 @@ export function crossBarrier(
   let { announcedFloor, windowFrom, forgottenTime } = before
 
   const dropped: number[] = []
-  while (generations.length > 1 && floorTime > lastRepeatTime(generations[0]!, bounds)) {
+  let entries = generations.reduce((sum, generation) => sum + generation.entries, 0)
+  while (generations.length > 1) {
+    const isShort = entries > PRESSURE * bounds.idsMax
+    const repeatTime = isShort ? generations[0]!.lastEventTime : lastRepeatTime(generations[0]!, bounds)
+    if (floorTime <= repeatTime) break
     const oldest = generations.shift()!
+    entries -= oldest.entries
     dropped.push(oldest.number)
     windowFrom = later(windowFrom, oldest.toReceivedAt)
     forgottenTime = later(forgottenTime, oldest.lastEventTime)
     // What is forgotten stays shut out even if the operator makes L longer afterwards.
-    announcedFloor = later(announcedFloor, lastRepeatTime(oldest, bounds) + 1)
+    announcedFloor = later(announcedFloor, repeatTime + 1)
   }
 
   const isOld = receivedAt - current.fromReceivedAt >= bounds.generationMs
@@ -98,11 +108,10 @@ export function crossBarrier(
   }
 
   // As many of the oldest as bring the entries under the mark, though never the current one.
-  let entries = generations.reduce((sum, generation) => sum + generation.entries, 0)
   for (const generation of generations.slice(0, -1)) {
     if (entries <= PRESSURE * bounds.idsMax) break
     entries -= generation.entries
-    announcedFloor = later(announcedFloor, lastRepeatTime(generation, bounds) + 1)
+    announcedFloor = later(announcedFloor, generation.lastEventTime + 1)
   }
   return { state: { epoch: barrier.epoch, generations, announcedFloor, windowFrom, forgottenTime }, dropped }
 }

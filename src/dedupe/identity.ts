@@ -11,7 +11,7 @@
  * label. Keys of origins and tenants are kept, at most limits.dedupeKeysMax of them; this changes no result.
  */
 import { assert } from '../assert.js'
-import type { Frame } from '../frame.js'
+import { type Frame, KIND_UNTIMED } from '../frame.js'
 import { limits } from '../limits.js'
 import { SIP_WORDS, sipHash128, sipKey } from './sip-hash.js'
 
@@ -82,7 +82,7 @@ export class Identity {
       this.tags = new Uint16Array(n)
     }
     const { hashes, tags } = this
-    const { idEnds, ids, originOf, seriesOf, memberEnds, members } = frame
+    const { idEnds, ids, originOf, seriesOf, memberEnds, members, kinds } = frame
     const originKeys = frame.origins.map(({ tenant, source }) => this.#originKey(tenant, source))
     this.#hashSeries(frame)
     const seriesKeys = this.#seriesKeys
@@ -103,8 +103,10 @@ export class Identity {
       }
       const content = this.#content
       const bytes = this.#contentBytes
-      content[0] = times[2 * i]!
-      content[1] = times[2 * i + 1]!
+      // Without a time from the sender, each try has another one: it is not part of the content. No double has these words.
+      const untimed = (kinds[i]! & KIND_UNTIMED) !== 0
+      content[0] = untimed ? -1 : times[2 * i]!
+      content[1] = untimed ? -1 : times[2 * i + 1]!
       content[2] = values[2 * i]!
       content[3] = values[2 * i + 1]!
       let length = 16

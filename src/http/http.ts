@@ -41,12 +41,29 @@ export function keyOf(request: FastifyRequest): ApiKey {
 export function tenantFor(request: FastifyRequest, asked: string | undefined): string {
   const key = keyOf(request)
   if (key.tenant === null) {
-    if (asked === undefined || asked === '') throw new ReleveError('invalid_request', 'tenant: a platform-wide key must name one')
+    if (asked === undefined || asked === '')
+      throw new ReleveError('invalid_request', 'tenant: a platform-wide key must name one')
     return asked
   }
   // The answer is the same whether the other tenant exists or not.
-  if (asked !== undefined && asked !== key.tenant) throw new ReleveError('forbidden', 'the key belongs to another tenant')
+  if (asked !== undefined && asked !== key.tenant)
+    throw new ReleveError('forbidden', 'the key belongs to another tenant')
   return key.tenant
+}
+
+/** Listens, and says what to do when the port is taken. Returns the address. */
+export async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
+  try {
+    return await app.listen({ host, port })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+    throw new Error(
+      `cannot listen on ${host}:${port}: the port is taken. RELEVE_PORT chooses another, 0 any free one.`,
+      {
+        cause: error,
+      },
+    )
+  }
 }
 
 export async function buildHttp(system: System): Promise<FastifyInstance> {
@@ -56,23 +73,13 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     connectionTimeout: 60_000,
     requestTimeout: 60_000,
     keepAliveTimeout: 75_000,
-    maxParamLength: limits.nameBytesMax,
+    routerOptions: { maxParamLength: 3 * limits.nameBytesMax },
     genReqId: () => randomUUID(),
     // Numbers and booleans in query strings; bodies are never coerced.
     ajv: { customOptions: { coerceTypes: true, removeAdditional: false, allErrors: true } },
     return503OnClosing: true,
     forceCloseConnections: 'idle',
   })
-
-  await app.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: { title: 'releve', description: 'Usage metering and billing: an event goes to an invoice.', version: system.version },
-      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
-      security: [{ key: [] }],
-    },
-  })
-  await app.register(swaggerUi, { routePrefix: '/docs' })
 
   app.decorateRequest('apiKey', null)
   app.addHook('onRequest', async (request, reply) => {
@@ -90,21 +97,57 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     request.apiKey = key
   })
 
-  app.setErrorHandler((error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] }, request, reply) => {
-    const known = toReleveError(error)
-    if (known.code === 'internal') {
-      system.logger.error({ request: request.id, method: request.method, url: request.url, error: error.stack ?? String(error) }, 'request failed')
-    }
-    system.metrics.requestsRefused.inc({ code: known.code })
-    const { status, title, hint } = ErrorCode[known.code]
-    if (known.retryAfterS !== undefined || status === 429 || status === 503) reply.header('retry-after', String(known.retryAfterS ?? 1))
-    if (status === 401) reply.header('www-authenticate', 'Bearer realm="releve"')
-    reply
-      .status(status)
-      .type('application/problem+json')
-      // At 500 only the code goes out.
-      .send({ type: 'about:blank', title, status, code: known.code, detail: status === 500 ? undefined : known.message, hint, instance: request.id })
+  // Behind the guard: the page asks a browser for the key, as the password of any name.
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'releve',
+        description: 'Usage metering and billing: an event goes to an invoice.',
+        version: system.version,
+      },
+      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
+      security: [{ key: [] }],
+    },
   })
+  await app.register(swaggerUi, { routePrefix: '/docs' })
+
+  app.setErrorHandler(
+    (
+      error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] },
+      request,
+      reply,
+    ) => {
+      const known = toReleveError(error)
+      if (known.code === 'internal') {
+        system.logger.error(
+          { request: request.id, method: request.method, url: request.url, error: error.stack ?? String(error) },
+          'request failed',
+        )
+      }
+      system.metrics.requestsRefused.inc({ code: known.code })
+      const { status, title, hint } = ErrorCode[known.code]
+      if (known.retryAfterS !== undefined || status === 429 || status === 503)
+        reply.header('retry-after', String(known.retryAfterS ?? 1))
+      if (status === 401) {
+        const scheme = request.url.startsWith('/docs') ? 'Basic' : 'Bearer'
+        reply.header('www-authenticate', `${scheme} realm="releve"`)
+      }
+      reply
+        .status(status)
+        .type('application/problem+json')
+        // At 500 only the code goes out.
+        .send({
+          type: 'about:blank',
+          title,
+          status,
+          code: known.code,
+          detail: status === 500 ? undefined : known.message,
+          hint,
+          instance: request.id,
+        })
+    },
+  )
   app.setNotFoundHandler({ preHandler: async () => {} }, (request) => {
     throw new ReleveError('not_found', `there is no ${request.method} ${request.url.split('?')[0]}`)
   })
@@ -119,16 +162,23 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   return app
 }
 
-function toReleveError(error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] }): ReleveError {
+function toReleveError(
+  error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] },
+): ReleveError {
   if (error instanceof ReleveError) return error
   if (error.validation !== undefined) {
     const [first] = error.validation
-    return new ReleveError('invalid_request', `${first?.instancePath || 'the request'} ${first?.message ?? 'is wrong'}`, { cause: error })
+    return new ReleveError(
+      'invalid_request',
+      `${first?.instancePath || 'the request'} ${first?.message ?? 'is wrong'}`,
+      { cause: error },
+    )
   }
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE' || error.statusCode === 413) {
     return new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)
   }
-  if (error.statusCode === 415) return new ReleveError('unsupported_format', 'send application/json or application/cloudevents+json')
+  if (error.statusCode === 415)
+    return new ReleveError('unsupported_format', 'the content type is none that this route reads')
   if (error.statusCode === 400) return new ReleveError('malformed_body', error.message, { cause: error })
   return new ReleveError('internal', error.message, { cause: error })
 }

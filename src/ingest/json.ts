@@ -10,7 +10,7 @@
  * Names are compared after their escapes are resolved. Escaped control characters are JSON; `control` tells of them.
  *
  * One reader reads one body at a time and is kept for the next: it owns the tables that make equal short strings one string.
- * Measured: for 10 bytes a table hit costs a fraction of making a string, and texts that never repeat (ids) do not go through it.
+ * Measured, 10 bytes: 59 ns for a text that is in the table, 141 ns for a new string; ids do not go through it.
  */
 import { isUtf8 } from 'node:buffer'
 import { ReleveError } from '../errors.js'
@@ -92,12 +92,15 @@ export class JsonReader {
   /** Whether the last string has a control character (U+0000 to U+001F, U+007F to U+009F). */
   control = false
 
-  /** Starts on a body, which must not change until `finish`. */
-  begin(body: Uint8Array): void {
+  /**
+   * Starts on a body, which must not change until `finish`. Whoever has read the beginning of it gives the byte to go on at,
+   * before a value, and how many containers are open there.
+   */
+  begin(body: Uint8Array, at = 0, depth = 0): void {
     this.#bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
-    this.#at = 0
+    this.#at = at
     this.#end = body.byteLength
-    this.#depth = 0
+    this.#depth = depth
     this.#first = false
     this.fault = null
     this.control = false
@@ -348,7 +351,7 @@ export class JsonReader {
       this.control = CONTROL.test(text)
       return text
     }
-    // The escapes are checked, so this cannot throw, and it is native: piece by piece took six times as long.
+    // The escapes are checked, so this cannot throw, and it is native: a 16 MiB body of escapes took seconds piece by piece.
     const text = JSON.parse(bytes.toString('utf8', start - 1, at + 1)) as string
     // A lone half under the u flag never matches the halves of a pair.
     const clean = text.replace(LONE_SURROGATES, '\ufffd')

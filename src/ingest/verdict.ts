@@ -4,7 +4,7 @@
  */
 export const RefusalCode = [
   'malformed', // not an object, a field of the wrong type, invalid UTF-8, a duplicate key
-  'missing_field', // id, metric or time (or tenant, for a platform-wide key) is not there
+  'missing_field', // id, metric, tenant (for a platform-wide key) or the time of a void is not there
   'unknown_field', // a member that no event has
   'unknown_metric',
   'unknown_tenant',

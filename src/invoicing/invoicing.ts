@@ -116,37 +116,42 @@ export class Invoicing {
     return rows[0] === undefined ? null : kept(rows[0])
   }
 
-  /** By id or by number (of any legal entity; the first issued if two have it). Throws ReleveError `not_found`. */
-  async get(idOrNumber: string): Promise<KeptInvoice> {
+  /**
+   * By id or by number (of any legal entity; the first issued if two have it), among those of a tenant when one is given: another's
+   * is answered as if it were not there. Throws ReleveError `not_found`.
+   */
+  async get(idOrNumber: string, tenant: string | null = null): Promise<KeptInvoice> {
     const { rows } = await this.#postgres.query<Row>(
-      `SELECT state, hash, created_at, changed_at, document FROM invoices WHERE id = $1 OR number = $1 ORDER BY created_at LIMIT 1`,
-      [idOrNumber],
+      `SELECT state, hash, created_at, changed_at, document FROM invoices
+       WHERE (id = $1 OR number = $1) AND ($2::text IS NULL OR tenant = $2) ORDER BY created_at LIMIT 1`,
+      [idOrNumber, tenant],
     )
     if (rows[0] === undefined) throw new ReleveError('not_found', `invoice: there is no ${idOrNumber}`)
     return kept(rows[0])
   }
 
-  /** Newest first, at most a page. `before` continues a list: the createdAt of its last entry. */
+  /** Newest first, at most a page. `before` continues a list behind its last entry. */
   async list(
     filter: {
       readonly tenant?: string
       readonly contract?: string
       readonly state?: InvoiceState
-      readonly before?: number
+      readonly before?: { readonly createdAt: number; readonly id: string }
       readonly limit?: number
     } = {},
   ): Promise<KeptInvoice[]> {
     const { rows } = await this.#postgres.query<Row>(
       `SELECT state, hash, created_at, changed_at, document FROM invoices
        WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR contract = $2) AND ($3::text IS NULL OR state = $3)
-         AND ($4::bigint IS NULL OR created_at < $4)
-       ORDER BY created_at DESC, legal_entity, series DESC NULLS FIRST, counter DESC NULLS FIRST, id LIMIT $5`,
+         AND ($4::bigint IS NULL OR (created_at, id) < ($4, $6::text))
+       ORDER BY created_at DESC, id DESC LIMIT $5`,
       [
         filter.tenant ?? null,
         filter.contract ?? null,
         filter.state ?? null,
-        filter.before ?? null,
+        filter.before?.createdAt ?? null,
         Math.min(filter.limit ?? limits.pageMax, limits.pageMax),
+        filter.before?.id ?? null,
       ],
     )
     return rows.map(kept)
@@ -273,7 +278,7 @@ export class Invoicing {
       client,
       draft.seller.key,
       pattern,
-      dateIn(now, draft.period.timeZone),
+      dateIn(now, draft.seller.timeZone),
     )
     await this.#crashPoint('number-taken')
     const issued: Invoice = {

@@ -41,6 +41,7 @@ export function renderInvoice(
   const say = (key: keyof typeof words): string => words[key][language]
   const money = (amount: string): string => formatMoney(amount, invoice.currency, language)
   const out: string[] = []
+  const colon = language === 'fr' ? ' : ' : ': '
   const rule = '─'.repeat(WIDTH)
   const row = (left: string, right: string): void => {
     out.push(left + ' '.repeat(Math.max(1, WIDTH - left.length - right.length)) + right)
@@ -49,11 +50,11 @@ export function renderInvoice(
   row(`${say(invoice.kind)} ${invoice.number ?? say('draft')}`, invoice.seller.name)
   out.push(rule)
   row(
-    `${say('billedTo')} : ${invoice.customer.name} (${invoice.customer.country})`,
-    `${say('contract')} : ${invoice.contractName}`,
+    `${say('billedTo')}${colon}${invoice.customer.name} (${invoice.customer.country})`,
+    `${say('contract')}${colon}${invoice.contractName}`,
   )
   row(
-    `${say('period')} : ${formatDate(invoice.period.firstDay, language)} ${say('to')} ${formatDate(invoice.period.lastDay, language)} (${invoice.period.timeZone})`,
+    `${say('period')}${colon}${formatDate(invoice.period.firstDay, language)} ${say('to')} ${formatDate(invoice.period.lastDay, language)} (${invoice.period.timeZone})`,
     invoice.issuedOn === null ? '' : `${say('issued')} ${formatDate(invoice.issuedOn, language)}`,
   )
   if (invoice.dueOn !== null) row('', `${say('due')} ${formatDate(invoice.dueOn, language)}`)
@@ -94,6 +95,6 @@ export function renderInvoice(
     const cut = Object.entries(proof.cut)
       .map(([stream, epoch]) => `${stream}:${epoch}`)
       .join(' ')
-    return `${say('proof')} : ${proof.count} ${say('events')}, ${say('cut')} ${cut}, ${say('digest')} ${proof.digest.slice(0, 16)}`
+    return `${say('proof')}${colon}${proof.count} ${say('events')}, ${say('cut')} ${cut}, ${say('digest')} ${proof.digest.slice(0, 16)}`
   }
 }

@@ -337,7 +337,7 @@ export class Stream {
       id: newSegmentId(),
       stream,
       first,
-      previousFirst: this.#segments.at(-1)?.first ?? 0,
+      previousFirst: this.#segments.findLast((segment) => segment.first < first)?.first ?? 0,
       receivedAt: tail[0]?.receivedAt ?? this.#queue[0]?.receivedAt ?? this.#receivedAt,
     }
     await writeHeader(file, header)
@@ -364,6 +364,11 @@ export class Stream {
       throw error
     }
     const previous = this.#segments.at(-1)
+    // An empty segment that was too small for its first record has the same name: the rename replaced its file.
+    if (previous?.first === first) {
+      this.#segments.pop()
+      this.#segmentsBytes -= previous.fileBytes
+    }
     const fileBytes = this.#options.preallocate ? spare.bytes : used
     const ready = Promise.resolve(file)
     this.#segments.push({ first, path, header, fileBytes, runs, readers: 1, file: ready })

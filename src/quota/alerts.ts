@@ -84,7 +84,10 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
 
   async function markSent(alerts: readonly Alert[]): Promise<void> {
     if (alerts.length === 0) return
-    await postgres.query('UPDATE alerts SET sent_at = $2 WHERE id = ANY($1) AND sent_at IS NULL', [alerts.map((a) => a.id), clock.now()])
+    await postgres.query('UPDATE alerts SET sent_at = $2 WHERE id = ANY($1) AND sent_at IS NULL', [
+      alerts.map((a) => a.id),
+      clock.now(),
+    ])
   }
 
   async function insert(client: PoolClient, stream: number, crossing: Crossing): Promise<Alert | undefined> {
@@ -119,8 +122,12 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
     const client = await postgres.connect()
     try {
       await client.query('BEGIN')
-      const { rows } = await client.query('SELECT 1 FROM streams WHERE stream = $1 AND fence = $2 FOR SHARE', [stream, fence])
-      if (rows.length !== 1) throw new Error(`FATAL: stream ${stream} has another owner: its alerts are not recorded here`)
+      const { rows } = await client.query('SELECT 1 FROM streams WHERE stream = $1 AND fence = $2 FOR SHARE', [
+        stream,
+        fence,
+      ])
+      if (rows.length !== 1)
+        throw new Error(`FATAL: stream ${stream} has another owner: its alerts are not recorded here`)
       const recorded: Alert[] = []
       for (const crossing of crossings) {
         const alert = await insert(client, stream, crossing)
@@ -170,17 +177,26 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
     return rows.map(alertFromRow)
   }
 
-  /** Thresholds of these items that rang and were not resolved, of every period. */
+  /** Thresholds of these items that rang up to a log sequence and were not resolved, of every period. */
   async function unresolved(
     stream: number,
     items: readonly string[],
-  ): Promise<readonly { readonly item: string; readonly metric: string; readonly periodFrom: number; readonly threshold: string; readonly limitVersion: number }[]> {
+    until: number,
+  ): Promise<
+    readonly {
+      readonly item: string
+      readonly metric: string
+      readonly periodFrom: number
+      readonly threshold: string
+      readonly limitVersion: number
+    }[]
+  > {
     const { rows } = await postgres.query(
       `SELECT item, metric, period_from, threshold, limit_version FROM alerts t
-       WHERE stream = $1 AND type = 'alert.triggered' AND item = ANY($2) AND NOT EXISTS (
+       WHERE stream = $1 AND type = 'alert.triggered' AND item = ANY($2) AND position <= $3 AND NOT EXISTS (
          SELECT 1 FROM alerts r WHERE r.type = 'alert.resolved' AND (r.tenant, r.item, r.metric, r.period_from, r.threshold, r.limit_version)
            = (t.tenant, t.item, t.metric, t.period_from, t.threshold, t.limit_version))`,
-      [stream, items],
+      [stream, items, until],
     )
     return rows.map((row) => ({
       item: row.item as string,

@@ -20,7 +20,7 @@ import { powerOfTen, printQuantity, ROLLUP_SCALE } from '../amount.js'
 import { assert } from '../assert.js'
 import type { Aggregation } from '../catalog/metric.js'
 import { positionOf } from '../event.js'
-import type { Frame } from '../frame.js'
+import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
 import { contains, monthlyPeriodOf, type Period } from '../period.js'
@@ -124,7 +124,11 @@ export interface Balances {
    * The answer to a NeededBase. One that nobody waits for any more is ignored. `rung` are the balance's unresolved alerts: what a
    * process that died had still to resolve, this one does.
    */
-  setBase(need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>, base: BalanceBase, rung?: readonly RungThreshold[]): Crossing[]
+  setBase(
+    need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>,
+    base: BalanceBase,
+    rung?: readonly RungThreshold[],
+  ): Crossing[]
   /** Usage of a stale balance as ClickHouse answers it, decimal text, so that its thresholds ring too. Ignored in other states. */
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[]
   /** Adds the accepted events of the frame with this log sequence. Crossings in the order of the events. */
@@ -187,6 +191,11 @@ class StreamBalances implements Balances {
   readonly #aheadMs: number
   #items = new Map<string, Item>()
   #tenants = new Map<string, TenantItems>()
+  /** Periods by anchor and zone, only within one barrier: many items share them, and the zone's arithmetic is slow. */
+  #periods = new Map<string, Period[]>()
+  /** receivedAt from which a barrier opens or drops a period: between, a barrier does not look at every item. */
+  #periodsChangeAt = Number.NEGATIVE_INFINITY
+  #refusedAtChange = 0
   /** Made stale by a void since the last barrier. */
   #voided = new Set<Balance>()
   #asOf: AsOf = { receivedAt: 0, sequence: 0, epoch: 0 }
@@ -222,6 +231,7 @@ class StreamBalances implements Balances {
       this.#list(item)
     }
     for (const item of before.values()) for (const balance of item.balances) this.#drop(balance)
+    this.#periodsChangeAt = Number.NEGATIVE_INFINITY
     return { ...this.barrier(at), crossings }
   }
 
@@ -236,12 +246,7 @@ class StreamBalances implements Balances {
       needed.push(neededBase(balance))
     }
     this.#voided.clear()
-    for (const item of this.#items.values()) {
-      while (item.balances.length > 0 && item.balances[0]!.period.to + this.#lateMs < at.receivedAt) {
-        this.#drop(item.balances.shift()!)
-      }
-      this.#openPeriods(item, at, needed)
-    }
+    if (at.receivedAt >= this.#periodsChangeAt || this.#isRoomAgain()) this.#changePeriods(at, needed)
     return { needed }
   }
 
@@ -268,7 +273,8 @@ class StreamBalances implements Balances {
     const { levels, entitlement } = balance.item
     for (const { threshold, limitVersion } of rung) {
       const level = levels.findIndex(({ code }) => code === threshold)
-      if (level !== -1 && limitVersion === entitlement.limitVersion && balance.marks[level] === Mark.quiet) balance.marks[level] = Mark.rung
+      if (level !== -1 && limitVersion === entitlement.limitVersion && balance.marks[level] === Mark.quiet)
+        balance.marks[level] = Mark.rung
     }
     const crossings: Crossing[] = []
     this.#evaluate(balance, this.#noEvent(), crossings)
@@ -370,7 +376,7 @@ class StreamBalances implements Balances {
     const { figures } = balance
     const series = frame.series[frame.seriesOf[i]!]!
     const metric = frame.metrics[series.metric]!
-    const isVoid = frame.kinds[i] === 1
+    const isVoid = (frame.kinds[i]! & KIND_VOID) !== 0
     if (figures.aggregation === 'unique') {
       // A version of the metric that counts otherwise has no members.
       if (metric.aggregation !== 'unique') {
@@ -451,8 +457,25 @@ class StreamBalances implements Balances {
     }
   }
 
-  /** Every period that an event received from now on may enter, unless it is open already. */
-  #openPeriods(item: Item, at: Barrier, needed: NeededBase[]): void {
+  #isRoomAgain(): boolean {
+    return this.balancesRefused > this.#refusedAtChange && this.balancesHeld < this.#balancesMax
+  }
+
+  #changePeriods(at: Barrier, needed: NeededBase[]): void {
+    this.#refusedAtChange = this.balancesRefused
+    this.#periodsChangeAt = Number.POSITIVE_INFINITY
+    for (const item of this.#items.values()) {
+      const { balances } = item
+      while (balances.length > 0 && balances[0]!.period.to + this.#lateMs < at.receivedAt) this.#drop(balances.shift()!)
+      const next = this.#openPeriods(item, at, needed)
+      const dropAt = balances.length === 0 ? Number.POSITIVE_INFINITY : balances[0]!.period.to + this.#lateMs + 1
+      this.#periodsChangeAt = Math.min(this.#periodsChangeAt, next - this.#aheadMs, dropAt)
+    }
+    this.#periods.clear()
+  }
+
+  /** Opens every period that an event received from now on may enter; returns the start of the first one that none may. */
+  #openPeriods(item: Item, at: Barrier, needed: NeededBase[]): number {
     const { anchor, timeZone } = item.entitlement
     const until = at.receivedAt + this.#aheadMs
     let from = Math.max(at.receivedAt - this.#lateMs, anchor)
@@ -462,20 +485,36 @@ class StreamBalances implements Balances {
         from = opened.period.to
         continue
       }
-      const period = monthlyPeriodOf(from, anchor, timeZone)
+      const period = this.#periodOf(from, anchor, timeZone)
       const fresh = item.horizon !== Number.NEGATIVE_INFINITY && period.from > item.horizon
       const balance = this.#open(item, period, fresh ? 'live' : 'pending', at.epoch)
       if (balance?.state === 'pending') needed.push(neededBase(balance))
       from = period.to
     }
     item.horizon = Math.max(item.horizon, until)
+    return from
+  }
+
+  #periodOf(time: number, anchor: number, timeZone: string): Period {
+    const key = `${anchor} ${timeZone}`
+    let periods = this.#periods.get(key)
+    if (periods === undefined) {
+      periods = []
+      this.#periods.set(key, periods)
+    }
+    let period = periods.find((known) => contains(known, time))
+    if (period === undefined) {
+      period = monthlyPeriodOf(time, anchor, timeZone)
+      periods.push(period)
+    }
+    return period
   }
 
   #open(item: Item, period: Period, state: BalanceState, epoch: number): Balance | undefined {
     if (this.balancesHeld >= this.#balancesMax) {
       this.balancesRefused += 1
-      // Its events are not counted, so when there is room again it needs a base.
-      item.horizon = Math.max(item.horizon, period.from)
+      // Its events are not counted and not looked at again; when there is room, it needs a base.
+      item.horizon = Math.max(item.horizon, period.to - 1)
       return undefined
     }
     this.balancesHeld += 1

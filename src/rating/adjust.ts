@@ -47,7 +47,7 @@ export function applyCap(request: {
 
 /**
  * Spreads a discount over amounts in proportion, to the currency's last unit: the shares sum to the discount exactly. What the
- * rounding down leaves goes to the largest remainders, the earlier line first among equals.
+ * rounding down leaves goes to the largest remainders, the earlier line first among equals. Amounts that sum to 0 take nothing.
  */
 export function spread(discount: string, amounts: readonly string[], currency: string): string[] {
   const total = parseDecimal(discount, 'discount')

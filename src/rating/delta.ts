@@ -68,9 +68,10 @@ export function rateByVersions(request: {
     const price = inForce(request.policy === 'period_start' ? request.periodStart : part.at)
     const quantity = counted.plus(parseDecimal(part.quantity, 'quantity'))
     // The first part takes the whole rating, with a flat fee of the first tier; the others continue it.
-    const amount = counted.isZero()
-      ? rate({ price, quantity: printDecimal(quantity), ...included }).total
-      : rateDelta({ price, quantity: printDecimal(quantity), billed: printDecimal(counted), ...included }).amount
+    const amount =
+      part === parts[0]
+        ? rate({ price, quantity: printDecimal(quantity), ...included }).total
+        : rateDelta({ price, quantity: printDecimal(quantity), billed: printDecimal(counted), ...included }).amount
     total = total.plus(amount)
     counted = quantity
     used.add(price.version)

@@ -6,6 +6,7 @@
  */
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, sum } from '../decimal.js'
+import { ReleveError } from '../errors.js'
 import { spread } from './adjust.js'
 
 export interface Totals {
@@ -71,6 +72,9 @@ export function taxWithCoupon(
   readonly taxByLine: readonly string[]
   readonly taxes: readonly TaxRow[]
 } {
+  const whole = sum(lines.map((line) => parseDecimal(line.ht, 'ht')))
+  if (parseDecimal(coupon, 'coupon').gt(whole))
+    throw new ReleveError('unprocessable', `coupon: ${coupon} is more than the ${printDecimal(whole)} of the lines`)
   const shares = spread(
     coupon,
     lines.map((line) => line.ht),

@@ -11,7 +11,7 @@
 import { powerOfTen, printQuantity, ROLLUP_SCALE } from '../amount.js'
 import { assert } from '../assert.js'
 import { positionOf } from '../event.js'
-import { type Frame, frameRefusals } from '../frame.js'
+import { type Frame, frameRefusals, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
 import { type Chunk, ChunkWriter, type EpochId } from './chunks.js'
@@ -83,31 +83,36 @@ class StreamArchive implements Archive {
 
   #archive(id: EpochId, frame: Frame, sequence: number, verdicts: Uint8Array): void {
     const factors = frame.metrics.map((metric) => powerOfTen(ROLLUP_SCALE - metric.scale))
-    const metricParts = frame.metrics.map((metric) => {
-      this.#part.string(metric.key)
-      this.#part.u32(metric.version)
-      return this.#part.take()
+    // Columns that many events share, encoded once a frame: first those of the origins, then those of the metrics.
+    const part = this.#part
+    const originEnds = frame.origins.map((origin) => {
+      part.string(origin.tenant)
+      part.string(origin.source)
+      return part.length
     })
-    const originParts = frame.origins.map((origin) => {
-      this.#part.string(origin.tenant)
-      this.#part.string(origin.source)
-      return this.#part.take()
+    const metricsAt = part.length
+    const metricEnds = frame.metrics.map((metric) => {
+      part.string(metric.key)
+      part.u32(metric.version)
+      return part.length
     })
+    const parts = part.take()
     for (let i = 0; i < frame.events; i += 1) {
       if (verdicts[i] === ShardVerdict.conflict) this.#conflict(id, frame, sequence, i)
       if (verdicts[i] !== ShardVerdict.accepted) continue
       const series = frame.series[frame.seriesOf[i]!]!
       if (!frame.metrics[series.metric]!.archive) continue
       const row = this.#events.begin()
-      row.raw(originParts[frame.originOf[i]!]!)
+      const origin = frame.originOf[i]!
+      row.raw(parts, origin === 0 ? 0 : originEnds[origin - 1]!, originEnds[origin]!)
       row.stringBytes(frame.ids, i === 0 ? 0 : frame.idEnds[i - 1]!, frame.idEnds[i]!)
-      row.raw(metricParts[series.metric]!)
+      row.raw(parts, series.metric === 0 ? metricsAt : metricEnds[series.metric - 1]!, metricEnds[series.metric]!)
       row.string(series.subject)
       row.i64(frame.times[i]!)
       row.decimal(frame.values[i]! * factors[series.metric]!)
       row.string(series.dims)
       row.stringBytes(frame.members, i === 0 ? 0 : frame.memberEnds[i - 1]!, frame.memberEnds[i]!)
-      row.i8(frame.kinds[i] === 1 ? -1 : 1)
+      row.i8((frame.kinds[i]! & KIND_VOID) !== 0 ? -1 : 1)
       row.i64(frame.receivedAt)
       row.i64(positionOf(sequence, i))
       this.#events.end(id)
@@ -136,7 +141,7 @@ class StreamArchive implements Archive {
     const series = frame.series[frame.seriesOf[i]!]!
     const metric = frame.metrics[series.metric]!
     const origin = frame.origins[frame.originOf[i]!]!
-    const kind = frame.kinds[i] === 1 ? 'void' : 'usage'
+    const kind = (frame.kinds[i]! & KIND_VOID) !== 0 ? 'void' : 'usage'
     const value = printQuantity(frame.values[i]!, metric.scale)
     const time = new Date(frame.times[i]!).toISOString()
     const row = this.#rejects.begin()

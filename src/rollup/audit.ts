@@ -54,7 +54,8 @@ async function bookChecks({ postgres, rollup, streams }: AuditOptions): Promise<
     const wrong = Object.keys(summed ?? {}).filter((name) => name !== 'stream' && Number(summed[name]) !== t[name])
     checks.push({
       name: `books/stream-${stream}`,
-      ok: t.received === t.stored + t.refused && t.stored === t.accepted + t.duplicate + t.conflict && wrong.length === 0,
+      ok:
+        t.received === t.stored + t.refused && t.stored === t.accepted + t.duplicate + t.conflict && wrong.length === 0,
       detail: `received ${t.received} = stored ${t.stored} + refused ${t.refused}; stored = accepted ${t.accepted} + duplicate ${t.duplicate} + conflict ${t.conflict}${wrong.length > 0 ? `; the checkpoints say otherwise of ${wrong.join(', ')}` : ''}`,
     })
     const epoch = streams.find((s) => s.stream === Number(stream))?.epoch ?? 0
@@ -104,21 +105,36 @@ async function rowChecks({ postgres, rollup }: AuditOptions): Promise<AuditCheck
       detail:
         wrong.length === 0
           ? `${keys.length} epochs as their checkpoints say`
-          : wrong.slice(0, SHOWN).map((key) => `${key}: ${seen.get(key) ?? 0} instead of ${expected.get(key) ?? 0}`).join('; '),
+          : wrong
+              .slice(0, SHOWN)
+              .map((key) => `${key}: ${seen.get(key) ?? 0} instead of ${expected.get(key) ?? 0}`)
+              .join('; '),
     })
   }
   return checks
 }
 
 /** The same question asked of two sources with opposite signs: what is left is a difference. */
-async function difference(rollup: Rollup, name: string, query: string, params: Record<string, unknown>, what: string): Promise<AuditCheck> {
+async function difference(
+  rollup: Rollup,
+  name: string,
+  query: string,
+  params: Record<string, unknown>,
+  what: string,
+): Promise<AuditCheck> {
   const rows = await rollup.rowsOf<Record<string, unknown>>(`${query} LIMIT ${SHOWN}`, params)
-  return { name, ok: rows.length === 0, detail: rows.length === 0 ? what : rows.map((r) => JSON.stringify(r)).join('; ') }
+  return {
+    name,
+    ok: rows.length === 0,
+    detail: rows.length === 0 ? what : rows.map((r) => JSON.stringify(r)).join('; '),
+  }
 }
 
 async function archiveChecks({ rollup, metrics }: AuditOptions): Promise<AuditCheck[]> {
   const archived = metrics.filter((m) => m.archive).map((m) => m.key)
-  const extremes = metrics.filter((m) => m.archive && ['max', 'min', 'latest'].includes(m.aggregation)).map((m) => m.key)
+  const extremes = metrics
+    .filter((m) => m.archive && ['max', 'min', 'latest'].includes(m.aggregation))
+    .map((m) => m.key)
   const window = 'toStartOfMinute(event_time)'
   return [
     await difference(

@@ -26,9 +26,15 @@ export async function rebuild(options: {
 }): Promise<RebuildReport> {
   const { clickhouse, rollup, dryRun, onProgress = () => {} } = options
   const metrics = options.metrics.filter((m) => m.archive).map((m) => m.key)
-  const extremes = options.metrics.filter((m) => m.archive && ['max', 'min', 'latest'].includes(m.aggregation)).map((m) => m.key)
+  const extremes = options.metrics
+    .filter((m) => m.archive && ['max', 'min', 'latest'].includes(m.aggregation))
+    .map((m) => m.key)
   const command = (query: string, query_params: Record<string, unknown> = {}): Promise<unknown> =>
-    clickhouse.command({ query, query_params, clickhouse_settings: { insert_deduplicate: 0, prefer_column_name_to_alias: 1 } })
+    clickhouse.command({
+      query,
+      query_params,
+      clickhouse_settings: { insert_deduplicate: 0, prefer_column_name_to_alias: 1 },
+    })
 
   for (const table of ['usage_minute', 'usage_members', 'usage_hour']) {
     await command(`DROP TABLE IF EXISTS ${table}_rebuilt`)
@@ -61,7 +67,10 @@ FROM (
 GROUP BY ${SERIES}, window, stream, last_void`,
     { extremes },
   )
-  await command('INSERT INTO usage_minute_rebuilt SELECT * FROM usage_minute WHERE metric NOT IN {metrics:Array(String)}', { metrics })
+  await command(
+    'INSERT INTO usage_minute_rebuilt SELECT * FROM usage_minute WHERE metric NOT IN {metrics:Array(String)}',
+    { metrics },
+  )
 
   onProgress('members')
   // The hash of a member is keyed with the service's secret, which ClickHouse does not have: the live rows stay, and the audit

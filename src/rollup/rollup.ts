@@ -12,9 +12,9 @@ import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { ClickHouseClient } from '@clickhouse/client'
 import { TupleParam } from '@clickhouse/client'
-import { assert } from '../assert.js'
+import type { Aggregation } from '../catalog/metric.js'
 import { limits } from '../limits.js'
-import { HOUR_MS } from '../period.js'
+import { HOUR_MS, type Period } from '../period.js'
 import type { BalanceBase } from '../quota/figures.js'
 import { buildUsageQuery, hasExtremes, readsHours, type UsageQuery, type UsageRow, windowStarts } from './usage.js'
 
@@ -43,36 +43,68 @@ export interface Override {
   readonly window: number
 }
 
+/** Whose base is asked for: usage in epochs below `epoch`. */
+export interface BaseNeed {
+  readonly tenant: string
+  readonly metric: string
+  readonly aggregation: Aggregation
+  readonly period: Period
+  readonly epoch: number
+}
+
+const EMPTY_BASE: BalanceBase = {
+  sum: '0',
+  count: 0,
+  samples: 0,
+  min: '0',
+  max: '0',
+  last: '0',
+  lastTime: 0,
+  lastPosition: 0,
+  members: { hashes: new Uint8Array(0), counts: [] },
+}
+
+const nameOf = (tenant: string, metric: string): string => `${tenant.length}:${tenant}${metric}`
+
 export type Rollup = ReturnType<typeof openRollup>
 
 /** `sum(sum) AS sum` means the column inside: without this, ClickHouse puts the alias there. */
 const COLUMNS_FIRST = { prefer_column_name_to_alias: 1 } as const
 
-/** A DateTime64(3, 'UTC') in JSON. Seconds with decimals are not read as such when they are small, and 0 stands for «no time». */
-const timeText = (ms: number): string => new Date(ms).toISOString().slice(0, 23).replace('T', ' ')
+/** Calendar text: ClickHouse does not read a number of few digits, such as the 0 of a window without samples, as a time. */
+const dateTime64 = (ms: number): string => new Date(ms).toISOString().slice(0, 23).replace('T', ' ')
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
 export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
   async function rowsOf<Row>(query: string, params: Record<string, unknown>): Promise<Row[]> {
-    const result = await clickhouse.query({ query, query_params: params, format: 'JSONEachRow', clickhouse_settings: COLUMNS_FIRST })
+    const result = await clickhouse.query({
+      query,
+      query_params: params,
+      format: 'JSONEachRow',
+      clickhouse_settings: COLUMNS_FIRST,
+    })
     return result.json<Row>()
   }
 
   async function insert(chunk: StoreChunk, token: string): Promise<void> {
-    await clickhouse.exec({
-      query: `INSERT INTO ${chunk.table} FORMAT ${chunk.format ?? 'RowBinary'}`,
-      values: Readable.from([Buffer.from(chunk.bytes.buffer, chunk.bytes.byteOffset, chunk.bytes.byteLength)], { objectMode: false }),
-      clickhouse_settings: {
-        insert_deduplication_token: token,
-        insert_deduplicate: 1,
-        async_insert: 0,
-        // One block a chunk, so that one token stands for all of it.
-        max_insert_block_size: String(4 * limits.chunkRowsMax),
-        min_insert_block_size_rows: String(4 * limits.chunkRowsMax),
-        input_format_parallel_parsing: 0,
-      },
-    }).then(({ stream }) => stream.resume())
+    await clickhouse
+      .exec({
+        query: `INSERT INTO ${chunk.table} FORMAT ${chunk.format ?? 'RowBinary'}`,
+        values: Readable.from([Buffer.from(chunk.bytes.buffer, chunk.bytes.byteOffset, chunk.bytes.byteLength)], {
+          objectMode: false,
+        }),
+        clickhouse_settings: {
+          insert_deduplication_token: token,
+          insert_deduplicate: 1,
+          async_insert: 0,
+          // One block a chunk, so that one token stands for all of it.
+          max_insert_block_size: String(4 * limits.chunkRowsMax),
+          min_insert_block_size_rows: String(4 * limits.chunkRowsMax),
+          input_format_parallel_parsing: 0,
+        },
+      })
+      .then(({ stream }) => stream.resume())
   }
 
   /** Takes back what has landed of a chunk, so that it can be inserted anew. Resolves when it is gone. */
@@ -97,11 +129,31 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
     return found
   }
 
+  /** Rows that are there of the epochs (from, to], by `epoch/chunk`. */
+  async function rowsByChunk(
+    table: UsageTable,
+    stream: number,
+    from: number,
+    to: number,
+  ): Promise<Map<string, number>> {
+    const rows = await rowsOf<{ epoch: string; chunk: number; n: string }>(
+      `SELECT epoch, chunk, count() AS n FROM ${table}
+WHERE stream = {stream:UInt16} AND epoch > {from:UInt64} AND epoch <= {to:UInt64} GROUP BY epoch, chunk`,
+      { stream, from, to },
+    )
+    return new Map(rows.map((row) => [`${row.epoch}/${row.chunk}`, Number(row.n)]))
+  }
+
   /**
    * The rows of the overrides of an epoch, recomputed from the archive up to that epoch, as a chunk of usage_minute. The same
    * archive gives the same bytes, so that the step can be done again after a crash.
    */
-  async function overrideChunk(stream: number, epoch: number, chunk: number, overrides: readonly Override[]): Promise<StoreChunk> {
+  async function overrideChunk(
+    stream: number,
+    epoch: number,
+    chunk: number,
+    overrides: readonly Override[],
+  ): Promise<StoreChunk> {
     const lines: string[] = []
     for (let from = 0; from < overrides.length; from += 100) {
       const part = overrides.slice(from, from + 100)
@@ -125,7 +177,9 @@ GROUP BY tenant, metric, subject, dims, minute`,
           keys,
         },
       )
-      const found = new Map(rows.map((r) => [JSON.stringify([r.tenant, r.metric, r.subject, r.dims, Number(r.minute)]), r]))
+      const found = new Map(
+        rows.map((r) => [JSON.stringify([r.tenant, r.metric, r.subject, r.dims, Number(r.minute)]), r]),
+      )
       for (const o of part) {
         const row = found.get(JSON.stringify([o.tenant, o.metric, o.subject, o.dims, o.window]))
         const [lastTime, lastPosition] = (row?.newest as unknown as [string, string] | undefined) ?? ['0', '0']
@@ -142,7 +196,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
             min: row?.min ?? '0',
             max: row?.max ?? '0',
             last: row?.last ?? '0',
-            last_time: timeText(Number(lastTime)),
+            last_time: dateTime64(Number(lastTime)),
             last_position: lastPosition,
             sum_vt: '0',
             override: 1,
@@ -202,7 +256,14 @@ GROUP BY tenant, metric, subject, dims, minute`,
     let chunk = 0
     const make = (): StoreChunk => {
       const bytes = Buffer.from(lines.join('\n'))
-      const made: StoreChunk = { table: 'usage_hour', chunk, rows: lines.length, bytes, digest: sha256(bytes), format: 'JSONEachRow' }
+      const made: StoreChunk = {
+        table: 'usage_hour',
+        chunk,
+        rows: lines.length,
+        bytes,
+        digest: sha256(bytes),
+        format: 'JSONEachRow',
+      }
       lines = []
       chunk += 1
       return made
@@ -210,7 +271,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
     for await (const batch of result.stream<Record<string, unknown>>()) {
       for (const row of batch) {
         const { last_ms, ...rest } = row.json() as Record<string, unknown>
-        lines.push(JSON.stringify({ ...rest, last_time: timeText(Number(last_ms)), stream, epoch: to, chunk }))
+        lines.push(JSON.stringify({ ...rest, last_time: dateTime64(Number(last_ms)), stream, epoch: to, chunk }))
         if (lines.length === limits.chunkRowsMax) yield make()
       }
     }
@@ -236,8 +297,12 @@ GROUP BY tenant, metric, subject, dims, minute`,
     return rows.length > 0
   }
 
-  async function usage(question: Omit<UsageQuery, 'minutesOnly'>): Promise<{ rows: UsageRow[]; query: string; params: Record<string, unknown>; rung: 'hour' | 'minute' }> {
-    const query = { ...question, minutesOnly: await hasOpenOverride(question) }
+  async function usage(
+    question: Omit<UsageQuery, 'minutesOnly'>,
+  ): Promise<{ rows: UsageRow[]; query: string; params: Record<string, unknown>; rung: 'hour' | 'minute' }> {
+    // First the windows: a question that has too many costs no query.
+    const starts = windowStarts(question)
+    const query = { ...question, starts, minutesOnly: await hasOpenOverride(question) }
     const statement = buildUsageQuery(query)
     const found = await rowsOf<{
       bucket: number
@@ -268,50 +333,100 @@ GROUP BY tenant, metric, subject, dims, minute`,
     }
   }
 
-  /** What a balance starts from: everything of a tenant's metric in a period, up to an epoch. */
-  async function base(query: Omit<UsageQuery, 'minutesOnly' | 'window' | 'groupBy' | 'timeZone' | 'folded'>, membersMax: number): Promise<BalanceBase> {
-    const params = {
-      tenant: query.tenant,
-      metric: query.metric,
-      from: query.from / 1000,
-      to: query.to / 1000,
-      stream: query.stream,
-      epoch: query.epoch,
+  /**
+   * What balances start from: everything of a tenant's metric in a period, up to an epoch. Many at once, in few queries: one for
+   * each period, epoch and kind of aggregation, by limits.basesMax. A base without `members` has more of them than `membersMax`.
+   */
+  async function* bases<Need extends BaseNeed>(
+    stream: number,
+    needed: readonly Need[],
+    membersMax: number,
+  ): AsyncGenerator<{ need: Need; base: BalanceBase }> {
+    const groups = new Map<string, Need[]>()
+    for (const need of needed) {
+      const key = `${need.period.from}/${need.period.to}/${need.epoch}/${need.aggregation === 'unique'}`
+      const group = groups.get(key)
+      if (group === undefined) groups.set(key, [need])
+      else group.push(need)
     }
-    const where = `tenant = {tenant:String} AND metric = {metric:String} AND stream = {stream:UInt16} AND epoch <= {epoch:UInt64}`
-    const [row] = await rowsOf<Record<string, string>>(
-      `SELECT sum(sum) AS sum_value, sum(count) AS count_value, sumIf(samples, kept) AS n, minIf(min, kept AND samples > 0) AS min_value,
-  maxIf(max, kept AND samples > 0) AS max_value, argMaxIf(last, (last_time, last_position), kept AND samples > 0) AS last_value,
+    for (const group of groups.values()) {
+      for (let from = 0; from < group.length; from += limits.basesMax) {
+        const part = group.slice(from, from + limits.basesMax)
+        const found = await basesOf(stream, part, membersMax)
+        for (const need of part) yield { need, base: found.get(nameOf(need.tenant, need.metric)) ?? EMPTY_BASE }
+      }
+    }
+  }
+
+  /** One query for needs of the same period and epoch, and a second one for members. */
+  async function basesOf(
+    stream: number,
+    part: readonly BaseNeed[],
+    membersMax: number,
+  ): Promise<Map<string, BalanceBase>> {
+    const { period, epoch, aggregation } = part[0]!
+    const where = `tenant IN {tenants:Array(String)} AND metric IN {metrics:Array(String)}
+    AND (tenant, metric) IN {pairs:Array(Tuple(String, String))} AND stream = {stream:UInt16} AND epoch < {epoch:UInt64}`
+    const params = {
+      tenants: [...new Set(part.map((need) => need.tenant))],
+      metrics: [...new Set(part.map((need) => need.metric))],
+      pairs: part.map((need) => new TupleParam([need.tenant, need.metric])),
+      from: period.from / 1000,
+      to: period.to / 1000,
+      stream,
+      epoch,
+    }
+    const rows = await rowsOf<Record<string, string>>(
+      `SELECT tenant, metric, sum(sum) AS sum_value, sum(count) AS count_value, sumIf(samples, kept) AS n,
+  minIf(min, kept AND samples > 0) AS min_value, maxIf(max, kept AND samples > 0) AS max_value,
+  argMaxIf(last, (last_time, last_position), kept AND samples > 0) AS last_value,
   maxIf(toUnixTimestamp64Milli(last_time), kept AND samples > 0) AS newest,
   argMaxIf(last_position, (last_time, last_position), kept AND samples > 0) AS newest_position
 FROM (
-  SELECT *, max(if(override = 1, epoch, 0)) OVER (PARTITION BY subject, dims, window) AS overridden,
+  SELECT *, max(if(override = 1, epoch, 0)) OVER (PARTITION BY tenant, metric, subject, dims, window) AS overridden,
     epoch > overridden OR (override = 1 AND epoch = overridden) AS kept
   FROM usage_minute WHERE ${where} AND window >= {from:DateTime('UTC')} AND window < {to:DateTime('UTC')}
-)`,
+) GROUP BY tenant, metric`,
       params,
     )
-    assert(row !== undefined, 'an aggregate without a group gives one row')
-    const figures = {
-      sum: row.sum_value!,
-      count: Number(row.count_value),
-      samples: Number(row.n),
-      min: row.min_value!,
-      max: row.max_value!,
-      last: row.last_value!,
-      lastTime: Number(row.newest),
-      lastPosition: Number(row.newest_position),
+    const found = new Map<string, BalanceBase>()
+    for (const row of rows) {
+      found.set(nameOf(row.tenant!, row.metric!), {
+        sum: row.sum_value!,
+        count: Number(row.count_value),
+        samples: Number(row.n),
+        min: row.min_value!,
+        max: row.max_value!,
+        last: row.last_value!,
+        lastTime: Number(row.newest),
+        lastPosition: Number(row.newest_position),
+        ...(aggregation === 'unique' ? { members: { hashes: Buffer.alloc(0), counts: [] } } : {}),
+      })
     }
-    if (query.aggregation !== 'unique') return figures
-    const members = await rowsOf<{ member: string; n: string }>(
-      `SELECT hex(member) AS member, sum(n) AS n FROM usage_members
-WHERE ${where} AND bucket >= {from:DateTime('UTC')} AND bucket < {to:DateTime('UTC')}
-GROUP BY member HAVING sum(n) != 0 LIMIT {limit:UInt32}`,
-      { ...params, limit: membersMax + 1 },
+    if (aggregation !== 'unique') return found
+    const members = await rowsOf<{ tenant: string; metric: string; members: string; counts: string[] }>(
+      `SELECT tenant, metric, arrayStringConcat(groupArray(hex(member))) AS members, groupArray(events) AS counts FROM (
+  SELECT tenant, metric, member, sum(n) AS events FROM usage_members
+  WHERE ${where} AND bucket >= {from:DateTime('UTC')} AND bucket < {to:DateTime('UTC')}
+  GROUP BY tenant, metric, member HAVING events != 0
+) GROUP BY tenant, metric HAVING length(counts) <= {limit:UInt32}`,
+      { ...params, limit: membersMax },
     )
-    if (members.length > membersMax) return figures
-    return { ...figures, members: { hashes: Buffer.from(members.map((m) => m.member).join(''), 'hex'), counts: members.map((m) => Number(m.n)) } }
+    for (const [name, base] of found) {
+      const own = members.find((row) => nameOf(row.tenant, row.metric) === name)
+      if (own === undefined) {
+        // Too many to hold; a metric whose members were all voided has usage 0 all the same, and is asked for again.
+        const { members: _, ...figures } = base
+        found.set(name, figures.count === 0 ? base : figures)
+      } else {
+        found.set(name, {
+          ...base,
+          members: { hashes: Buffer.from(own.members, 'hex'), counts: own.counts.map(Number) },
+        })
+      }
+    }
+    return found
   }
 
-  return { insert, remove, landed, overrideChunk, foldChunks, usage, base, rowsOf, windowStarts }
+  return { insert, remove, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf }
 }

@@ -108,10 +108,10 @@ export class RowBinary {
     this.#copy(source, from, to)
   }
 
-  /** Bytes as they are: FixedString, or columns that were encoded before. */
-  raw(source: Uint8Array): void {
-    this.#reserve(source.length)
-    this.#copy(source, 0, source.length)
+  /** Bytes as they are: columns that were encoded before. */
+  raw(source: Uint8Array, from: number, to: number): void {
+    this.#reserve(to - from)
+    this.#copy(source, from, to)
   }
 
   /** FixedString from latin1 text, one character a byte. */

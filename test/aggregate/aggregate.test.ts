@@ -127,7 +127,7 @@ test('any history => the rows are those recomputed from the list of its events, 
     }),
     { numRuns: 400 },
   )
-})
+}, 60_000)
 
 test('the same events in other frames => the same rows, but for positions', () => {
   const cut = fc.tuple(history, fc.infiniteStream(fc.integer({ min: 1, max: 5 })))
@@ -148,7 +148,7 @@ test('the same events in other frames => the same rows, but for positions', () =
     }),
     { numRuns: 200 },
   )
-})
+}, 60_000)
 
 test('an epoch cut in two => the parts add up to the whole', () => {
   fc.assert(
@@ -172,7 +172,7 @@ test('an epoch cut in two => the parts add up to the whole', () => {
     }),
     { numRuns: 100 },
   )
-})
+}, 60_000)
 
 test('the largest values at scale 0, a whole epoch of them at the end of a minute => exact, and within Decimal(38,9)', () => {
   const metric = metricOf('tokens', 'sum', 0)

@@ -111,9 +111,11 @@ export function histories(options: HistoryOptions): fc.Arbitrary<TestRecord[]> {
     })
     .map((parts) => {
       let receivedAt = options.start
-      const open: TestEvent[] = []
+      let open: TestEvent[] = []
       return parts.map(({ step, drafts }, index): TestRecord => {
         receivedAt += step
+        // The door refuses a void by its age, as any event.
+        open = open.filter(({ eventTime }) => eventTime >= receivedAt - lateMs)
         const events = drafts.map((d, place): TestEvent => {
           if (d.takesBack !== null && open.length > 0 && d.verdict === ShardVerdict.accepted) {
             const [usage] = open.splice(d.takesBack % open.length, 1)

@@ -2,9 +2,10 @@
  * Holds what the service says against what the oracle says. Every function returns its differences as sentences; none means that
  * all is well.
  */
+
+import { join } from 'node:path'
 import { openEngines } from '../../src/engines/engines.js'
 import { silentLogger } from '../../src/logger.js'
-import { join } from 'node:path'
 import type { Expected, ExpectedInvoice, Question } from './oracle.js'
 
 export interface Api {
@@ -13,7 +14,11 @@ export interface Api {
 }
 
 async function get<T>(api: Api, path: string, method: 'GET' | 'POST' = 'GET'): Promise<T> {
-  const answer = await fetch(`${api.url}${path}`, { method, headers: { authorization: `Bearer ${api.key}` }, signal: AbortSignal.timeout(60_000) })
+  const answer = await fetch(`${api.url}${path}`, {
+    method,
+    headers: { authorization: `Bearer ${api.key}` },
+    signal: AbortSignal.timeout(60_000),
+  })
   const text = await answer.text()
   if (answer.status !== 200) throw new Error(`${method} ${path} answers ${answer.status}: ${text}`)
   return JSON.parse(text) as T
@@ -35,13 +40,19 @@ function compare(what: string, found: readonly string[], expected: readonly stri
 }
 
 interface UsageAnswer {
-  readonly windows: readonly { readonly from: string; readonly groups: Record<string, string>; readonly value: string | null; readonly count: string }[]
+  readonly windows: readonly {
+    readonly from: string
+    readonly groups: Record<string, string>
+    readonly value: string | null
+    readonly count: string
+  }[]
 }
 
 async function checkUsage(api: Api, expected: Expected, depth: 'all' | 'totals'): Promise<string[]> {
   const wrong: string[] = []
   const questions = expected.questions.filter((q) => depth === 'all' || q.isTotal)
-  const sorted = (groups: Readonly<Record<string, string>>): unknown => Object.entries(groups).sort(([a], [b]) => (a < b ? -1 : 1))
+  const sorted = (groups: Readonly<Record<string, string>>): unknown =>
+    Object.entries(groups).sort(([a], [b]) => (a < b ? -1 : 1))
   const ask = async ({ query, rows }: Question): Promise<void> => {
     const answer = await get<UsageAnswer>(api, `/v1/usage?${query}`)
     wrong.push(
@@ -59,7 +70,9 @@ async function checkUsage(api: Api, expected: Expected, depth: 'all' | 'totals')
 async function checkQuotas(api: Api, expected: Expected): Promise<string[]> {
   const found: string[] = []
   for (const tenant of new Set(expected.quotas.map((q) => q.tenant))) {
-    const { quotas } = await get<{ quotas: { item: string; metric: string; usage: string; state: string; asOf: { ageMs: number } }[] }>(api, `/v1/quotas/${tenant}`)
+    const { quotas } = await get<{
+      quotas: { item: string; metric: string; usage: string; state: string; asOf: { ageMs: number } }[]
+    }>(api, `/v1/quotas/${tenant}`)
     for (const q of quotas) found.push(JSON.stringify([tenant, q.item, q.metric, q.usage, q.state, q.asOf.ageMs]))
   }
   return compare(
@@ -84,12 +97,16 @@ interface Alert {
 async function checkAlerts(api: Api, expected: Expected): Promise<string[]> {
   const alerts: Alert[] = []
   for (;;) {
-    const { alerts: page } = await get<{ alerts: Alert[] }>(api, `/v1/alerts?after=${alerts.at(-1)?.serial ?? 0}&limit=1000`)
+    const { alerts: page } = await get<{ alerts: Alert[] }>(
+      api,
+      `/v1/alerts?after=${alerts.at(-1)?.serial ?? 0}&limit=1000`,
+    )
     alerts.push(...page)
     if (page.length < 1000) break
   }
   const wrong: string[] = []
-  const keyOf = (type: string, item: string, metric: string, from: number, threshold: string): string => JSON.stringify([type, item, metric, from, threshold])
+  const keyOf = (type: string, item: string, metric: string, from: number, threshold: string): string =>
+    JSON.stringify([type, item, metric, from, threshold])
   const found = new Map<string, Alert>()
   for (const alert of alerts) {
     const key = keyOf(alert.type, alert.item, alert.metric, alert.period.from, alert.threshold)
@@ -113,12 +130,17 @@ async function checkAlerts(api: Api, expected: Expected): Promise<string[]> {
 }
 
 async function checkBooks(api: Api, expected: Expected): Promise<string[]> {
-  const { totals, balanced, onTheWay } = await get<{ totals: Record<string, number>; balanced: boolean; onTheWay: number }>(api, '/v1/books')
+  const { totals, balanced, onTheWay } = await get<{
+    totals: Record<string, number>
+    balanced: boolean
+    onTheWay: number
+  }>(api, '/v1/books')
   const wrong = balanced ? [] : ['the books do not balance']
   if (onTheWay !== 0) wrong.push(`${onTheWay} records are not in a checkpoint`)
   for (const [name, [min, max]] of Object.entries(expected.books)) {
     const value = totals[name]!
-    if (value < min || value > max) wrong.push(`books: ${name} is ${value}, expected ${min === max ? min : `${min} to ${max}`}`)
+    if (value < min || value > max)
+      wrong.push(`books: ${name} is ${value}, expected ${min === max ? min : `${min} to ${max}`}`)
   }
   return wrong
 }
@@ -129,9 +151,23 @@ interface Kept {
   readonly invoice: {
     readonly contract: string
     readonly number: string | null
-    readonly lines: readonly { readonly type: string; readonly metric: string | null; readonly quantity: string; readonly amount: string; readonly proof: { readonly count: number } | null }[]
-    readonly usage: readonly { readonly metric: string; readonly quantity: string; readonly proof: { readonly count: number } }[]
-    readonly notices: readonly { readonly metric: string | null; readonly quantity: string | null; readonly code: string }[]
+    readonly lines: readonly {
+      readonly type: string
+      readonly metric: string | null
+      readonly quantity: string
+      readonly amount: string
+      readonly proof: { readonly count: number } | null
+    }[]
+    readonly usage: readonly {
+      readonly metric: string
+      readonly quantity: string
+      readonly proof: { readonly count: number }
+    }[]
+    readonly notices: readonly {
+      readonly metric: string | null
+      readonly quantity: string | null
+      readonly code: string
+    }[]
     readonly ht: string
     readonly tva: string
     readonly ttc: string
@@ -142,14 +178,21 @@ interface Kept {
 async function checkInvoices(api: Api, expected: Expected, hashes: Map<string, string>): Promise<string[]> {
   const { invoices } = await get<{ invoices: Kept[] }>(api, '/v1/invoices?limit=1000')
   const wrong: string[] = []
-  const plain = (i: ExpectedInvoice): string => JSON.stringify([i.contract, i.lines, i.statement, i.notices, i.ht, i.tva, i.ttc])
+  const plain = (i: ExpectedInvoice): string =>
+    JSON.stringify([i.contract, i.lines, i.statement, i.notices, i.ht, i.tva, i.ttc])
   wrong.push(
     ...compare(
       'invoices',
       invoices.map(({ invoice: i }) =>
         plain({
           contract: i.contract,
-          lines: i.lines.map((l) => ({ type: l.type, metric: l.metric, quantity: l.quantity, amount: l.amount, count: l.proof?.count ?? null })),
+          lines: i.lines.map((l) => ({
+            type: l.type,
+            metric: l.metric,
+            quantity: l.quantity,
+            amount: l.amount,
+            count: l.proof?.count ?? null,
+          })),
           statement: i.usage.map((u) => ({ metric: u.metric, quantity: u.quantity, count: u.proof.count })),
           notices: i.notices.map((n) => ({ code: n.code, metric: n.metric, quantity: n.quantity })),
           ht: i.ht,
@@ -161,8 +204,11 @@ async function checkInvoices(api: Api, expected: Expected, hashes: Map<string, s
     ),
   )
   for (const { state } of invoices) if (state !== 'finalised') wrong.push(`an invoice is ${state}`)
-  const numbers = invoices.map(({ invoice }) => Number(/-(\d+)$/.exec(invoice.number ?? '')?.[1] ?? Number.NaN)).sort((a, b) => a - b)
-  if (numbers.some((number, i) => number !== i + 1)) wrong.push(`invoice numbers are ${numbers.join(', ')}, expected 1 to ${invoices.length} without a gap`)
+  const numbers = invoices
+    .map(({ invoice }) => Number(/-(\d+)$/.exec(invoice.number ?? '')?.[1] ?? Number.NaN))
+    .sort((a, b) => a - b)
+  if (numbers.some((number, i) => number !== i + 1))
+    wrong.push(`invoice numbers are ${numbers.join(', ')}, expected 1 to ${invoices.length} without a gap`)
   for (const { invoice, hash } of invoices) {
     const before = hashes.get(invoice.contract)
     if (before !== undefined && before !== hash) wrong.push(`the issued invoice of ${invoice.contract} has changed`)
@@ -172,12 +218,21 @@ async function checkInvoices(api: Api, expected: Expected, hashes: Map<string, s
 }
 
 async function checkAudit(api: Api): Promise<string[]> {
-  const report = await get<{ ok: boolean; checks: { name: string; ok: boolean; detail: string }[] }>(api, '/v1/audit', 'POST')
+  const report = await get<{ ok: boolean; checks: { name: string; ok: boolean; detail: string }[] }>(
+    api,
+    '/v1/audit',
+    'POST',
+  )
   return report.checks.filter((c) => !c.ok).map((c) => `audit ${c.name}: ${c.detail}`)
 }
 
 /** All that the running service can be asked; of usage perhaps only the totals. The audit comes first: it brings everything into a checkpoint. */
-export async function checkService(api: Api, expected: Expected, hashes: Map<string, string>, depth: 'all' | 'totals'): Promise<string[]> {
+export async function checkService(
+  api: Api,
+  expected: Expected,
+  hashes: Map<string, string>,
+  depth: 'all' | 'totals',
+): Promise<string[]> {
   return [
     ...(await checkAudit(api)),
     ...(await checkBooks(api, expected)),
@@ -198,15 +253,23 @@ export async function loseRows(directory: string, now: number, onlyThisMonth: bo
     },
   })
   try {
-    const { rows } = await engines.postgres.query('SELECT stream, epoch FROM epoch_manifests m WHERE NOT EXISTS (SELECT 1 FROM epoch_checkpoints c WHERE (c.stream, c.epoch) = (m.stream, m.epoch))')
+    const { rows } = await engines.postgres.query(
+      'SELECT stream, epoch FROM epoch_manifests m WHERE NOT EXISTS (SELECT 1 FROM epoch_checkpoints c WHERE (c.stream, c.epoch) = (m.stream, m.epoch))',
+    )
     const { stream, epoch } = rows[0]
     const today = new Date(now)
     const from = onlyThisMonth ? Date.UTC(today.getUTCFullYear(), today.getUTCMonth(), 1) / 1000 : 0
     const where = `stream = ${stream} AND epoch = ${epoch} AND window >= ${from}`
-    const result = await engines.clickhouse.query({ query: `SELECT count() AS n FROM usage_minute WHERE ${where}`, format: 'JSONEachRow' })
+    const result = await engines.clickhouse.query({
+      query: `SELECT count() AS n FROM usage_minute WHERE ${where}`,
+      format: 'JSONEachRow',
+    })
     const [found] = await result.json<{ n: string }>()
     if (Number(found!.n) === 0) throw new Error('no row was there to be taken away')
-    await engines.clickhouse.command({ query: `ALTER TABLE usage_minute DELETE WHERE ${where}`, clickhouse_settings: { mutations_sync: '2' } })
+    await engines.clickhouse.command({
+      query: `ALTER TABLE usage_minute DELETE WHERE ${where}`,
+      clickhouse_settings: { mutations_sync: '2' },
+    })
     return `${found!.n} minutes of epoch ${epoch}`
   } finally {
     await engines.close()
@@ -230,7 +293,20 @@ export async function checkStores(directory: string, expected: Expected): Promis
     const rows = await result.json<Record<string, string | number>>()
     const wrong = compare(
       'archive',
-      rows.map((r) => JSON.stringify([r.tenant, r.source, r.id, r.kind, r.metric, r.subject, r.dims, r.member, Number(r.time), r.value])),
+      rows.map((r) =>
+        JSON.stringify([
+          r.tenant,
+          r.source,
+          r.id,
+          r.kind,
+          r.metric,
+          r.subject,
+          r.dims,
+          r.member,
+          Number(r.time),
+          r.value,
+        ]),
+      ),
       expected.archive,
     )
     const count = async (name: string, query: string): Promise<void> => {
@@ -238,8 +314,14 @@ export async function checkStores(directory: string, expected: Expected): Promis
       if (Number(found[0]!.n) !== 0) wrong.push(`${found[0]!.n} ${name}`)
     }
     await count('alerts were never sent', 'SELECT count(*) AS n FROM alerts WHERE sent_at IS NULL')
-    await count('manifests have no checkpoint', 'SELECT count(*) AS n FROM epoch_manifests m WHERE NOT EXISTS (SELECT 1 FROM epoch_checkpoints c WHERE (c.stream, c.epoch) = (m.stream, m.epoch))')
-    await count('checkpoints have no manifest', 'SELECT count(*) AS n FROM epoch_checkpoints c WHERE NOT EXISTS (SELECT 1 FROM epoch_manifests m WHERE (c.stream, c.epoch, c.from_seq, c.to_seq) = (m.stream, m.epoch, m.from_seq, m.to_seq))')
+    await count(
+      'manifests have no checkpoint',
+      'SELECT count(*) AS n FROM epoch_manifests m WHERE NOT EXISTS (SELECT 1 FROM epoch_checkpoints c WHERE (c.stream, c.epoch) = (m.stream, m.epoch))',
+    )
+    await count(
+      'checkpoints have no manifest',
+      'SELECT count(*) AS n FROM epoch_checkpoints c WHERE NOT EXISTS (SELECT 1 FROM epoch_manifests m WHERE (c.stream, c.epoch, c.from_seq, c.to_seq) = (m.stream, m.epoch, m.from_seq, m.to_seq))',
+    )
     await count('folds were never done', 'SELECT count(*) AS n FROM folds WHERE done_at IS NULL')
     await count('cuts are still open', 'SELECT count(*) AS n FROM cuts WHERE released_at IS NULL')
     return wrong

@@ -21,7 +21,17 @@ import type { Victim } from './service.js'
 import { Dice } from './world.js'
 
 /** As often as they stand here. */
-const VICTIMS: readonly Victim[] = ['service', 'service', 'service', 'clickhouse', 'clickhouse', 'postgres', 'postgres', 'all', 'service-and-leashes']
+const VICTIMS: readonly Victim[] = [
+  'service',
+  'service',
+  'service',
+  'clickhouse',
+  'clickhouse',
+  'postgres',
+  'postgres',
+  'all',
+  'service-and-leashes',
+]
 /** A service that a crash point should kill does it within this, or the point was not passed. */
 const POINT_MS = 60_000
 
@@ -33,9 +43,15 @@ export interface Outcome {
   readonly directory?: string | undefined
 }
 
-async function attempt(name: string, options: Omit<RunOptions, 'name' | 'say'> & { readonly env?: Readonly<Record<string, string>> }, work: (run: Run, say: (text: string) => void) => Promise<string>, keepAlways: boolean): Promise<Outcome> {
+async function attempt(
+  name: string,
+  options: Omit<RunOptions, 'name' | 'say'> & { readonly env?: Readonly<Record<string, string>> },
+  work: (run: Run, say: (text: string) => void) => Promise<string>,
+  keepAlways: boolean,
+): Promise<Outcome> {
   const begun = performance.now()
-  const say = (text: string): void => console.log(`  [${name} ${((performance.now() - begun) / 1000).toFixed(0).padStart(3)} s] ${text}`)
+  const say = (text: string): void =>
+    console.log(`  [${name} ${((performance.now() - begun) / 1000).toFixed(0).padStart(3)} s] ${text}`)
   let run: Run | undefined
   try {
     run = await Run.open({ ...options, name: name.replaceAll(/[^a-z0-9]+/gi, '-'), say }, options.env)
@@ -43,9 +59,19 @@ async function attempt(name: string, options: Omit<RunOptions, 'name' | 'say'> &
     await run.discard(keepAlways)
     return { name, ok: true, detail: `${detail}, ${((performance.now() - begun) / 1000).toFixed(0)} s` }
   } catch (error) {
-    const text = error instanceof Difference ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)
+    const text =
+      error instanceof Difference
+        ? error.message
+        : error instanceof Error
+          ? (error.stack ?? error.message)
+          : String(error)
     await run?.discard(true).catch(() => undefined)
-    return { name, ok: false, directory: run?.directory, detail: `seed ${options.seed}, kept in ${run?.directory ?? 'nothing'}:\n${text}` }
+    return {
+      name,
+      ok: false,
+      directory: run?.directory,
+      detail: `seed ${options.seed}, kept in ${run?.directory ?? 'nothing'}:\n${text}`,
+    }
   }
 }
 
@@ -75,7 +101,13 @@ async function startAgain(run: Run, dice: Dice, say: (text: string) => void): Pr
   throw new Difference([`the service does not start again: ${run.lastWords()}`])
 }
 
-export function randomKills(options: { seed: number; kills: number; streams: number; keep: boolean; victims: readonly Victim[] }): Promise<Outcome> {
+export function randomKills(options: {
+  seed: number
+  kills: number
+  streams: number
+  keep: boolean
+  victims: readonly Victim[]
+}): Promise<Outcome> {
   const { seed, kills: wanted, streams, victims } = options
   return attempt(
     `${wanted} kills, ${streams} streams`,
@@ -125,9 +157,24 @@ function planOf(point: CrashPoint, dice: Dice): Plan {
     'after-number-taken': dice.int(1, 3),
   }[point]
   // A recovery that has an epoch to do again passes these points; others may not, so they are killed by the clock.
-  const epochPoint = point === 'after-manifest' || point === 'after-key-file' || point === 'after-chunk' || point === 'before-checkpoint'
-  if (epochPoint) return { pass, second: { crashAt: dice.pick(['after-manifest', 'after-key-file', 'after-chunk:1', 'after-chunk:2', 'before-checkpoint', 'after-checkpoint']) } }
-  if (point === 'after-fold-manifest' || point === 'after-fold-chunk') return { pass, second: { crashAt: 'after-fold-chunk' } }
+  const epochPoint =
+    point === 'after-manifest' || point === 'after-key-file' || point === 'after-chunk' || point === 'before-checkpoint'
+  if (epochPoint)
+    return {
+      pass,
+      second: {
+        crashAt: dice.pick([
+          'after-manifest',
+          'after-key-file',
+          'after-chunk:1',
+          'after-chunk:2',
+          'before-checkpoint',
+          'after-checkpoint',
+        ]),
+      },
+    }
+  if (point === 'after-fold-manifest' || point === 'after-fold-chunk')
+    return { pass, second: { crashAt: 'after-fold-chunk' } }
   return { pass, second: { afterMs: dice.int(300, 6_000) } }
 }
 
@@ -135,10 +182,22 @@ function planOf(point: CrashPoint, dice: Dice): Plan {
 const crashAt = (point: CrashPoint, { pass }: Plan): Record<string, string> => ({ RELEVE_CRASH_AT: `${point}:${pass}` })
 
 /** The work of a named point, at which the running service dies; a mutant of it must fail in here. */
-export async function passPoint(run: Run, say: (text: string) => void, point: CrashPoint, dice: Dice, plan: Plan, driver: Partial<DriverOptions>, depth: 'running' | 'again', meanwhile?: () => Promise<void>): Promise<string> {
+export async function passPoint(
+  run: Run,
+  say: (text: string) => void,
+  point: CrashPoint,
+  dice: Dice,
+  plan: Plan,
+  driver: Partial<DriverOptions>,
+  depth: 'running' | 'again',
+  meanwhile?: () => Promise<void>,
+): Promise<string> {
   await run.startDriver({ batches: 45, closeAfter: 12, pauseMs: 70, spikes: 0.2, ...driver })
   const first = await run.service.endWithin(POINT_MS)
-  if (first?.signal !== 'SIGKILL') throw new Difference([`${point}:${plan.pass} was not passed: ${first === undefined ? 'the service still runs' : `it ended with ${first.code}: ${run.lastWords()}`}`])
+  if (first?.signal !== 'SIGKILL')
+    throw new Difference([
+      `${point}:${plan.pass} was not passed: ${first === undefined ? 'the service still runs' : `it ended with ${first.code}: ${run.lastWords()}`}`,
+    ])
   // The driver goes on knocking meanwhile; what it has logged already waits.
   await meanwhile?.()
   if (plan.second === null) {
@@ -146,7 +205,10 @@ export async function passPoint(run: Run, say: (text: string) => void, point: Cr
   } else if ('crashAt' in plan.second) {
     const service = run.launch({ RELEVE_CRASH_AT: plan.second.crashAt })
     const second = await service.endWithin(POINT_MS)
-    if (second?.signal !== 'SIGKILL') throw new Difference([`${plan.second.crashAt} was not passed in the recovery: ${second === undefined ? 'the service still runs' : `it ended with ${second.code}: ${run.lastWords()}`}`])
+    if (second?.signal !== 'SIGKILL')
+      throw new Difference([
+        `${plan.second.crashAt} was not passed in the recovery: ${second === undefined ? 'the service still runs' : `it ended with ${second.code}: ${run.lastWords()}`}`,
+      ])
     say(`died at ${point}:${plan.pass}, then at ${plan.second.crashAt}`)
   } else {
     const service = run.launch()
@@ -161,11 +223,19 @@ export async function passPoint(run: Run, say: (text: string) => void, point: Cr
   return `${batches} batches with ${events} events, ${retries} requests sent again`
 }
 
-export function namedPoint(point: CrashPoint, options: { seed: number; streams: number; keep: boolean; pass?: number }): Promise<Outcome> {
+export function namedPoint(
+  point: CrashPoint,
+  options: { seed: number; streams: number; keep: boolean; pass?: number },
+): Promise<Outcome> {
   const dice = new Dice(options.seed ^ 0x9017)
   const planned = planOf(point, dice)
   const plan = options.pass === undefined ? planned : { ...planned, pass: options.pass }
-  return attempt(point, { ...options, env: crashAt(point, plan) }, (run, say) => passPoint(run, say, point, dice, plan, {}, 'again'), options.keep)
+  return attempt(
+    point,
+    { ...options, env: crashAt(point, plan) },
+    (run, say) => passPoint(run, say, point, dice, plan, {}, 'again'),
+    options.keep,
+  )
 }
 
 /**
@@ -178,7 +248,10 @@ export function tokenWithoutRows(options: { seed: number; keep: boolean }): Prom
   return attempt(
     'token without rows',
     { ...options, streams: 1, env: crashAt('after-chunk', plan) },
-    (run, say) => passPoint(run, say, 'after-chunk', dice, plan, {}, 'again', async () => say(`took away ${await loseRows(run.directory, run.now, dice.chance(0.5))}`)),
+    (run, say) =>
+      passPoint(run, say, 'after-chunk', dice, plan, {}, 'again', async () =>
+        say(`took away ${await loseRows(run.directory, run.now, dice.chance(0.5))}`),
+      ),
     options.keep,
   )
 }
@@ -194,13 +267,25 @@ export async function mutantIsFound(mutant: Mutant, options: { seed: number; kee
       name,
       { seed: options.seed, streams: 1, root: built.root, env: crashAt(mutant.point, plan) },
       // Nothing is closed: an invoice is refused where rollups and archive disagree, and the difference itself must be seen.
-      (run, say) => passPoint(run, say, mutant.point, dice, plan, { closeAfter: -1, batches: 30, spikes: mutant.spikes ?? 0.2 }, 'running', mutant.losesRows ? async () => void (await loseRows(run.directory, run.now, false)) : undefined),
+      (run, say) =>
+        passPoint(
+          run,
+          say,
+          mutant.point,
+          dice,
+          plan,
+          { closeAfter: -1, batches: 30, spikes: mutant.spikes ?? 0.2 },
+          'running',
+          mutant.losesRows ? async () => void (await loseRows(run.directory, run.now, false)) : undefined,
+        ),
       options.keep,
     )
     if (outcome.ok) return { name, ok: false, detail: `it survived: ${outcome.detail}` }
     const sign = mutant.sign.exec(outcome.detail)
-    if (sign === null) return { name, ok: false, detail: `it failed for another reason than ${mutant.sign}: ${outcome.detail}` }
-    if (!options.keep && outcome.directory !== undefined) rmSync(outcome.directory, { recursive: true, force: true, maxRetries: 5 })
+    if (sign === null)
+      return { name, ok: false, detail: `it failed for another reason than ${mutant.sign}: ${outcome.detail}` }
+    if (!options.keep && outcome.directory !== undefined)
+      rmSync(outcome.directory, { recursive: true, force: true, maxRetries: 5 })
     return { name, ok: true, detail: `found: ${sign[0].slice(0, 160)}` }
   } finally {
     built.remove()
@@ -208,7 +293,15 @@ export async function mutantIsFound(mutant: Mutant, options: { seed: number; kee
 }
 
 /** What the command line asks for, one after the other. */
-export async function runAll(args: { seed: number; kills: number; streams: number | undefined; points: string; mutant: string; keep: boolean; victims: readonly Victim[] }): Promise<Outcome[]> {
+export async function runAll(args: {
+  seed: number
+  kills: number
+  streams: number | undefined
+  points: string
+  mutant: string
+  keep: boolean
+  victims: readonly Victim[]
+}): Promise<Outcome[]> {
   const { seed, keep } = args
   const outcomes: Outcome[] = []
   const add = async (work: Promise<Outcome>): Promise<void> => {
@@ -217,7 +310,8 @@ export async function runAll(args: { seed: number; kills: number; streams: numbe
     outcomes.push(outcome)
   }
   console.log(`crash test, seed ${seed}`)
-  if (args.kills > 0) await add(randomKills({ seed, kills: args.kills, streams: args.streams ?? 2, keep, victims: args.victims }))
+  if (args.kills > 0)
+    await add(randomKills({ seed, kills: args.kills, streams: args.streams ?? 2, keep, victims: args.victims }))
   const [pointName, pass] = args.points.split(':')
   if (args.points === 'token-without-rows') {
     await add(tokenWithoutRows({ seed, keep }))
@@ -226,7 +320,14 @@ export async function runAll(args: { seed: number; kills: number; streams: numbe
   const points = args.points === 'all' ? CrashPoint : CrashPoint.filter((one) => one === pointName)
   if (points.length === 0 && args.points !== 'none') throw new Error(`there is no crash point ${args.points}`)
   for (const [i, point] of points.entries()) {
-    await add(namedPoint(point, { seed: seed + i, streams: args.streams ?? 1 + (i % 2), keep, ...(pass === undefined ? {} : { pass: Number(pass) }) }))
+    await add(
+      namedPoint(point, {
+        seed: seed + i,
+        streams: args.streams ?? 1 + (i % 2),
+        keep,
+        ...(pass === undefined ? {} : { pass: Number(pass) }),
+      }),
+    )
   }
   if (args.points === 'all') await add(tokenWithoutRows({ seed, keep }))
   const wanted = args.mutant === 'all' ? mutants : mutants.filter((one) => one.name === args.mutant)

@@ -90,7 +90,10 @@ class Stream {
     const today = new Date(world.now)
     const to = Date.UTC(today.getUTCFullYear(), today.getUTCMonth(), 1)
     // Two days inside the age limit of 34 days; at least two days of the previous month are left even on the 31st.
-    this.#previousMonth = { from: Math.max(Date.UTC(today.getUTCFullYear(), today.getUTCMonth() - 1, 1), world.now - 32 * DAY), to }
+    this.#previousMonth = {
+      from: Math.max(Date.UTC(today.getUTCFullYear(), today.getUTCMonth() - 1, 1), world.now - 32 * DAY),
+      to,
+    }
   }
 
   /** The next batch. */
@@ -166,7 +169,13 @@ class Stream {
     tenant.spike += 1
     const base = this.#fresh(tenant)
     const metricOf = this.#world.metrics.find((m) => m.key === metric)!
-    const up: Draft = { ...base, metric, dims: this.#dims(metricOf, tenant), value: String(height), time: this.#world.now - this.#dice.int(0, 60_000) }
+    const up: Draft = {
+      ...base,
+      metric,
+      dims: this.#dims(metricOf, tenant),
+      value: String(height),
+      time: this.#world.now - this.#dice.int(0, 60_000),
+    }
     slots.push({ draft: up })
     const more: Draft = { ...up, id: `${up.id}+` }
     if (metric === 'tokens') slots.push({ draft: more })
@@ -217,7 +226,8 @@ class Stream {
   #dims(metric: WorldMetric, tenant: Tenant): Record<string, string> {
     const dice = this.#dice
     const dims: Record<string, string> = {}
-    for (const name of metric.dims) if (dice.chance(0.9)) dims[name] = name === 'region' ? dice.pick(REGIONS) : `t${dice.int(1, 3)}`
+    for (const name of metric.dims)
+      if (dice.chance(0.9)) dims[name] = name === 'region' ? dice.pick(REGIONS) : `t${dice.int(1, 3)}`
     if (metric.uniqueBy === 'user') dims.user = `${tenant.name.slice(0, 1)}-user-${dice.int(1, 60)}`
     return dims
   }
@@ -362,7 +372,12 @@ interface Acknowledged {
 }
 
 /** The same request until it is acknowledged. A refusal that no retry can change ends the driver. */
-async function untilAcknowledged(what: string, path: string, init: { headers: Record<string, string>; body: string | Uint8Array<ArrayBuffer> }, isAnswer: (status: number) => boolean): Promise<Acknowledged> {
+async function untilAcknowledged(
+  what: string,
+  path: string,
+  init: { headers: Record<string, string>; body: string | Uint8Array<ArrayBuffer> },
+  isAnswer: (status: number) => boolean,
+): Promise<Acknowledged> {
   const deadline = performance.now() + BATCH_DEADLINE_MS
   let tries = 0
   let trouble = ''
@@ -377,7 +392,8 @@ async function untilAcknowledged(what: string, path: string, init: { headers: Re
       if (answer.status < 500 && answer.status !== 429) throw new Error(`FATAL: ${what} is refused: ${trouble}`)
     } catch (error) {
       if (error instanceof Error && error.message.startsWith('FATAL:')) throw error
-      if (performance.now() - begun > REQUEST_MS - 1_000) throw new Error(`FATAL: ${what} hung for ${REQUEST_MS} ms on a service that lived`)
+      if (performance.now() - begun > REQUEST_MS - 1_000)
+        throw new Error(`FATAL: ${what} hung for ${REQUEST_MS} ms on a service that lived`)
       trouble = String((error as { cause?: unknown }).cause ?? error)
     }
     await sleep(Math.min(20 * tries, 250))
@@ -412,26 +428,48 @@ async function connection(c: number): Promise<void> {
         continue
       }
       if (!('draft' in slot)) events.push(JSON.stringify(cloud ? slot.cloud : slot.native))
-      else events.push(JSON.stringify(cloud ? toCloudEvent(slot.draft, !own || dice.chance(0.5)) : toNative(slot.draft, !own || dice.chance(0.5), dice)))
+      else
+        events.push(
+          JSON.stringify(
+            cloud
+              ? toCloudEvent(slot.draft, !own || dice.chance(0.5))
+              : toNative(slot.draft, !own || dice.chance(0.5), dice),
+          ),
+        )
     }
-    return { format: events.length === 1 && format === 'cloudevents' ? 'cloudevents' : cloud ? 'cloudevents-batch' : 'json', wait, gzip, events }
+    return {
+      format: events.length === 1 && format === 'cloudevents' ? 'cloudevents' : cloud ? 'cloudevents-batch' : 'json',
+      wait,
+      gzip,
+      events,
+    }
   }
   const left: Slot[] = []
   const leftBatch = (): Batch => ({
     format: 'json',
     wait: false,
     gzip: false,
-    events: left.splice(0).map((slot) => JSON.stringify('draft' in slot ? toNative(slot.draft, true, dice) : slot.native)),
+    events: left
+      .splice(0)
+      .map((slot) => JSON.stringify('draft' in slot ? toNative(slot.draft, true, dice) : slot.native)),
   })
 
   const send = async (batch: Batch): Promise<void> => {
     n += 1
     note({ type: 'send', c, n, key: own ? tenants[0] : null, ...batch })
-    const text = batch.format === 'cloudevents' || (batch.format === 'json' && batch.events.length === 1 && n % 2 === 0) ? batch.events[0]! : `[${batch.events.join(',')}]`
+    const text =
+      batch.format === 'cloudevents' || (batch.format === 'json' && batch.events.length === 1 && n % 2 === 0)
+        ? batch.events[0]!
+        : `[${batch.events.join(',')}]`
     const headers: Record<string, string> = { authorization: `Bearer ${key}`, 'content-type': FORMATS[batch.format] }
     if (batch.gzip) headers['content-encoding'] = 'gzip'
     const body = batch.gzip ? new Uint8Array(gzipSync(text)) : text
-    const acknowledged = await untilAcknowledged(`batch ${c}/${n}`, `/v1/events${batch.wait ? '?wait=applied' : ''}`, { headers, body }, (status) => status === 202 || status === 422)
+    const acknowledged = await untilAcknowledged(
+      `batch ${c}/${n}`,
+      `/v1/events${batch.wait ? '?wait=applied' : ''}`,
+      { headers, body },
+      (status) => status === 202 || status === 422,
+    )
     note({ type: 'ack', c, n, ...acknowledged })
     if (sent.length < 200) sent.push(batch)
     else sent[dice.int(0, 199)] = batch
@@ -447,7 +485,12 @@ async function connection(c: number): Promise<void> {
       note({ type: 'close', c, n, contract: contract.id, at })
       const headers = { authorization: `Bearer ${args['admin-key']}`, 'content-type': 'application/json' }
       const body = JSON.stringify({ contract: contract.id, at: String(at) })
-      const acknowledged = await untilAcknowledged(`closing of ${contract.id}`, '/v1/periods/close', { headers, body }, (status) => status === 200)
+      const acknowledged = await untilAcknowledged(
+        `closing of ${contract.id}`,
+        '/v1/periods/close',
+        { headers, body },
+        (status) => status === 200,
+      )
       note({ type: 'closed', c, n, ...acknowledged })
     }
   }

@@ -39,7 +39,12 @@ export interface Question {
   readonly query: string
   /** One figure for the whole range. */
   readonly isTotal: boolean
-  readonly rows: readonly { readonly from: number; readonly groups: Readonly<Record<string, string>>; readonly value: string | null; readonly count: string }[]
+  readonly rows: readonly {
+    readonly from: number
+    readonly groups: Readonly<Record<string, string>>
+    readonly value: string | null
+    readonly count: string
+  }[]
 }
 
 export interface ExpectedAlert {
@@ -58,9 +63,19 @@ export interface ExpectedAlert {
 
 export interface ExpectedInvoice {
   readonly contract: string
-  readonly lines: readonly { readonly type: string; readonly metric: string | null; readonly quantity: string; readonly amount: string; readonly count: number | null }[]
+  readonly lines: readonly {
+    readonly type: string
+    readonly metric: string | null
+    readonly quantity: string
+    readonly amount: string
+    readonly count: number | null
+  }[]
   readonly statement: readonly { readonly metric: string; readonly quantity: string; readonly count: number }[]
-  readonly notices: readonly { readonly metric: string | null; readonly quantity: string | null; readonly code: string }[]
+  readonly notices: readonly {
+    readonly metric: string | null
+    readonly quantity: string | null
+    readonly code: string
+  }[]
   readonly ht: string
   readonly tva: string
   readonly ttc: string
@@ -75,11 +90,21 @@ export interface Expected {
   readonly events: number
   readonly retries: number
   readonly questions: readonly Question[]
-  readonly quotas: readonly { readonly tenant: string; readonly item: string; readonly metric: string; readonly usage: string }[]
+  readonly quotas: readonly {
+    readonly tenant: string
+    readonly item: string
+    readonly metric: string
+    readonly usage: string
+  }[]
   readonly alerts: readonly ExpectedAlert[]
   /** JSON text of [tenant, source, id, kind, metric, subject, dims, member, time, value], sorted. */
   readonly archive: readonly string[]
-  readonly books: Readonly<Record<'received' | 'stored' | 'refused' | 'accepted' | 'duplicate' | 'conflict' | 'voids' | 'archived', readonly [min: number, max: number]>>
+  readonly books: Readonly<
+    Record<
+      'received' | 'stored' | 'refused' | 'accepted' | 'duplicate' | 'conflict' | 'voids' | 'archived',
+      readonly [min: number, max: number]
+    >
+  >
   readonly invoices: readonly ExpectedInvoice[]
 }
 
@@ -150,9 +175,12 @@ function read(text: string, isCloud: boolean, keyTenant: string | null): Judged 
   const text9 = (isCloud ? data?.value : wire.value) as string | undefined
   const countsValue = metric.aggregation !== 'count' && metric.aggregation !== 'unique'
   if (text9 !== undefined && !/^-?\d+(\.\d+)?$/.test(text9)) return { code: 'value_not_a_number' }
-  if (text9 !== undefined && countsValue && (text9.split('.')[1] ?? '').replace(/0+$/, '').length > metric.scale) return { code: 'value_too_precise' }
+  if (text9 !== undefined && countsValue && (text9.split('.')[1] ?? '').replace(/0+$/, '').length > metric.scale)
+    return { code: 'value_too_precise' }
   const value = text9 === undefined || !countsValue ? NINE : scaled(text9)
-  const dims = Object.fromEntries(metric.dims.flatMap((name) => (data?.[name] === undefined ? [] : [[name, data[name]]]))) as Record<string, string>
+  const dims = Object.fromEntries(
+    metric.dims.flatMap((name) => (data?.[name] === undefined ? [] : [[name, data[name]]])),
+  ) as Record<string, string>
   const dimsText = `{${Object.keys(dims)
     .sort()
     .map((name) => `${JSON.stringify(name)}:${JSON.stringify(dims[name])}`)
@@ -161,7 +189,19 @@ function read(text: string, isCloud: boolean, keyTenant: string | null): Judged 
   const member = metric.uniqueBy === null ? '' : metric.uniqueBy === 'subject' ? subject : data![metric.uniqueBy]!
   const content = JSON.stringify([metric.key, subject, dimsText, time, value.toString(), member])
   return {
-    event: { tenant, source: (wire.source ?? '') as string, id: wire.id as string, metric: metric.key, subject, dims, dimsText, member, time, value, content },
+    event: {
+      tenant,
+      source: (wire.source ?? '') as string,
+      id: wire.id as string,
+      metric: metric.key,
+      subject,
+      dims,
+      dimsText,
+      member,
+      time,
+      value,
+      content,
+    },
     isVoid: kind === 'void',
   }
 }
@@ -239,7 +279,18 @@ function watch(event: Kept, isVoid: boolean): void {
           const level = levelOf(threshold, entitlement.limit)
           return level === null ? [] : [{ code: threshold.code, level, state: 'quiet' as const }]
         })
-        balance = { tenant: event.tenant, item: item.id, metric, periodFrom, levels, events: [], sum: 0n, count: 0, members: new Map(), exact: true }
+        balance = {
+          tenant: event.tenant,
+          item: item.id,
+          metric,
+          periodFrom,
+          levels,
+          events: [],
+          sum: 0n,
+          count: 0,
+          members: new Map(),
+          exact: true,
+        }
         balances.set(key, balance)
       }
       count(balance, event, isVoid)
@@ -252,13 +303,17 @@ function count(balance: Balance, event: Kept, isVoid: boolean): void {
   const sign = isVoid ? -1 : 1
   balance.sum += isVoid ? -event.value : event.value
   balance.count += sign
-  if (balance.metric.uniqueBy !== null) balance.members.set(event.member, (balance.members.get(event.member) ?? 0) + sign)
+  if (balance.metric.uniqueBy !== null)
+    balance.members.set(event.member, (balance.members.get(event.member) ?? 0) + sign)
   if (!isVoid) balance.events.push(event)
   else if (['max', 'min', 'latest'].includes(balance.metric.aggregation)) balance.exact = false
 }
 
 /** Usage as a fraction; null when nothing is counted. */
-function usageOf(aggregation: WorldMetric['aggregation'], figures: { sum: bigint; count: number; present: number; samples: readonly Kept[] }): readonly [bigint, bigint] | null {
+function usageOf(
+  aggregation: WorldMetric['aggregation'],
+  figures: { sum: bigint; count: number; present: number; samples: readonly Kept[] },
+): readonly [bigint, bigint] | null {
   switch (aggregation) {
     case 'sum':
       return figures.count === 0 ? null : [figures.sum, 1n]
@@ -280,14 +335,26 @@ function extreme(aggregation: 'max' | 'min' | 'latest', samples: readonly Kept[]
   for (const one of samples) {
     if (one.voided) continue
     if (best === null) best = one
-    else if (aggregation === 'max' ? one.value > best.value : aggregation === 'min' ? one.value < best.value : one.time > best.time || (one.time === best.time && one.order > best.order)) best = one
+    else if (
+      aggregation === 'max'
+        ? one.value > best.value
+        : aggregation === 'min'
+          ? one.value < best.value
+          : one.time > best.time || (one.time === best.time && one.order > best.order)
+    )
+      best = one
   }
   return best
 }
 
 function usageNow(balance: Balance): readonly [bigint, bigint] | null {
   const present = [...balance.members.values()].filter((n) => n > 0).length
-  return usageOf(balance.metric.aggregation, { sum: balance.sum, count: balance.count, present, samples: balance.events })
+  return usageOf(balance.metric.aggregation, {
+    sum: balance.sum,
+    count: balance.count,
+    present,
+    samples: balance.events,
+  })
 }
 
 function isReached(balance: Balance, level: bigint, usage = usageNow(balance)): boolean {
@@ -338,7 +405,9 @@ interface Group {
 function figures(events: readonly Kept[], bucketOf: (time: number) => number, groupBy: readonly string[]): Group[] {
   const groups = new Map<string, Group>()
   for (const event of events) {
-    const names = Object.fromEntries(groupBy.map((name) => [name, name === 'subject' ? event.subject : (event.dims[name] ?? '')]))
+    const names = Object.fromEntries(
+      groupBy.map((name) => [name, name === 'subject' ? event.subject : (event.dims[name] ?? '')]),
+    )
     const from = bucketOf(event.time)
     const key = JSON.stringify([from, names])
     let group = groups.get(key)
@@ -354,7 +423,10 @@ function figures(events: readonly Kept[], bucketOf: (time: number) => number, gr
   return [...groups.values()]
 }
 
-function valueOf(aggregation: WorldMetric['aggregation'], group: { sum: bigint; count: number; events: readonly Kept[] }): string | null {
+function figureOf(
+  aggregation: WorldMetric['aggregation'],
+  group: { sum: bigint; count: number; events: readonly Kept[] },
+): string | null {
   const present = new Set(group.events.filter((e) => !e.voided).map((e) => e.member)).size
   const usage = usageOf(aggregation, { sum: group.sum, count: group.count, present, samples: group.events })
   if (usage !== null) return decimal(divide(usage[0], usage[1]))
@@ -369,13 +441,19 @@ function* questions(): Generator<Question> {
   for (const [i, tenant] of [...tenants].entries()) {
     for (const [j, metric] of world.metrics.entries()) {
       const mine = kept.filter((e) => e.tenant === tenant && e.metric === metric.key && e.time >= from && e.time < to)
-      const ask = (query: string, bucketOf: (time: number) => number, groupBy: readonly string[], events = mine, range: readonly [number, number] = [from, to]): Question => {
+      const ask = (
+        query: string,
+        bucketOf: (time: number) => number,
+        groupBy: readonly string[],
+        events = mine,
+        range: readonly [number, number] = [from, to],
+      ): Question => {
         const params = new URLSearchParams({ tenant, metric: metric.key, from: String(range[0]), to: String(range[1]) })
         if (groupBy.length > 0) params.set('group_by', groupBy.join(','))
         const rows = figures(events, bucketOf, groupBy).map((group) => ({
           from: group.from,
           groups: group.groups,
-          value: valueOf(metric.aggregation, group),
+          value: figureOf(metric.aggregation, group),
           count: String(group.count),
         }))
         return { query: `${params}${query}`, isTotal: query === '' && groupBy.length === 0, rows }
@@ -386,7 +464,8 @@ function* questions(): Generator<Question> {
       yield ask('', () => from, all)
       // Of the windows each metric of each tenant asks two, in turn.
       const subject = 'device-3'
-      const dayInKolkata = (time: number): number => Math.max(from, Math.floor((time + aheadMinutes) / DAY) * DAY - aheadMinutes)
+      const dayInKolkata = (time: number): number =>
+        Math.max(from, Math.floor((time + aheadMinutes) / DAY) * DAY - aheadMinutes)
       const month = (time: number): number => Math.max(from, monthStart(time, 'Africa/Abidjan'))
       // Three days by the minute: today, and the days in which the driver is densest.
       const dense = [Math.floor(world.now / DAY) * DAY - 2 * DAY, Math.floor(world.now / DAY) * DAY + DAY] as const
@@ -398,8 +477,20 @@ function* questions(): Generator<Question> {
         () =>
           unique
             ? ask('&window=hour', (time) => Math.floor(time / HOUR) * HOUR, metric.dims)
-            : ask('&window=minute', minute, all, mine.filter((e) => e.time >= dense[0] && e.time < dense[1]), dense),
-        () => ask(`&window=month&subject=${subject}`, month, [], mine.filter((e) => e.subject === subject)),
+            : ask(
+                '&window=minute',
+                minute,
+                all,
+                mine.filter((e) => e.time >= dense[0] && e.time < dense[1]),
+                dense,
+              ),
+        () =>
+          ask(
+            `&window=month&subject=${subject}`,
+            month,
+            [],
+            mine.filter((e) => e.subject === subject),
+          ),
       ]
       const turn = i + j
       yield windows[turn % 2]!()
@@ -415,7 +506,10 @@ function cents(amount: bigint): bigint {
   return divide(amount, 10n ** 16n)
 }
 
-const money = (value: bigint): string => `${value < 0n ? '-' : ''}${(value < 0n ? -value : value) / 100n}.${String((value < 0n ? -value : value) % 100n).padStart(2, '0')}`
+const money = (value: bigint): string =>
+  `${value < 0n ? '-' : ''}${(value < 0n ? -value : value) / 100n}.${String((value < 0n ? -value : value) % 100n).padStart(2, '0')}`
+
+const larger = (a: bigint, b: bigint): bigint => [a, b].reduce((x, y) => (y > x ? y : x))
 
 /** Quantity and prices at nine decimals each; the product has eighteen. Null: nothing is due. */
 function price(ruleId: string, quantity: bigint, included: bigint): bigint | null {
@@ -424,15 +518,19 @@ function price(ruleId: string, quantity: bigint, included: bigint): bigint | nul
     return quantity > included ? (quantity - included) * scaled(rule.unit_price!) : null
   }
   // Inclusive unit numbers: 101 to 1000 is everything behind 100 up to 1000.
-  const tiers = rule.tiers!.map((t) => ({ after: BigInt(t.from - 1) * NINE, upTo: t.to === null ? null : BigInt(t.to) * NINE, unit: scaled(t.unit_price) }))
-  const free = included > tiers[0]!.after ? included : tiers[0]!.after
+  const tiers = rule.tiers!.map((t) => ({
+    after: BigInt(t.from - 1) * NINE,
+    upTo: t.to === null ? null : BigInt(t.to) * NINE,
+    unit: scaled(t.unit_price),
+  }))
+  const free = larger(included, tiers[0]!.after)
   if (quantity <= free) return null
   if (rule.type === 'volume') {
     const tier = tiers.find((t) => t.upTo === null || quantity <= t.upTo)!
     return (quantity - free) * tier.unit
   }
   return tiers.reduce((sum, tier) => {
-    const lower = tier.after > free ? tier.after : free
+    const lower = larger(tier.after, free)
     const upper = tier.upTo === null || quantity < tier.upTo ? quantity : tier.upTo
     return upper > lower ? sum + (upper - lower) * tier.unit : sum
   }, 0n)
@@ -442,7 +540,11 @@ function invoice(contractId: string): ExpectedInvoice {
   const contract = world.contracts.find((c) => c.id === contractId)!
   const from = monthStart(world.now, contract.timeZone, -1)
   const to = monthStart(world.now, contract.timeZone)
-  const out = { lines: [] as ExpectedInvoice['lines'][number][], statement: [] as ExpectedInvoice['statement'][number][], notices: [] as ExpectedInvoice['notices'][number][] }
+  const out = {
+    lines: [] as ExpectedInvoice['lines'][number][],
+    statement: [] as ExpectedInvoice['statement'][number][],
+    notices: [] as ExpectedInvoice['notices'][number][],
+  }
   let ht = 0n
   for (const item of contract.items) {
     const plan = world.plans.find((p) => p.key === item.plan)!
@@ -451,9 +553,11 @@ function invoice(contractId: string): ExpectedInvoice {
     out.lines.push({ type: 'fee', metric: null, quantity: '1', amount: money(cents(fee)), count: null })
     for (const entitlement of item.entitlements) {
       const metric = metrics.get(entitlement.metric)!
-      const mine = kept.filter((e) => e.tenant === contract.tenant && e.metric === metric.key && e.time >= from && e.time < to)
+      const mine = kept.filter(
+        (e) => e.tenant === contract.tenant && e.metric === metric.key && e.time >= from && e.time < to,
+      )
       const group = figures(mine, () => from, [])[0] ?? { sum: 0n, count: 0, events: [] }
-      const quantity = valueOf(metric.aggregation, group) ?? '0'
+      const quantity = figureOf(metric.aggregation, group) ?? '0'
       // Every archived event stands behind it, usage and voids.
       const events = metric.archive ? mine.length + mine.filter((e) => e.voided).length : 0
       out.statement.push({ metric: metric.key, quantity, count: events })
@@ -463,13 +567,20 @@ function invoice(contractId: string): ExpectedInvoice {
       if (entitlement.limit === null) continue
       const included = scaled(entitlement.limit)
       if (rule === null) {
-        if (billed > included) out.notices.push({ code: 'overage_unpriced', metric: metric.key, quantity: decimal(billed - included) })
+        if (billed > included)
+          out.notices.push({ code: 'overage_unpriced', metric: metric.key, quantity: decimal(billed - included) })
         continue
       }
       const exact = price(rule, billed, included)
       if (exact === null) continue
       ht += cents(exact)
-      out.lines.push({ type: 'usage', metric: metric.key, quantity: decimal(billed), amount: money(cents(exact)), count: events })
+      out.lines.push({
+        type: 'usage',
+        metric: metric.key,
+        quantity: decimal(billed),
+        amount: money(cents(exact)),
+        count: events,
+      })
     }
   }
   const tva = divide(ht * scaled(world.taxRate), 100n * NINE)
@@ -492,13 +603,26 @@ let batches = 0
 let retries = 0
 
 function checkAnswer(name: string, batch: Open, line: Record<string, unknown>): void {
-  const answer = line.answer as { received: number; stored: number; refused: number; refusals: { index: number; code: string }[]; applied?: { verdicts: string[] } }
+  const answer = line.answer as {
+    received: number
+    stored: number
+    refused: number
+    refusals: { index: number; code: string }[]
+    applied?: { verdicts: string[] }
+  }
   const refused = batch.judged.flatMap((j, index) => ('code' in j ? [{ index, code: j.code }] : []))
   const told = answer.refusals.map(({ index, code }) => ({ index, code }))
-  if (answer.received !== batch.judged.length || answer.refused !== refused.length || answer.stored !== batch.judged.length - refused.length) {
-    faults.push(`${name}: answered ${answer.received}/${answer.stored}/${answer.refused}, expected ${batch.judged.length} with ${refused.length} refused`)
+  if (
+    answer.received !== batch.judged.length ||
+    answer.refused !== refused.length ||
+    answer.stored !== batch.judged.length - refused.length
+  ) {
+    faults.push(
+      `${name}: answered ${answer.received}/${answer.stored}/${answer.refused}, expected ${batch.judged.length} with ${refused.length} refused`,
+    )
   }
-  if (JSON.stringify(told) !== JSON.stringify(refused.slice(0, 100))) faults.push(`${name}: refusals ${JSON.stringify(told)}, expected ${JSON.stringify(refused)}`)
+  if (JSON.stringify(told) !== JSON.stringify(refused.slice(0, 100)))
+    faults.push(`${name}: refusals ${JSON.stringify(told)}, expected ${JSON.stringify(refused)}`)
   if (!batch.wait) return
   const verdicts = answer.applied?.verdicts
   if (verdicts === undefined) {
@@ -508,7 +632,8 @@ function checkAnswer(name: string, batch: Open, line: Record<string, unknown>): 
   for (const [i, verdict] of batch.verdicts.entries()) {
     // A batch that was sent again may have been judged before, event by event.
     const allowed = Number(line.tries) === 1 ? [verdict] : [verdict, batch.repeated[i]!]
-    if (!allowed.includes(verdicts[i] as Verdict)) faults.push(`${name} event ${i}: ${verdicts[i]}, expected ${allowed.join(' or ')}`)
+    if (!allowed.includes(verdicts[i] as Verdict))
+      faults.push(`${name} event ${i}: ${verdicts[i]}, expected ${allowed.join(' or ')}`)
   }
 }
 
@@ -520,7 +645,8 @@ for (const line of lines) {
       const judged = texts.map((text) => read(text, line.format !== 'json', line.key as string | null))
       const verdicts = judged.map((one) => judge(one, true))
       const repeated = judged.map((one) => judge(one, false))
-      if (repeated.includes('accepted')) faults.push(`${name}: the driver made a batch that counts more when it is judged twice`)
+      if (repeated.includes('accepted'))
+        faults.push(`${name}: the driver made a batch that counts more when it is judged twice`)
       for (const [i, verdict] of verdicts.entries()) {
         first.received += 1
         first[verdict] += 1
@@ -562,9 +688,16 @@ for (const balance of balances.values()) {
     const key = JSON.stringify(['alert.triggered', balance.item, balance.metric.key, balance.periodFrom, level.code])
     const alert = alerts.get(key)
     if (level.state === 'rung' && alert !== undefined && !alert.must) alerts.set(key, { ...alert, must: true })
-    const resolvedKey = JSON.stringify(['alert.resolved', balance.item, balance.metric.key, balance.periodFrom, level.code])
+    const resolvedKey = JSON.stringify([
+      'alert.resolved',
+      balance.item,
+      balance.metric.key,
+      balance.periodFrom,
+      level.code,
+    ])
     const resolved = alerts.get(resolvedKey)
-    if (resolved !== undefined && !isReached(balance, level.level)) alerts.set(resolvedKey, { ...resolved, mustIfTriggered: true })
+    if (resolved !== undefined && !isReached(balance, level.level))
+      alerts.set(resolvedKey, { ...resolved, mustIfTriggered: true })
   }
 }
 
@@ -576,14 +709,32 @@ for (const contract of world.contracts) {
     for (const { metric: key } of item.entitlements) {
       const mine = kept.filter((e) => e.tenant === contract.tenant && e.metric === key && e.time >= from && e.time < to)
       const group = figures(mine, () => from, [])[0] ?? { sum: 0n, count: 0, events: [] }
-      quotas.push({ tenant: contract.tenant, item: item.id, metric: key, usage: valueOf(metrics.get(key)!.aggregation, group) ?? '0' })
+      quotas.push({
+        tenant: contract.tenant,
+        item: item.id,
+        metric: key,
+        usage: figureOf(metrics.get(key)!.aggregation, group) ?? '0',
+      })
     }
   }
 }
 
 const archive = [...kept.map((e) => ({ e, kind: 1 })), ...voids.map((e) => ({ e, kind: -1 }))]
   .filter(({ e }) => metrics.get(e.metric)!.archive)
-  .map(({ e, kind }) => JSON.stringify([e.tenant, e.source, e.id, kind, e.metric, e.subject, e.dimsText, e.member, e.time, decimal(e.value)]))
+  .map(({ e, kind }) =>
+    JSON.stringify([
+      e.tenant,
+      e.source,
+      e.id,
+      kind,
+      e.metric,
+      e.subject,
+      e.dimsText,
+      e.member,
+      e.time,
+      decimal(e.value),
+    ]),
+  )
   .sort()
 
 const range = (from: number, more: number): readonly [number, number] => [from, from + more]

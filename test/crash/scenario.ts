@@ -59,7 +59,12 @@ export class Run {
       root: options.root ?? projectRoot,
       directory,
       port,
-      env: { RELEVE_EPOCH_MS: String(options.epochMs ?? 300), RELEVE_GRACE_MS: '0', RELEVE_STREAMS: String(options.streams), RELEVE_LOG: 'info' },
+      env: {
+        RELEVE_EPOCH_MS: String(options.epochMs ?? 300),
+        RELEVE_GRACE_MS: '0',
+        RELEVE_STREAMS: String(options.streams),
+        RELEVE_LOG: 'info',
+      },
     }
   }
 
@@ -129,7 +134,11 @@ export class Run {
       spikes: String(driver.spikes ?? 0.1),
       pause: String(driver.pauseMs ?? 120),
     }
-    this.#driver = spawn(process.execPath, [here('./driver.js'), ...Object.entries(args).map(([name, value]) => `--${name}=${value}`)], { stdio: ['ignore', out, out] })
+    this.#driver = spawn(
+      process.execPath,
+      [here('./driver.js'), ...Object.entries(args).map(([name, value]) => `--${name}=${value}`)],
+      { stdio: ['ignore', out, out] },
+    )
     closeSync(out)
     this.#driverEnded = new Promise((resolve) => this.#driver!.once('exit', (code) => resolve(code)))
   }
@@ -146,16 +155,25 @@ export class Run {
   async driverDone(endNow: boolean, boundMs = 180_000): Promise<void> {
     if (endNow) this.#driver!.kill('SIGTERM')
     const bound = new AbortController()
-    const code = await Promise.race([this.#driverEnded!, sleep(boundMs, 'late' as const, { signal: bound.signal }).catch(() => 'late' as const)])
+    const code = await Promise.race([
+      this.#driverEnded!,
+      sleep(boundMs, 'late' as const, { signal: bound.signal }).catch(() => 'late' as const),
+    ])
     bound.abort()
-    if (code !== 0) throw new Difference([`the driver ended with ${code}: ${readFileSync(join(this.directory, 'driver.log'), 'utf8').slice(-1_000)}; the service: ${this.lastWords()}`])
+    if (code !== 0)
+      throw new Difference([
+        `the driver ended with ${code}: ${readFileSync(join(this.directory, 'driver.log'), 'utf8').slice(-1_000)}; the service: ${this.lastWords()}`,
+      ])
   }
 
   /** What the oracle makes of the driver's file. */
   expected(): Expected {
     const file = join(this.directory, 'expected.json')
     const out = openSync(file, 'w')
-    execFileSync(process.execPath, ['--max-old-space-size=2048', here('./oracle.js'), this.driverFile], { stdio: ['ignore', out, 'inherit'], timeout: 120_000 })
+    execFileSync(process.execPath, ['--max-old-space-size=2048', here('./oracle.js'), this.driverFile], {
+      stdio: ['ignore', out, 'inherit'],
+      timeout: 120_000,
+    })
     closeSync(out)
     return JSON.parse(readFileSync(file, 'utf8')) as Expected
   }
@@ -176,7 +194,11 @@ export class Run {
     if (depth !== 'again') demand('running', await checkService(this.#api, expected, hashes, 'all'))
     if (depth === 'running') return expected
 
-    const noneLeft = async (): Promise<void> => demand('stopped', (await leftAfter(join(this.directory, 'data'), 5_000)).map((pid) => `process ${pid} is left over`))
+    const noneLeft = async (): Promise<void> =>
+      demand(
+        'stopped',
+        (await leftAfter(join(this.directory, 'data'), 5_000)).map((pid) => `process ${pid} is left over`),
+      )
     await this.service.stop()
     await noneLeft()
     await this.start()

@@ -35,7 +35,9 @@ export function processesOf(directory: string): number[] {
     .filter((name) => {
       try {
         const inside = readlinkSync(`/proc/${name}/cwd`).startsWith(directory)
-        return (inside || readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(`${directory}/`)) && isAlive(Number(name))
+        return (
+          (inside || readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(`${directory}/`)) && isAlive(Number(name))
+        )
       } catch {
         return false
       }
@@ -106,7 +108,9 @@ export class Service {
     const deadline = performance.now() + START_MS
     while (performance.now() < deadline) {
       if (!this.running) return false
-      const answer = await fetch(`${this.url}/health/ready`, { signal: AbortSignal.timeout(5_000) }).catch(() => undefined)
+      const answer = await fetch(`${this.url}/health/ready`, { signal: AbortSignal.timeout(5_000) }).catch(
+        () => undefined,
+      )
       await answer?.arrayBuffer().catch(() => undefined)
       if (answer?.status === 200) return true
       await sleep(30)
@@ -117,7 +121,10 @@ export class Service {
   /** How it ended, or undefined after the bound. */
   async endWithin(ms: number): Promise<Ended | undefined> {
     const bound = new AbortController()
-    const ended = await Promise.race([this.ended, sleep(ms, undefined, { signal: bound.signal }).catch(() => undefined)])
+    const ended = await Promise.race([
+      this.ended,
+      sleep(ms, undefined, { signal: bound.signal }).catch(() => undefined),
+    ])
     bound.abort()
     return ended ?? undefined
   }
@@ -125,7 +132,10 @@ export class Service {
   /** Kills with SIGKILL. Returns false when the victim is not there (an engine that is just starting). */
   async kill(victim: Victim): Promise<boolean> {
     const children = this.#children()
-    const engine = (name: string): number[] => children.filter((child) => child.command.includes(name) && !child.command.includes('releve-leash')).map((child) => child.pid)
+    const engine = (name: string): number[] =>
+      children
+        .filter((child) => child.command.includes(name) && !child.command.includes('releve-leash'))
+        .map((child) => child.pid)
     const leashes = children.filter((child) => child.command.includes('releve-leash')).map((child) => child.pid)
     const victims = {
       service: [this.pid],
@@ -164,11 +174,19 @@ export class Service {
 }
 
 function serviceEnv(options: ServiceOptions): Record<string, string> {
-  return { RELEVE_DATA: join(options.directory, 'data'), RELEVE_PORT: String(options.port), RELEVE_HOST: '127.0.0.1', ...options.env }
+  return {
+    RELEVE_DATA: join(options.directory, 'data'),
+    RELEVE_PORT: String(options.port),
+    RELEVE_HOST: '127.0.0.1',
+    ...options.env,
+  }
 }
 
 /** A command of the product's command line on the same directory; its standard output. */
-export function runCommand(options: ServiceOptions, args: readonly string[]): { readonly code: number; readonly out: string } {
+export function runCommand(
+  options: ServiceOptions,
+  args: readonly string[],
+): { readonly code: number; readonly out: string } {
   try {
     const out = execFileSync(process.execPath, [join(options.root, 'dist/src/main.js'), ...args], {
       cwd: '/',

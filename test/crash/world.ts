@@ -33,7 +33,11 @@ export interface WorldContract {
   readonly items: readonly {
     readonly id: string
     readonly plan: string
-    readonly entitlements: readonly { readonly metric: string; readonly limit: string | null; readonly thresholds: readonly WorldThreshold[] }[]
+    readonly entitlements: readonly {
+      readonly metric: string
+      readonly limit: string | null
+      readonly thresholds: readonly WorldThreshold[]
+    }[]
   }[]
 }
 
@@ -56,7 +60,11 @@ export interface World {
     readonly product: string
     readonly name: string
     readonly feeRule: string | null
-    readonly metrics: readonly { readonly metric: string; readonly included: string | null; readonly rule: string | null }[]
+    readonly metrics: readonly {
+      readonly metric: string
+      readonly included: string | null
+      readonly rule: string | null
+    }[]
   }[]
   readonly customers: readonly { readonly tenant: string; readonly timeZone: string }[]
   readonly contracts: readonly WorldContract[]
@@ -68,7 +76,13 @@ export interface World {
 /** Tenants by connection: each connection has its own, so that the order within a tenant is known. */
 export const TENANTS: readonly (readonly string[])[] = [['alpha', 'beta'], ['gamma', 'delta'], ['epsilon']]
 
-const metric = (key: string, aggregation: WorldMetric['aggregation'], scale: number, dims: readonly string[], more: Partial<WorldMetric> = {}): WorldMetric => ({
+const metric = (
+  key: string,
+  aggregation: WorldMetric['aggregation'],
+  scale: number,
+  dims: readonly string[],
+  more: Partial<WorldMetric> = {},
+): WorldMetric => ({
   key,
   aggregation,
   unit: 'unit',
@@ -93,11 +107,21 @@ const METRICS: readonly WorldMetric[] = [
 ]
 
 /** Levels over many orders of magnitude, so that short and long runs both cross some of them. */
-const LADDER: readonly WorldThreshold[] = ['10', '50', '200', '1000', '5000', '20000', '100000', '1000000'].map((value) => ({ code: value, kind: 'absolute', value }))
+const LADDER: readonly WorldThreshold[] = ['10', '50', '200', '1000', '5000', '20000', '100000', '1000000'].map(
+  (value) => ({ code: value, kind: 'absolute', value }),
+)
 /** Reached by single spikes only, each of which is voided in the same batch: crossings that leave no trace in the final balance. */
 export const SPIKES: readonly number[] = Array.from({ length: 12 }, (_, k) => 1_000_000_000 * 2 ** k)
-const SPIKE_THRESHOLDS: readonly WorldThreshold[] = SPIKES.map((value) => ({ code: `spike-${value}`, kind: 'absolute', value: String(value) }))
-const PERCENT: readonly WorldThreshold[] = ['80', '100', '33.3'].map((value) => ({ code: `${value}%`, kind: 'percent', value }))
+const SPIKE_THRESHOLDS: readonly WorldThreshold[] = SPIKES.map((value) => ({
+  code: `spike-${value}`,
+  kind: 'absolute',
+  value: String(value),
+}))
+const PERCENT: readonly WorldThreshold[] = ['80', '100', '33.3'].map((value) => ({
+  code: `${value}%`,
+  kind: 'percent',
+  value,
+}))
 
 const entitlements = (): WorldContract['items'][number]['entitlements'] => [
   { metric: 'energy', limit: '100', thresholds: [...LADDER, ...SPIKE_THRESHOLDS, ...PERCENT] },
@@ -196,11 +220,15 @@ export function buildWorld(now: number): World {
 export function* worldCalls(world: World): Generator<readonly [path: string, body: unknown]> {
   for (const one of world.metrics) yield ['/v1/metrics-catalog', one]
   yield ['/v1/products', { key: 'power', name: 'Power' }]
-  for (const rule of world.rules) yield ['/v1/prices', { rule, version: '1.0', status: 'active', effectiveFrom: Date.UTC(2020, 0, 1) }]
+  for (const rule of world.rules)
+    yield ['/v1/prices', { rule, version: '1.0', status: 'active', effectiveFrom: Date.UTC(2020, 0, 1) }]
   for (const plan of world.plans) yield ['/v1/plans', { ...plan, features: [] }]
   yield ['/v1/legal-entities', { key: 'seller', name: 'Seller', country: 'CI' }]
   for (const { tenant, timeZone } of world.customers) {
-    yield ['/v1/customers', { tenant, name: tenant, country: 'CI', taxRate: world.taxRate, currency: 'EUR', timeZone, language: 'en' }]
+    yield [
+      '/v1/customers',
+      { tenant, name: tenant, country: 'CI', taxRate: world.taxRate, currency: 'EUR', timeZone, language: 'en' },
+    ]
   }
   for (const one of world.contracts) yield ['/v1/contracts', one]
 }

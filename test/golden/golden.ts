@@ -10,6 +10,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { openAggregate } from '../../src/aggregate/aggregate.js'
+import { printQuantity, ROLLUP_SCALE } from '../../src/amount.js'
 import { assertBillable, nextVersion } from '../../src/catalog/book.js'
 import { lintCard } from '../../src/catalog/lint.js'
 import { nextNumber } from '../../src/catalog/number-pattern.js'
@@ -21,10 +23,15 @@ import { convertUnit } from '../../src/catalog/unit.js'
 import { HandClock } from '../../src/clock.js'
 import { convertMoney, printMoney } from '../../src/currency.js'
 import { Decimal, parseDecimal, RoundingMode, round } from '../../src/decimal.js'
+import { Dedupe } from '../../src/dedupe/dedupe.js'
 import { ReleveError } from '../../src/errors.js'
 import { dateIn, formatCompact, formatDate, formatMoney } from '../../src/format.js'
+import { decodeFrame } from '../../src/frame.js'
+import { buildDoor, judge } from '../../src/ingest/ingest.js'
+import { ShardVerdict } from '../../src/ingest/verdict.js'
 import { creditTotals, creditUnused } from '../../src/invoicing/credit.js'
 import { draftInvoice } from '../../src/invoicing/draft.js'
+import { toCsv, toXlsx } from '../../src/invoicing/extract.js'
 import { groupLines } from '../../src/invoicing/group.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
 import { Invoicing } from '../../src/invoicing/invoicing.js'
@@ -421,6 +428,41 @@ const adapters: Readonly<Record<string, Adapter>> = {
       invoice: nextNumber('INV/{YYYY}/{MM}/{NNNN}', null, dateIn(window.from, 'UTC')),
     }
   },
+  ingest: ({ events }) => {
+    const metric = {
+      key: 'units',
+      version: 1,
+      aggregation: 'sum' as const,
+      unit: 'unit',
+      scale: 0,
+      dims: [],
+      uniqueBy: null,
+      archive: true,
+    }
+    const door = buildDoor({ version: 1, metrics: [metric], tenants: ['case'] }, 1)
+    const receivedAt = day('2026-03-10')
+    const body = JSON.stringify(events.map((event: object) => ({ ...event, metric: 'units', time: receivedAt })))
+    const request = {
+      format: 'json' as const,
+      tenant: 'case',
+      receivedAt,
+      floorTime: receivedAt - limits.lateMs,
+      aheadMs: limits.aheadMs,
+    }
+    const judged = judge(door, Buffer.from(body), request)
+    const frame = decodeFrame(judged.parts[0]!.frame)
+    const verdicts = new Uint8Array(frame.events)
+    new Dedupe({ stream: 0, secret: new Uint8Array(16), idsMax: 16 * limits.batchEventsMax }).judge(frame, verdicts)
+    const aggregate = openAggregate(() => new Uint8Array(16))
+    aggregate.apply(frame, 1, verdicts)
+    const of = (verdict: number): number => verdicts.filter((one) => one === verdict).length
+    const rows = aggregate.drain().minutes
+    return {
+      accepted: of(ShardVerdict.accepted),
+      conflicts: of(ShardVerdict.conflict),
+      total: rows.length === 1 ? printQuantity(rows[0]!.sum, ROLLUP_SCALE) : null,
+    }
+  },
   calculate_json: ({ json, formula }) => ({ amount: printMoney(calculate(formula, json), EUR) }),
   parse_json: ({ text }) => ({ error: codeOf(() => parseUsageData(text)) }),
   validate_usage: ({ value, json }) => ({ error: usageRecordFault({ value, json }) }),
@@ -514,10 +556,14 @@ const byArea: Readonly<Record<string, Adapter>> = {
   'invoice group_lines': ({ objects }) => {
     // Seventy plans, more than a page shows.
     const lines = Array.from({ length: objects }, (_, i) => ({ amount: '1.00', plan: `plan ${i % 70}` }))
-    const grouped = groupLines(lines, (line) => line.plan, EUR)
+    const { groups, detail } = groupLines(lines, (line) => line.plan, EUR)
+    const columns = ['plan', 'amount']
+    const table = { columns, numeric: new Set(['amount']), rows: detail.map((line) => [line.plan, line.amount]) }
+    const csv = toCsv(table).trimEnd().split('\r\n').slice(1)
+    const xlsx = toXlsx(table).toString('utf8').match(/<row /g)?.slice(1) ?? []
     return {
-      pdf_lines_max: grouped.groups.length <= limits.printedLinesMax ? limits.printedLinesMax : grouped.groups.length,
-      detail: `csv/xlsx with ${grouped.detail.length} rows`,
+      pdf_lines_max: Math.max(groups.length, limits.printedLinesMax),
+      detail: csv.length === xlsx.length ? `csv/xlsx with ${csv.length} rows` : null,
     }
   },
 }

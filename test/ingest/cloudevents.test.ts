@@ -120,7 +120,8 @@ test('more members of data than a metric may have dimensions => stored, since th
 })
 
 test('kind and tenant are extension attributes', () => {
-  expect(storedWith(',"kind":"void"').kind).toBe('void')
+  expect(storedWith(`,"kind":"void","time":"${new Date(RECEIVED_AT).toISOString()}"`).kind).toBe('void')
+  check(',"kind":"void"', 'missing_field', 'time')
   expect(storedWith(',"tenant":"acme"').tenant).toBe('acme')
   check(',"kind":"other"', 'malformed', 'kind')
   check(',"tenant":7', 'malformed', 'tenant')

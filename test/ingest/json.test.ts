@@ -1,8 +1,11 @@
 import fc from 'fast-check'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { ReleveError } from '../../src/errors.js'
 import { BRACE, BRACKET, isNumberStart, JsonReader, QUOTE } from '../../src/ingest/json.js'
 import { limits } from '../../src/limits.js'
+
+// Much data, on a machine that other tests use as well.
+vi.setConfig({ testTimeout: 60_000 })
 
 const reader = new JsonReader()
 

@@ -1,9 +1,12 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { streamOf } from '../../src/event.js'
 import type { RefusalCode } from '../../src/ingest/verdict.js'
 import { limits } from '../../src/limits.js'
 import { promises } from '../promises.js'
 import { AHEAD_MS, ask, FLOOR_TIME, RECEIVED_AT, refusal, STREAMS, stored } from './door.js'
+
+// Much data, on a machine that other tests use as well.
+vi.setConfig({ testTimeout: 60_000 })
 
 /** One event alone: its code and the field that is named. */
 function check(body: string | Uint8Array, code: RefusalCode, field: string, tenant: string | null = 'acme'): void {

@@ -162,6 +162,19 @@ test(`a log that is deleted as fast as it is written uses its files again and do
   expect(crashed.lost()).toEqual([])
 })
 
+test('a first record too large for the empty segment replaces it, and a deletion does not take it', async () => {
+  for (const preallocate of [true, false]) {
+    const directory = newDirectory()
+    const log = await openTestLog(directory, { preallocate })
+    await log.append(0, 1, payloadOf(1, 20_000))
+    await log.deleteBelow(0, 1)
+    expect(sequencesOf(await readAll(log))).toEqual([1])
+    expect(log.state(0).bytes).toBe(diskBytes(directory))
+    await log.close()
+    expect(sequencesOf(await readAll(await openTestLog(directory)))).toEqual([1])
+  }
+})
+
 test('streams are apart', async () => {
   const directory = newDirectory()
   const log = await openTestLog(directory, { streams: 3 })

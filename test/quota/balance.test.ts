@@ -257,7 +257,7 @@ test(`any history => usage of every open period is that of its events, late ones
     }),
     { numRuns: 100 },
   )
-})
+}, 60_000)
 
 test(`any history => each threshold rings once a period, at the event that reaches it ${promises('alert:once-per-crossing')}`, () => {
   fc.assert(
@@ -270,7 +270,7 @@ test(`any history => each threshold rings once a period, at the event that reach
     }),
     { numRuns: 100 },
   )
-})
+}, 60_000)
 
 test(`rising usage in any order and splitting => the same thresholds, each exactly once ${promises('alert:once-per-crossing')}`, () => {
   const metric = metricOf('sum', 'sum')
@@ -306,7 +306,7 @@ test(`rising usage in any order and splitting => the same thresholds, each exact
     }),
     { numRuns: 100 },
   )
-})
+}, 60_000)
 
 /** The base that the store would answer, from the events of earlier epochs. */
 function baseOf(need: NeededBase, events: readonly Placed[]): BalanceBase {
@@ -360,8 +360,7 @@ test(`opened in the middle, base told late => the usage, and every threshold rea
       const rung: Crossing[] = []
       const tell = (): void => {
         const events = records.slice(0, opened).flatMap(placed)
-        for (const need of needed)
-          rung.push(...balances.setBase(need, baseOf(need, events)))
+        for (const need of needed) rung.push(...balances.setBase(need, baseOf(need, events)))
       }
       if (waits === 0) tell()
       records.slice(opened).forEach((record, i) => {
@@ -395,7 +394,7 @@ test(`opened in the middle, base told late => the usage, and every threshold rea
     }),
     { numRuns: 100 },
   )
-})
+}, 60_000)
 
 // Single cases.
 
@@ -555,7 +554,9 @@ test(`more members than the bound => the balance is stale and holds none; what C
   const current = () => balances.read('acme').find(({ period }) => period.from === april.from)!
   expect([current().state, current().usage]).toEqual(['stale', null])
   const asOf = { receivedAt: START + 1, sequence, epoch: 1 }
-  expect(balances.observe({ item: 'acme/unique', metric: 'unique' }, april.from, '10', asOf).map(shortOf)).toEqual(['alert.triggered 5 at 10 v1'])
+  expect(balances.observe({ item: 'acme/unique', metric: 'unique' }, april.from, '10', asOf).map(shortOf)).toEqual([
+    'alert.triggered 5 at 10 v1',
+  ])
   expect(balances.observe({ item: 'acme/unique', metric: 'unique' }, april.from, '11', asOf)).toEqual([])
   expect(current()).toMatchObject({ state: 'stale', usage: '11', asOf })
   expect(balances.barrier({ epoch: 2, receivedAt: START, sequence }).needed).toEqual([])
@@ -595,6 +596,20 @@ test(`a year of months => periods that no event may enter any more are dropped, 
     expect(balances.balancesHeld).toBeLessThanOrEqual(3)
     expect(balances.membersHeld).toBeLessThanOrEqual(93)
   }
+})
+
+test('one item with two metrics => two balances, and a base reaches the one it was asked for', () => {
+  const balances = open()
+  const entitlements = [
+    entitlementOf({ item: 'bundle', metric: 'count', aggregation: 'count' }),
+    entitlementOf({ item: 'bundle', metric: 'sum', aggregation: 'sum' }),
+  ]
+  for (const need of balances.setEntitlements(entitlements, at).needed) {
+    balances.setBase(need, { ...zeroBase, count: 3, sum: '7.5' })
+  }
+  send(balances, START, eventOf({ metric: metricOf('sum', 'sum'), value: 2n, eventTime: START }))
+  const current = balances.read('acme').filter(({ period }) => period.from === april.from)
+  expect(current.map(({ entitlement, usage }) => `${entitlement.metric} ${usage}`)).toEqual(['count 3', 'sum 9.5'])
 })
 
 test('silence of months, then events of two new periods, the later one first => both begin at zero and count', () => {

@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type Price, parsePrice } from '../../src/catalog/price.js'
+import { printMoney } from '../../src/currency.js'
 import { Decimal } from '../../src/decimal.js'
 import { spread } from '../../src/rating/adjust.js'
 import { rateDelta } from '../../src/rating/delta.js'
@@ -219,6 +220,39 @@ describe('edges', () => {
     check('100.5', '126.00')
     check('101', '127.00')
     check('100000000000000000000', '199999999999999999925.00')
+  })
+
+  test('volume: exactly at an edge the lower tier still prices, and just above it the whole is cheaper', () => {
+    const volume = parsePrice({
+      rule_id: 'r',
+      type: 'volume',
+      metric: 'm',
+      currency: 'EUR',
+      tiers: [
+        { up_to: 100, unit_price: '2', flat_fee: '10' },
+        { up_to: null, unit_price: '1' },
+      ],
+    })
+    expect(rate({ price: volume, quantity: '100' }).total).toBe('210.00')
+    expect(rate({ price: volume, quantity: '100.000000001' }).total).toBe('100.00')
+    expect(rate({ price: volume, quantity: '101' }).total).toBe('101.00')
+  })
+
+  test('money is rounded half up, away from zero, once per line', () => {
+    const halfCent = parsePrice({ rule_id: 'r', type: 'per_unit', metric: 'm', currency: 'EUR', unit_price: '0.005' })
+    const totals = ['1', '2', '3', '5', '24.9', '25'].map((quantity) => rate({ price: halfCent, quantity }).total)
+    expect(totals).toEqual(['0.01', '0.01', '0.02', '0.03', '0.12', '0.13'])
+    expect(printMoney(new Decimal('-0.125'), 'EUR')).toBe('-0.13')
+    expect(printMoney(new Decimal('-0.001'), 'EUR')).toBe('0.00')
+    const francs = parsePrice({ rule_id: 'r', type: 'per_unit', metric: 'm', currency: 'XOF', unit_price: '0.5' })
+    expect(rate({ price: francs, quantity: '5' }).lines[0]).toMatchObject({ exact: '2.5', amount: '3' })
+  })
+
+  test('what rounding leaves of a discount goes to the largest remainder, then to the earlier line', () => {
+    expect(spread('0.01', ['1.00', '2.00'], 'EUR')).toEqual(['0.00', '0.01'])
+    expect(spread('0.01', ['1.00', '1.00'], 'EUR')).toEqual(['0.01', '0.00'])
+    expect(spread('1', ['10', '10', '10'], 'XOF')).toEqual(['1', '0', '0'])
+    expect(spread('10.00', ['0.00', '0.00'], 'EUR')).toEqual(['0.00', '0.00'])
   })
 
   test('a larger included quantity frees the units of the first tiers without moving them', () => {

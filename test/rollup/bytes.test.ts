@@ -336,7 +336,7 @@ test(`many chunks, sent twice => each landed once under its number ${promises('f
     'usage_events/2': 500,
   })
   const [total] = await ask<{ sum: string }>(`SELECT sum(sum) AS sum FROM usage_minute WHERE ${only}`, id)
-  expect(total!.sum).toBe('0.00000312375')
+  expect(total!.sum).toBe('0.00312375')
 })
 
 test('exactly a chunk of rows, one less, one more, none => 1, 1, 2 and 0 chunks', () => {

@@ -13,9 +13,13 @@ async function runAudit(config: Config): Promise<AuditReport> {
   if (existsSync(file)) {
     const { url } = JSON.parse(readFileSync(file, 'utf8')) as { url: string }
     const key = readFileSync(join(config.dataDirectory, 'admin.key'), 'utf8').trim()
-    const answer = await fetch(`${url}/v1/audit`, { method: 'POST', headers: { authorization: `Bearer ${key}` } }).catch(() => undefined)
+    const answer = await fetch(`${url}/v1/audit`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${key}` },
+    }).catch(() => undefined)
     if (answer?.ok) return (await answer.json()) as AuditReport
-    if (answer !== undefined) throw new Error(`cannot audit: the service answers ${answer.status}: ${await answer.text()}`)
+    if (answer !== undefined)
+      throw new Error(`cannot audit: the service answers ${answer.status}: ${await answer.text()}`)
     // A file that a killed service left behind: nobody listens, so the directory is opened here.
   }
   const system = await openSystem({
@@ -38,8 +42,13 @@ export async function auditCommand(config: Config, json: boolean): Promise<numbe
   const report = await runAudit(config)
   if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`)
   else {
-    for (const check of report.checks) process.stdout.write(`${check.ok ? 'ok  ' : 'DIFF'} ${check.name.padEnd(24)} ${check.detail}\n`)
-    process.stdout.write(report.ok ? 'The books balance, and the replay equals what is served.\n' : 'Something differs: releve rebuild --dry-run shows what a rebuild would change.\n')
+    for (const check of report.checks)
+      process.stdout.write(`${check.ok ? 'ok  ' : 'DIFF'} ${check.name.padEnd(24)} ${check.detail}\n`)
+    process.stdout.write(
+      report.ok
+        ? 'The books balance, and the replay equals what is served.\n'
+        : 'Something differs: releve rebuild --dry-run shows what a rebuild would change.\n',
+    )
   }
   return report.ok ? 0 : 6
 }

@@ -1,5 +1,6 @@
-/** `releve demo`: placeholder until the demo room lands. */
-export async function demoCommand(_: { exit: boolean; events: number; data: string }): Promise<number> {
-  process.stderr.write('cannot run the demo: it is not built yet\n')
-  return 1
+/** `releve demo`: the whole road on a directory and a clock of its own. */
+import { type DemoOptions, runDemo } from '../../demo/demo.js'
+
+export async function demoCommand(options: DemoOptions): Promise<number> {
+  return runDemo(options)
 }

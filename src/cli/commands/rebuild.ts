@@ -16,11 +16,16 @@ export async function rebuildCommand(config: Config, options: { dryRun: boolean;
     onProgress: (step) => process.stderr.write(`opening: ${step}\n`),
   })
   try {
-    const report = await system.rebuild({ dryRun: options.dryRun, onProgress: (step) => process.stderr.write(`rebuild: ${step}\n`) })
+    const report = await system.rebuild({
+      dryRun: options.dryRun,
+      onProgress: (step) => process.stderr.write(`rebuild: ${step}\n`),
+    })
     if (options.json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`)
     else {
       for (const table of report.tables) {
-        process.stdout.write(`${table.table.padEnd(14)} ${table.rows} rows made, ${table.differences} differ from what was served\n`)
+        process.stdout.write(
+          `${table.table.padEnd(14)} ${table.rows} rows made, ${table.differences} differ from what was served\n`,
+        )
       }
       process.stdout.write(report.replaced ? 'The rebuilt rollups are in place.\n' : 'Nothing was replaced.\n')
     }

@@ -57,14 +57,19 @@ export function alertRoutes(system: System): FastifyPluginAsync {
         },
       },
       async (request, reply) => {
-        if (open >= limits.sseStreamsMax) throw new ReleveError('overloaded', 'too many alert streams are open', { retryAfterS: 5 })
+        if (open >= limits.sseStreamsMax)
+          throw new ReleveError('overloaded', 'too many alert streams are open', { retryAfterS: 5 })
         const asked = request.query.tenant
         const tenant = keyOf(request).tenant === null && asked === undefined ? null : tenantFor(request, asked)
         const lastId = String(request.headers['last-event-id'] ?? '')
         if (!/^[0-9]{0,15}$/.test(lastId)) throw new ReleveError('invalid_request', 'Last-Event-ID is not a serial')
         reply.hijack()
         const { raw } = reply
-        raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-request-id': request.id })
+        raw.writeHead(200, {
+          'content-type': 'text/event-stream',
+          'cache-control': 'no-store',
+          'x-request-id': request.id,
+        })
         raw.write('retry: 1000\n\n')
         open += 1
         system.metrics.sseStreams.inc()

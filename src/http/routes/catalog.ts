@@ -15,7 +15,10 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
   return async (app) => {
     const tags = ['catalogue']
     const read = (summary: string) => ({ config: { scope: 'read' as const }, schema: { tags, summary } })
-    const write = (summary: string) => ({ config: { scope: 'admin' as const }, schema: { tags, summary, body: { type: 'object' } } })
+    const write = (summary: string) => ({
+      config: { scope: 'admin' as const },
+      schema: { tags, summary, body: { type: 'object' } },
+    })
     const book = () => system.catalog.book()
     /** Whoever changes the catalogue may use it at once. */
     const settled = async <T>(changed: Promise<T>): Promise<T> => {
@@ -25,7 +28,9 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
     }
 
     app.get('/v1/metrics-catalog', read('Metrics, latest versions'), async () => ({ metrics: book().snapshot.metrics }))
-    app.put('/v1/metrics-catalog', write('Define a metric; a changed one is a new version'), async (r) => settled(system.catalog.putMetric(r.body)))
+    app.put('/v1/metrics-catalog', write('Define a metric; a changed one is a new version'), async (r) =>
+      settled(system.catalog.putMetric(r.body)),
+    )
 
     app.get('/v1/plans', read('Products and plans, latest versions'), async () => ({
       products: [...book().products.values()],
@@ -33,10 +38,16 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
     }))
     app.put('/v1/plans', write('Define a plan'), async (r) => settled(system.catalog.putPlan(r.body)))
     app.put('/v1/products', write('Define a product'), async (r) => settled(system.catalog.putProduct(r.body)))
-    app.put('/v1/legal-entities', write('Define a legal entity, the seller'), async (r) => settled(system.catalog.putLegalEntity(r.body)))
+    app.put('/v1/legal-entities', write('Define a legal entity, the seller'), async (r) =>
+      settled(system.catalog.putLegalEntity(r.body)),
+    )
 
-    app.get('/v1/prices', read('Price rules, all versions'), async () => ({ prices: [...book().prices.values()].flat() }))
-    app.put<{ Body: PriceInput }>('/v1/prices', write('Define a version of a price rule'), async (r) => settled(system.catalog.putPrice(r.body)))
+    app.get('/v1/prices', read('Price rules, all versions'), async () => ({
+      prices: [...book().prices.values()].flat(),
+    }))
+    app.put<{ Body: PriceInput }>('/v1/prices', write('Define a version of a price rule'), async (r) =>
+      settled(system.catalog.putPrice(r.body)),
+    )
 
     app.get('/v1/customers', read('Customers: the tenants'), async (request) => {
       const { tenant } = keyOf(request)
@@ -48,7 +59,9 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
       const { tenant } = keyOf(request)
       return { contracts: [...book().contracts.values()].filter((c) => tenant === null || c.tenant === tenant) }
     })
-    app.put('/v1/contracts', write('Define a contract; its quotas act from the next epoch'), async (r) => settled(system.catalog.putContract(r.body)))
+    app.put('/v1/contracts', write('Define a contract; its quotas act from the next epoch'), async (r) =>
+      settled(system.catalog.putContract(r.body)),
+    )
 
     app.post<{ Body: { price: unknown; quantity: string; included?: string } }>(
       '/v1/rating/preview',
@@ -71,7 +84,8 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
       },
       async (request) => {
         const { price, quantity, included } = request.body
-        if (typeof price !== 'object' || price === null) throw new ReleveError('invalid_request', 'price: must be an object')
+        if (typeof price !== 'object' || price === null)
+          throw new ReleveError('invalid_request', 'price: must be an object')
         return rate({ price: parsePrice(price), quantity, ...(included === undefined ? {} : { included }) })
       },
     )

@@ -6,9 +6,13 @@ import type { System } from '../../system.js'
 
 export function keyRoutes(system: System): FastifyPluginAsync {
   return async (app) => {
-    app.get('/v1/keys', { config: { scope: 'admin' }, schema: { tags: ['keys'], summary: 'Keys, without secrets' } }, async () => ({
-      keys: system.keys.list(),
-    }))
+    app.get(
+      '/v1/keys',
+      { config: { scope: 'admin' }, schema: { tags: ['keys'], summary: 'Keys, without secrets' } },
+      async () => ({
+        keys: system.keys.list(),
+      }),
+    )
 
     app.post<{ Body: { name: string; tenant?: string; scopes: Scope[] } }>(
       '/v1/keys',
@@ -22,7 +26,12 @@ export function keyRoutes(system: System): FastifyPluginAsync {
             required: ['name', 'scopes'],
             properties: {
               name: { type: 'string', minLength: 1, maxLength: limits.nameBytesMax },
-              tenant: { type: 'string', minLength: 1, maxLength: limits.nameBytesMax, description: 'none: platform-wide' },
+              tenant: {
+                type: 'string',
+                minLength: 1,
+                maxLength: limits.nameBytesMax,
+                description: 'none: platform-wide',
+              },
               scopes: { type: 'array', minItems: 1, uniqueItems: true, items: { type: 'string', enum: [...Scope] } },
             },
             additionalProperties: false,

@@ -100,13 +100,21 @@ export function usageRoutes(system: System): FastifyPluginAsync {
       async (request) => {
         const q = request.query
         const tenant = keyOf(request).tenant === null ? (q.tenant ?? null) : tenantFor(request, q.tenant)
-        return { rejects: await system.rejects({ tenant, code: q.code, from: q.from, to: q.to, limit: q.limit ?? 100 }) }
+        return {
+          rejects: await system.rejects({ tenant, code: q.code, from: q.from, to: q.to, limit: q.limit ?? 100 }),
+        }
       },
     )
 
     app.get(
       '/v1/books',
-      { config: { scope: 'admin' }, schema: { tags: ['usage'], summary: 'The books: received, stored, refused, accepted, duplicate, conflict, archived' } },
+      {
+        config: { scope: 'admin' },
+        schema: {
+          tags: ['usage'],
+          summary: 'The books: received, stored, refused, accepted, duplicate, conflict, archived',
+        },
+      },
       async () => system.books(),
     )
   }

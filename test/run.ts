@@ -1,0 +1,64 @@
+/**
+ * What `npm test` runs after the build: the lint, the test files, the crash test. Ends with one line, «N passed, N failed», and
+ * the exit code says the same. Each part prints what it has to say itself.
+ */
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { rootDirectory } from '../src/paths.js'
+
+function run(command: string, args: readonly string[]): Promise<number> {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: rootDirectory, stdio: 'inherit' })
+    child.on('error', () => resolve(1))
+    child.on('exit', (code) => resolve(code ?? 1))
+  })
+}
+
+const bin = (name: string): string => join(rootDirectory, 'node_modules', '.bin', name)
+
+let passed = 0
+let failed = 0
+const count = (ok: boolean, name: string): void => {
+  if (ok) passed += 1
+  else {
+    failed += 1
+    process.stdout.write(`FAILED: ${name}\n`)
+  }
+}
+
+count((await run(bin('biome'), ['check', '.'])) === 0, 'lint')
+
+const folder = mkdtempSync(join(tmpdir(), 'releve-test-'))
+try {
+  const report = join(folder, 'report.json')
+  const code = await run(bin('vitest'), [
+    'run',
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${report}`,
+    ...process.argv.slice(2),
+  ])
+  const json = JSON.parse(readFileSync(report, 'utf8')) as {
+    numPassedTests: number
+    numFailedTests: number
+    numPendingTests: number
+  }
+  passed += json.numPassedTests
+  failed += json.numFailedTests
+  // A skipped test is a defect, and so is a file that fails outside of its tests.
+  if (json.numPendingTests > 0) count(false, `${json.numPendingTests} tests were skipped`)
+  if (code !== 0 && json.numFailedTests === 0) count(false, `vitest ended with ${code}`)
+} catch (error) {
+  count(false, `the test files: ${String(error)}`)
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
+
+const crash = join(rootDirectory, 'dist', 'test', 'crash', 'run.js')
+if (process.argv.length === 2)
+  count(existsSync(crash) && (await run(process.execPath, [crash])) === 0, 'the crash test')
+
+process.stdout.write(`${passed} passed, ${failed} failed\n`)
+process.exitCode = failed === 0 ? 0 : 1
