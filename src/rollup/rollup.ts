@@ -3,7 +3,8 @@
  *
  * Writing is exactly once by token: a chunk is the same bytes every time it is made, and its token names stream, epoch, table
  * and chunk. After a crash the rows that landed are counted first (the token window is bounded, the count is not); what is
- * missing is sent again with the same token.
+ * missing is sent again with the same token, and counted again: ClickHouse notes a token before the rows are in their place, so a
+ * kill between the two leaves a token that stands for nothing.
  *
  * It does not decide when: epochs, manifests and checkpoints are flow.ts.
  */
@@ -104,6 +105,15 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
         },
       })
       .then(({ stream }) => stream.resume())
+  }
+
+  /** Takes back what has landed of a chunk, so that it can be inserted anew. Resolves when it is gone. */
+  async function remove(table: UsageTable, stream: number, epoch: number, chunk: number): Promise<void> {
+    await clickhouse.command({
+      query: `ALTER TABLE ${table} DELETE WHERE stream = {stream:UInt16} AND epoch = {epoch:UInt64} AND chunk = {chunk:UInt16}`,
+      query_params: { stream, epoch, chunk },
+      clickhouse_settings: { mutations_sync: '2' },
+    })
   }
 
   /** Rows that are there, by table and chunk, of one epoch. */
@@ -418,5 +428,5 @@ FROM (
     return found
   }
 
-  return { insert, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf }
+  return { insert, remove, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf }
 }

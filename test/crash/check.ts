@@ -119,7 +119,8 @@ async function checkAlerts(api: Api, expected: Expected): Promise<string[]> {
     known.add(key)
     const there = found.get(key)
     if (there === undefined) {
-      if (alert.must) wrong.push(`alert ${key} is missing`)
+      const triggered = found.has(keyOf('alert.triggered', alert.item, alert.metric, alert.periodFrom, alert.threshold))
+      if (alert.must || (alert.mustIfTriggered && triggered)) wrong.push(`alert ${key} is missing`)
     } else if (alert.balance !== null && there.balance !== alert.balance) {
       wrong.push(`alert ${key} rang at ${there.balance} instead of ${alert.balance}`)
     }
@@ -240,6 +241,39 @@ export async function checkService(
     ...(await checkUsage(api, expected, depth)),
     ...(await checkInvoices(api, expected, hashes)),
   ]
+}
+
+/** Takes away minutes of the epoch that has no checkpoint, all or those of the running month; their tokens stay. Says what went. */
+export async function loseRows(directory: string, now: number, onlyThisMonth: boolean): Promise<string> {
+  const engines = await openEngines({
+    dataDirectory: join(directory, 'data'),
+    logger: silentLogger,
+    onFatal: (error) => {
+      throw error
+    },
+  })
+  try {
+    const { rows } = await engines.postgres.query(
+      'SELECT stream, epoch FROM epoch_manifests m WHERE NOT EXISTS (SELECT 1 FROM epoch_checkpoints c WHERE (c.stream, c.epoch) = (m.stream, m.epoch))',
+    )
+    const { stream, epoch } = rows[0]
+    const today = new Date(now)
+    const from = onlyThisMonth ? Date.UTC(today.getUTCFullYear(), today.getUTCMonth(), 1) / 1000 : 0
+    const where = `stream = ${stream} AND epoch = ${epoch} AND window >= ${from}`
+    const result = await engines.clickhouse.query({
+      query: `SELECT count() AS n FROM usage_minute WHERE ${where}`,
+      format: 'JSONEachRow',
+    })
+    const [found] = await result.json<{ n: string }>()
+    if (Number(found!.n) === 0) throw new Error('no row was there to be taken away')
+    await engines.clickhouse.command({
+      query: `ALTER TABLE usage_minute DELETE WHERE ${where}`,
+      clickhouse_settings: { mutations_sync: '2' },
+    })
+    return `${found!.n} minutes of epoch ${epoch}`
+  } finally {
+    await engines.close()
+  }
 }
 
 /** What lies in the stores of a stopped service, read from the engines themselves. */

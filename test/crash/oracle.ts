@@ -56,8 +56,9 @@ export interface ExpectedAlert {
   readonly threshold: string
   /** Balance at the crossing; null when it is not determined. */
   readonly balance: string | null
-  /** Must be there, or may be there. */
+  /** Must be there, or may be there; a resolved one must be when the triggered one is and the balance is below in the end. */
   readonly must: boolean
+  readonly mustIfTriggered: boolean
 }
 
 export interface ExpectedInvoice {
@@ -346,16 +347,24 @@ function extreme(aggregation: 'max' | 'min' | 'latest', samples: readonly Kept[]
   return best
 }
 
-function ring(balance: Balance): void {
+function usageNow(balance: Balance): readonly [bigint, bigint] | null {
   const present = [...balance.members.values()].filter((n) => n > 0).length
-  const usage = usageOf(balance.metric.aggregation, {
+  return usageOf(balance.metric.aggregation, {
     sum: balance.sum,
     count: balance.count,
     present,
     samples: balance.events,
   })
+}
+
+function isReached(balance: Balance, level: bigint, usage = usageNow(balance)): boolean {
+  return usage !== null && usage[0] * 100n * NINE >= level * usage[1]
+}
+
+function ring(balance: Balance): void {
+  const usage = usageNow(balance)
   for (const level of balance.levels) {
-    const reached = usage !== null && usage[0] * 100n * NINE >= level.level * usage[1]
+    const reached = isReached(balance, level.level, usage)
     const text = usage === null ? '0' : decimal(divide(usage[0], usage[1]))
     if (reached && level.state === 'quiet') {
       level.state = 'rung'
@@ -378,6 +387,7 @@ function expectAlert(type: ExpectedAlert['type'], balance: Balance, threshold: s
     threshold,
     balance: exact ? text : null,
     must: exact,
+    mustIfTriggered: false,
   })
 }
 
@@ -413,7 +423,7 @@ function figures(events: readonly Kept[], bucketOf: (time: number) => number, gr
   return [...groups.values()]
 }
 
-function valueOf(
+function figureOf(
   aggregation: WorldMetric['aggregation'],
   group: { sum: bigint; count: number; events: readonly Kept[] },
 ): string | null {
@@ -428,8 +438,8 @@ function* questions(): Generator<Question> {
   const from = Math.floor(world.now / DAY) * DAY - 40 * DAY
   const to = from + 45 * DAY
   const aheadMinutes = world.zoneMinutes['Asia/Kolkata']! * MINUTE
-  for (const tenant of tenants) {
-    for (const metric of world.metrics) {
+  for (const [i, tenant] of [...tenants].entries()) {
+    for (const [j, metric] of world.metrics.entries()) {
       const mine = kept.filter((e) => e.tenant === tenant && e.metric === metric.key && e.time >= from && e.time < to)
       const ask = (
         query: string,
@@ -443,7 +453,7 @@ function* questions(): Generator<Question> {
         const rows = figures(events, bucketOf, groupBy).map((group) => ({
           from: group.from,
           groups: group.groups,
-          value: valueOf(metric.aggregation, group),
+          value: figureOf(metric.aggregation, group),
           count: String(group.count),
         }))
         return { query: `${params}${query}`, isTotal: query === '' && groupBy.length === 0, rows }
@@ -452,28 +462,39 @@ function* questions(): Generator<Question> {
       const unique = metric.aggregation === 'unique'
       yield ask('', () => from, [])
       yield ask('', () => from, all)
-      yield ask('&window=hour', (time) => Math.floor(time / HOUR) * HOUR, [])
-      if (!unique) {
-        // Three days by the minute: today, and the days in which the driver is densest.
-        const range = [Math.floor(world.now / DAY) * DAY - 2 * DAY, Math.floor(world.now / DAY) * DAY + DAY] as const
-        yield ask(
-          '&window=minute',
-          (time) => Math.floor(time / MINUTE) * MINUTE,
-          all,
-          mine.filter((e) => e.time >= range[0] && e.time < range[1]),
-          range,
-        )
-      }
+      // Of the windows each metric of each tenant asks two, in turn.
+      const subject = 'device-3'
       const dayInKolkata = (time: number): number =>
         Math.max(from, Math.floor((time + aheadMinutes) / DAY) * DAY - aheadMinutes)
-      yield ask('&window=day&tz=Asia%2FKolkata', dayInKolkata, metric.dims)
-      const subject = 'device-3'
-      yield ask(
-        `&window=month&subject=${subject}`,
-        (time) => Math.max(from, monthStart(time, 'Africa/Abidjan')),
-        [],
-        mine.filter((e) => e.subject === subject),
-      )
+      const month = (time: number): number => Math.max(from, monthStart(time, 'Africa/Abidjan'))
+      // Three days by the minute: today, and the days in which the driver is densest.
+      const dense = [Math.floor(world.now / DAY) * DAY - 2 * DAY, Math.floor(world.now / DAY) * DAY + DAY] as const
+      const minute = (time: number): number => Math.floor(time / MINUTE) * MINUTE
+      const windows = [
+        () => ask('&window=hour', (time) => Math.floor(time / HOUR) * HOUR, []),
+        () => ask('&window=day&tz=Asia%2FKolkata', dayInKolkata, metric.dims),
+        // Unique counts are not kept by the minute.
+        () =>
+          unique
+            ? ask('&window=hour', (time) => Math.floor(time / HOUR) * HOUR, metric.dims)
+            : ask(
+                '&window=minute',
+                minute,
+                all,
+                mine.filter((e) => e.time >= dense[0] && e.time < dense[1]),
+                dense,
+              ),
+        () =>
+          ask(
+            `&window=month&subject=${subject}`,
+            month,
+            [],
+            mine.filter((e) => e.subject === subject),
+          ),
+      ]
+      const turn = i + j
+      yield windows[turn % 2]!()
+      yield windows[2 + (Math.floor(turn / 2) % 2)]!()
     }
   }
 }
@@ -488,6 +509,8 @@ function cents(amount: bigint): bigint {
 const money = (value: bigint): string =>
   `${value < 0n ? '-' : ''}${(value < 0n ? -value : value) / 100n}.${String((value < 0n ? -value : value) % 100n).padStart(2, '0')}`
 
+const larger = (a: bigint, b: bigint): bigint => [a, b].reduce((x, y) => (y > x ? y : x))
+
 /** Quantity and prices at nine decimals each; the product has eighteen. Null: nothing is due. */
 function price(ruleId: string, quantity: bigint, included: bigint): bigint | null {
   const rule = world.rules.find((r) => r.rule_id === ruleId)!
@@ -500,14 +523,14 @@ function price(ruleId: string, quantity: bigint, included: bigint): bigint | nul
     upTo: t.to === null ? null : BigInt(t.to) * NINE,
     unit: scaled(t.unit_price),
   }))
-  const free = included > tiers[0]!.after ? included : tiers[0]!.after
+  const free = larger(included, tiers[0]!.after)
   if (quantity <= free) return null
   if (rule.type === 'volume') {
     const tier = tiers.find((t) => t.upTo === null || quantity <= t.upTo)!
     return (quantity - free) * tier.unit
   }
   return tiers.reduce((sum, tier) => {
-    const lower = tier.after > free ? tier.after : free
+    const lower = larger(tier.after, free)
     const upper = tier.upTo === null || quantity < tier.upTo ? quantity : tier.upTo
     return upper > lower ? sum + (upper - lower) * tier.unit : sum
   }, 0n)
@@ -534,7 +557,7 @@ function invoice(contractId: string): ExpectedInvoice {
         (e) => e.tenant === contract.tenant && e.metric === metric.key && e.time >= from && e.time < to,
       )
       const group = figures(mine, () => from, [])[0] ?? { sum: 0n, count: 0, events: [] }
-      const quantity = valueOf(metric.aggregation, group) ?? '0'
+      const quantity = figureOf(metric.aggregation, group) ?? '0'
       // Every archived event stands behind it, usage and voids.
       const events = metric.archive ? mine.length + mine.filter((e) => e.voided).length : 0
       out.statement.push({ metric: metric.key, quantity, count: events })
@@ -659,12 +682,22 @@ for (const line of lines) {
 }
 for (const name of open.keys()) faults.push(`${name} was never acknowledged`)
 
-// What is reached in the end must have rung, however the balance got there.
+// What is reached in the end must have rung, and what rang and is below must be resolved, however the balance got there.
 for (const balance of balances.values()) {
   for (const level of balance.levels) {
     const key = JSON.stringify(['alert.triggered', balance.item, balance.metric.key, balance.periodFrom, level.code])
     const alert = alerts.get(key)
     if (level.state === 'rung' && alert !== undefined && !alert.must) alerts.set(key, { ...alert, must: true })
+    const resolvedKey = JSON.stringify([
+      'alert.resolved',
+      balance.item,
+      balance.metric.key,
+      balance.periodFrom,
+      level.code,
+    ])
+    const resolved = alerts.get(resolvedKey)
+    if (resolved !== undefined && !isReached(balance, level.level))
+      alerts.set(resolvedKey, { ...resolved, mustIfTriggered: true })
   }
 }
 
@@ -680,7 +713,7 @@ for (const contract of world.contracts) {
         tenant: contract.tenant,
         item: item.id,
         metric: key,
-        usage: valueOf(metrics.get(key)!.aggregation, group) ?? '0',
+        usage: figureOf(metrics.get(key)!.aggregation, group) ?? '0',
       })
     }
   }
