@@ -86,14 +86,25 @@ async function rss(pid: number): Promise<Record<string, number>> {
     while (at !== undefined && at > 1 && at !== pid) at = parents.get(at)
     if (at !== pid) continue
     const cmd = names.get(child) ?? ''
-    const name = child === pid ? 'service' : cmd.includes('clickhouse') ? 'clickhouse' : cmd.includes('postgres') ? 'postgres' : 'other'
+    const name =
+      child === pid
+        ? 'service'
+        : cmd.includes('clickhouse')
+          ? 'clickhouse'
+          : cmd.includes('postgres')
+            ? 'postgres'
+            : 'other'
     const kb = Number(/^Pss:\s+([0-9]+)/m.exec(readFileSync(`/proc/${child}/smaps_rollup`, 'utf8'))?.[1] ?? 0)
     found[name] = Math.round(((found[name] ?? 0) * 1024 + kb) / 1024)
   }
   return found
 }
 
-export async function benchCanonical(options: { requests: number; batch: number; archive: boolean }): Promise<CanonicalResult> {
+export async function benchCanonical(options: {
+  requests: number
+  batch: number
+  archive: boolean
+}): Promise<CanonicalResult> {
   const data = mkdtempSync(join(tmpdir(), 'releve-bench-'))
   const started = performance.now()
   const service: ChildProcess = spawn(process.execPath, [join(rootDirectory, 'dist', 'src', 'main.js'), 'serve'], {
@@ -114,7 +125,11 @@ export async function benchCanonical(options: { requests: number; batch: number;
     const key = readFileSync(join(data, 'admin.key'), 'utf8').trim()
     const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
     const call = async (method: string, path: string, body?: unknown): Promise<Record<string, unknown>> => {
-      const answer = await fetch(`${url}${path}`, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) })
+      const answer = await fetch(`${url}${path}`, {
+        method,
+        headers,
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      })
       if (!answer.ok) throw new Error(`cannot bench: ${method} ${path} answers ${answer.status} ${await answer.text()}`)
       return (await answer.json()) as Record<string, unknown>
     }
@@ -179,7 +194,8 @@ export async function benchCanonical(options: { requests: number; batch: number;
       ],
     })
     const acked = performance.now() - began
-    if (result.non2xx > 0 || result.errors > 0) throw new Error(`cannot bench: ${result.non2xx} refused, ${result.errors} failed`)
+    if (result.non2xx > 0 || result.errors > 0)
+      throw new Error(`cannot bench: ${result.non2xx} refused, ${result.errors} failed`)
     for (;;) {
       const books = (await call('GET', '/v1/books')) as { onTheWay: number }
       if (books.onTheWay === 0) break
@@ -190,7 +206,10 @@ export async function benchCanonical(options: { requests: number; batch: number;
     const from = Math.floor((Date.now() - day) / day) * day
     let total = 0
     for (let i = 0; i < 10; i += 1) {
-      const usage = (await call('GET', `/v1/usage?tenant=bench-${i}&metric=data&from=${from}&to=${from + 3 * day}`)) as {
+      const usage = (await call(
+        'GET',
+        `/v1/usage?tenant=bench-${i}&metric=data&from=${from}&to=${from + 3 * day}`,
+      )) as {
         windows: { value: string }[]
       }
       total += Number(usage.windows[0]?.value ?? 0)
@@ -219,7 +238,11 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const large = process.argv[2] === 'large'
   const batch = Number(process.argv[3] ?? 1000)
   for (const archive of [true, false]) {
-    const r = await benchCanonical({ requests: large ? Math.round(2_000_000 / batch) : 20, batch, archive })
+    const r = await benchCanonical({
+      requests: large ? Math.round(Number(process.argv[4] ?? 2_000_000) / batch) : 20,
+      batch,
+      archive,
+    })
     process.stdout.write(
       `archive ${archive ? 'on ' : 'off'}  batch ${r.batch}  sent ${r.sent}  acknowledged ${r.ackedPerS} events/s  flushed ${r.flushedPerS} events/s  ack p50 ${r.ackP50Ms} ms p99 ${r.ackP99Ms} ms  start to first ack ${r.startMs} ms  event to figure ${r.quotaMs} ms  memory MB ${JSON.stringify(r.rssMb)}  totals ${r.totalsRight ? 'right' : 'WRONG'}\n`,
     )

@@ -11,7 +11,7 @@ import { loadSeeds } from '../catalog/seeds.js'
 import { HandClock } from '../clock.js'
 import { type Config, parseConfig } from '../config.js'
 import { formatNumber, formatPercent } from '../format.js'
-import { buildHttp } from '../http/http.js'
+import { buildHttp, listen } from '../http/http.js'
 import { renderInvoice } from '../invoicing/render.js'
 import { openLogger } from '../logger.js'
 import { openSystem, type QuotaLine, type System } from '../system.js'
@@ -147,6 +147,14 @@ async function invoice(system: System, clock: HandClock, config: Config): Promis
   if (closed.invoice === null) throw new Error('cannot show an invoice: nothing was due')
   say('')
   say(renderInvoice(closed.invoice.invoice, { language: 'fr' }))
+  say('Les requêtes derrière les lignes, à refaire à la main :')
+  for (const line of closed.invoice.invoice.lines) {
+    if (line.proof === null) continue
+    say(
+      `  ${line.no}. ${line.metric} : ${line.proof.count} événements, coupe ${JSON.stringify(line.proof.cut)}, empreinte ${line.proof.digest}`,
+    )
+    say(`     ${line.proof.query}`)
+  }
   say(`SHA-256 du document : ${closed.invoice.hash}`)
 }
 
@@ -180,7 +188,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   process.once('SIGINT', stop)
   process.once('SIGTERM', stop)
   try {
-    const url = await app.listen({ host: config.host, port: config.port })
+    const url = await listen(app, config.host, config.port)
     const changed = await loadSeeds(system.catalog)
     await system.catalogSettled()
     tell(`  catalogue of the ODS screens: ${changed === 0 ? 'already there' : `${changed} definitions`}`)

@@ -53,6 +53,21 @@ export function tenantFor(request: FastifyRequest, asked: string | undefined): s
   return key.tenant
 }
 
+/** Listens, and says what to do when the port is taken. Returns the address. */
+export async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
+  try {
+    return await app.listen({ host, port })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+    throw new Error(
+      `cannot listen on ${host}:${port}: the port is taken. RELEVE_PORT chooses another, 0 any free one.`,
+      {
+        cause: error,
+      },
+    )
+  }
+}
+
 export async function buildHttp(system: System): Promise<FastifyInstance> {
   const app = Fastify({
     logger: false,
@@ -60,7 +75,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     connectionTimeout: 60_000,
     requestTimeout: 60_000,
     keepAliveTimeout: 75_000,
-    routerOptions: { maxParamLength: limits.nameBytesMax },
+    routerOptions: { maxParamLength: 3 * limits.nameBytesMax },
     genReqId: () => randomUUID(),
     // Numbers and booleans in query strings; bodies are never coerced.
     ajv: { customOptions: { coerceTypes: true, removeAdditional: false, allErrors: true } },
@@ -122,7 +137,10 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       const { status, title, hint } = ErrorCode[known.code]
       if (known.retryAfterS !== undefined || status === 429 || status === 503)
         reply.header('retry-after', String(known.retryAfterS ?? 1))
-      if (status === 401) reply.header('www-authenticate', 'Bearer realm="releve"')
+      if (status === 401) {
+        const scheme = request.url.startsWith('/docs') ? 'Basic' : 'Bearer'
+        reply.header('www-authenticate', `${scheme} realm="releve"`)
+      }
       reply
         .status(status)
         .type('application/problem+json')
@@ -142,7 +160,8 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     throw new ReleveError('not_found', `there is no ${request.method} ${request.url.split('?')[0]}`)
   })
 
-  // Behind the handlers of errors and keys, so that these pages have them too.
+  // Behind the handlers of errors and keys, so that these pages have them too: a browser is asked for the key, as the password
+  // of any name.
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -197,7 +216,7 @@ function toReleveError(
     return new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)
   }
   if (error.statusCode === 415)
-    return new ReleveError('unsupported_format', 'send application/json or application/cloudevents+json')
+    return new ReleveError('unsupported_format', 'the content type is none that this route reads')
   if (error.statusCode === 400) return new ReleveError('malformed_body', error.message, { cause: error })
   return new ReleveError('internal', error.message, { cause: error })
 }

@@ -6,8 +6,9 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { systemClock } from '../../clock.js'
 import type { Config } from '../../config.js'
-import { buildHttp } from '../../http/http.js'
+import { buildHttp, listen } from '../../http/http.js'
 import { openLogger } from '../../logger.js'
+import { openNatsDoor } from '../../nats/nats.js'
 import { openSystem } from '../../system.js'
 
 /** Where other commands find the running service. */
@@ -32,8 +33,9 @@ export async function serveCommand(config: Config): Promise<number> {
     },
   })
   const app = await buildHttp(system)
+  const nats = config.nats === undefined ? undefined : openNatsDoor(system, config.nats)
   try {
-    const address = await app.listen({ host: config.host, port: config.port })
+    const address = await listen(app, config.host, config.port)
     writeFileSync(serviceFile(config.dataDirectory), JSON.stringify({ url: address, pid: process.pid }), {
       mode: 0o600,
     })
@@ -43,7 +45,7 @@ export async function serveCommand(config: Config): Promise<number> {
     )
   } catch (error) {
     // A port that is taken, for example: the engines must not keep the process.
-    await app.close()
+    await Promise.all([nats?.close(), app.close()])
     await system.close()
     throw error
   }
@@ -54,8 +56,7 @@ export async function serveCommand(config: Config): Promise<number> {
     if (signals > 1) process.exit(1)
     logger.info({ signal }, 'stopping: drain, seal, checkpoint')
     rmSync(serviceFile(config.dataDirectory), { force: true })
-    app
-      .close()
+    Promise.all([nats?.close(), app.close()])
       .then(() => system.close())
       .then(
         () => end(0),
