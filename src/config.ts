@@ -138,7 +138,8 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     })
   }
   for (const name of Object.keys(env)) {
-    if (name.startsWith('RELEVE_') && !known.has(name)) faults.push({ name, reason: 'is not a setting of releve' })
+    if (name.startsWith('RELEVE_') && !settings.includes(name))
+      faults.push({ name, reason: 'is not a setting of releve' })
   }
   if (faults.length > 0) {
     throw new Error(
@@ -148,11 +149,14 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
   return Object.freeze(config)
 }
 
-const known = new Set([
+/** Every variable that is read. */
+export const settings: readonly string[] = [
   'RELEVE_DATA',
   'RELEVE_HOST',
   'RELEVE_PORT',
   'RELEVE_LOG',
+  'CLICKHOUSE_URL',
+  'POSTGRES_URL',
   'RELEVE_STREAMS',
   'RELEVE_EPOCH_MS',
   'RELEVE_GRACE_MS',
@@ -169,10 +173,7 @@ const known = new Set([
   'RELEVE_NATS_JETSTREAM',
   'RELEVE_NATS_STREAM',
   'RELEVE_NATS_STREAM_BYTES',
-  // Read by the command line, not by the service.
-  'RELEVE_URL',
-  'RELEVE_KEY',
-])
+]
 
 /** The environment as it is. Callers outside tests pass nothing. */
 export function loadConfig(): Config {

@@ -25,6 +25,22 @@ const inflaters: Readonly<Record<string, Inflate>> = {
 
 export const contentEncodings: readonly string[] = Object.keys(inflaters)
 
+/** At most limits.inflatingMax bodies are inflated at once, for each may grow to limits.bodyBytesMax; the others wait. */
+let inflating = 0
+const waiting: (() => void)[] = []
+
+async function inTurn(inflater: Inflate, body: Uint8Array): Promise<Uint8Array> {
+  if (inflating === limits.inflatingMax) await new Promise<void>((resolve) => waiting.push(resolve))
+  else inflating += 1
+  try {
+    return await inflater(body, { maxOutputLength: limits.bodyBytesMax })
+  } finally {
+    const next = waiting.shift()
+    if (next === undefined) inflating -= 1
+    else next()
+  }
+}
+
 /** The body as it was before its content-encoding. Throws `unsupported_format`, `body_too_large` or `malformed_body`. */
 export async function inflate(body: Uint8Array, encoding: string | undefined): Promise<Uint8Array> {
   if (encoding === undefined || encoding === 'identity' || encoding === '') return body
@@ -36,7 +52,7 @@ export async function inflate(body: Uint8Array, encoding: string | undefined): P
     )
   }
   try {
-    return await inflater(body, { maxOutputLength: limits.bodyBytesMax })
+    return await inTurn(inflater, body)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') {
       throw new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes when inflated`)

@@ -31,6 +31,8 @@ export const limits = {
   refusalRawBytesMax: 512,
   /** The same for all refusals of one request; behind it they carry none. With it a record of refusals alone fits recordBytesMax. */
   requestRawBytesMax: 2 * MiB,
+  /** Bodies inflated at once; each may take bodyBytesMax. As many as there are threads that inflate. */
+  inflatingMax: 4,
   /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
   inflightBytesMax: 256 * MiB,
 
@@ -93,6 +95,8 @@ export const limits = {
   liveMembersMax: 4_000_000,
   /** Quota balances held live, per shard (items × periods still open or in grace). */
   liveBalancesMax: 1_000_000,
+  /** Balances whose usage one query reads at start. */
+  basesMax: 2_000,
   /** Thresholds of one quota. */
   thresholdsMax: 25,
 
@@ -127,6 +131,8 @@ export const limits = {
   // Answers.
   /** Rows of one usage answer. */
   usageRowsMax: 100_000,
+  /** Hours, days or months of one usage answer. Their starts go to ClickHouse as one parameter, which it takes up to 128 KiB. */
+  usageWindowsMax: 10_000,
   /** Open SSE streams. */
   sseStreamsMax: 1_000,
   /** Messages waiting for one slow SSE reader; above it the stream is closed and the reader resumes with Last-Event-ID. */

@@ -16,7 +16,8 @@ import type { DedupeState } from './dedupe/generations.js'
 import { MemberHash, memberHash } from './dedupe/identity.js'
 import { type ErrorCode, ReleveError } from './errors.js'
 import { decodeFrame, KIND_VOID } from './frame.js'
-import { buildDoor, type Door, type IngestRequest, type Judged, judge } from './ingest/ingest.js'
+import { buildDoor, type Door, type IngestRequest, judge } from './ingest/ingest.js'
+import { type KernelDoor, type KernelJudged, openKernelDoor } from './ingest/kernel-door.js'
 import { ShardVerdict } from './ingest/verdict.js'
 import { limits } from './limits.js'
 import type { LogRecord } from './log/log.js'
@@ -30,6 +31,7 @@ import {
   type LiveEntitlement,
   type NeededBase,
   openBalances,
+  type RungThreshold,
 } from './quota/balance.js'
 import type { BalanceBase } from './quota/figures.js'
 import { type Archive, openArchive } from './rollup/archive.js'
@@ -112,6 +114,8 @@ export class Shard {
   readonly #archive: Archive
   readonly #balances: Balances
   #door: Door | undefined
+  /** Null when the kernel was not built: then the plain path does all. */
+  readonly #kernelDoor: KernelDoor | null = openKernelDoor()
   #epoch = 0
   #counts = zero()
   #sequence = 0
@@ -143,9 +147,11 @@ export class Shard {
     this.#door = buildDoor(snapshot, this.#options.streams, this.#door)
   }
 
-  judge(body: Uint8Array, request: IngestRequest): Judged {
+  judge(body: Uint8Array, request: IngestRequest): KernelJudged {
     assert(this.#door !== undefined, 'a body came before the catalogue')
-    return judge(this.#door, body, request)
+    if (this.#kernelDoor !== null) return this.#kernelDoor.judge(this.#door, body, request)
+    const judged = judge(this.#door, body, request)
+    return { ...judged, plain: judged.received }
   }
 
   // Opening: beginRestore, restoreBlock…, open. `state` is null for a stream without a checkpoint.
@@ -251,8 +257,8 @@ export class Shard {
     return this.#balances.setEntitlements(list, this.#barrier())
   }
 
-  setBase(need: NeededBase, base: BalanceBase): Crossing[] {
-    return this.#balances.setBase(need, base)
+  setBase(need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]): Crossing[] {
+    return this.#balances.setBase(need, base, rung)
   }
 
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
@@ -310,7 +316,7 @@ export function openShardThread(options: ShardOptions) {
   return {
     setCatalog: (snapshot: CatalogSnapshot) => run<void>('setCatalog', [snapshot]),
     /** The body is handed over: its buffer is empty afterwards when it fills one. */
-    judge: (body: Uint8Array, request: IngestRequest) => run<Judged>('judge', [body, request], ownBuffer(body)),
+    judge: (body: Uint8Array, request: IngestRequest) => run<KernelJudged>('judge', [body, request], ownBuffer(body)),
     beginRestore: (state: DedupeState | null) => run<void>('beginRestore', [state]),
     restoreBlock: (block: Uint8Array) => run<void>('restoreBlock', [block], ownBuffer(block)),
     open: (at: Parameters<Shard['open']>[0]) => run<DedupeStats>('open', [at]),
@@ -320,7 +326,8 @@ export function openShardThread(options: ShardOptions) {
     seal: () => run<ReturnType<Shard['seal']>>('seal', []),
     setEntitlements: (list: readonly LiveEntitlement[], receivedAt: number) =>
       run<ReturnType<Shard['setEntitlements']>>('setEntitlements', [list, receivedAt]),
-    setBase: (need: NeededBase, base: BalanceBase) => run<Crossing[]>('setBase', [need, base]),
+    setBase: (need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]) =>
+      run<Crossing[]>('setBase', [need, base, rung]),
     observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) =>
       run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),

@@ -5,7 +5,6 @@
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { Decimal } from 'decimal.js'
 import { DateTime } from 'luxon'
 import { type Keys, openKeys } from './access/keys.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
@@ -13,8 +12,9 @@ import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
+import { Decimal } from './decimal.js'
 import { KeyFiles } from './dedupe/key-files.js'
-import { type Engines, lockDataDirectory, openEngines } from './engines/engines.js'
+import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
 import { streamOf } from './event.js'
@@ -26,6 +26,7 @@ import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
 import { type Closed, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import { Invoicing, type KeptInvoice } from './invoicing/invoicing.js'
+import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
@@ -36,8 +37,9 @@ import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { BalanceView, LiveEntitlement } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
-import { prove } from './rollup/proof.js'
+import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
+import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
@@ -171,6 +173,7 @@ export class System {
   #catalog!: Catalog
   #alerts!: Alerts
   #rollup!: Rollup
+  #repair!: Repair
   #invoicing!: Invoicing
   #log: FileLog | undefined
   #shards: ShardThread[] = []
@@ -181,6 +184,8 @@ export class System {
   #nextShard = 0
   #stopCatalog: (() => void) | undefined
   #catalogWork: Promise<void> = Promise.resolve()
+  #catalogVersion = -1
+  #entitlementsText = ''
   #closed: Promise<void> | undefined
   #ready = false
   readonly #doors = new Map<string, () => DoorState>()
@@ -234,6 +239,8 @@ export class System {
     this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
     this.#catalog = await openCatalog({ postgres, clock })
     this.#rollup = openRollup({ clickhouse })
+    this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
+    await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
@@ -261,6 +268,7 @@ export class System {
     onProgress('streams')
     const owner = `${hostname()}/${process.pid}`
     const entitlements = this.#entitlements()
+    this.#entitlementsText = JSON.stringify(entitlements)
     this.#flows = await Promise.all(
       Array.from({ length: this.#streams }, async (_, stream) => {
         const shard = openShardThread({
@@ -283,6 +291,7 @@ export class System {
             shard,
             keyFiles,
             rollup: this.#rollup,
+            repair: this.#repair,
             postgres,
             alerts: this.#alerts,
             clock,
@@ -331,8 +340,14 @@ export class System {
     this.#catalogWork = this.#catalogWork
       .then(async () => {
         const snapshot = this.#catalog.snapshot()
-        const entitlements = this.#entitlements()
+        // Several changes that came meanwhile are one.
+        if (snapshot.version === this.#catalogVersion) return
+        this.#catalogVersion = snapshot.version
         await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        const entitlements = this.#entitlements()
+        const text = JSON.stringify(entitlements)
+        if (text === this.#entitlementsText) return
+        this.#entitlementsText = text
         await Promise.all(
           this.#flows.map((flow) =>
             flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream)),
@@ -360,7 +375,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
-      () => withTimeout(Promise.allSettled(this.#flows.map((flow) => flow.close())), limits.stopMs),
+      () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
@@ -402,6 +417,11 @@ export class System {
     }
   }
 
+  /** Whether a call failed because an engine is away: then the same call may be made again. */
+  isAway(error: unknown): boolean {
+    return isAway(error)
+  }
+
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
   async ingest(request: {
     body: Uint8Array
@@ -435,6 +455,7 @@ export class System {
     )
     ack()
     metrics.received.inc(judged.received)
+    metrics.plain.inc(judged.plain)
     metrics.stored.inc(judged.stored)
     for (const { code } of judged.refusals) metrics.refused.inc({ code })
     const answer: IngestAnswer = {
@@ -649,6 +670,11 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     await Promise.all(this.#flows.map((flow) => flow.cut()))
   }
 
+  /** Folds now what has a checkpoint, instead of when it is due. */
+  async fold(): Promise<void> {
+    await Promise.all(this.#flows.map((flow) => flow.fold()))
+  }
+
   /** Compares books, checkpoints, rows and archive. Reads all of ClickHouse: for operators, not for a request path. */
   async audit() {
     await this.settle()
@@ -663,13 +689,18 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
   /** The rollups again from the archive. For a service that takes no events meanwhile: the command line runs it alone. */
   async rebuild(options: { dryRun: boolean; onProgress?: (step: string) => void }): Promise<RebuildReport> {
     await this.settle()
-    return rebuild({
+    // A fold meanwhile would be compared with hours from before it, or land in a table that is put aside.
+    await Promise.all(this.#flows.map((flow) => flow.stopFolds()))
+    const report = await rebuild({
       clickhouse: this.#engines.clickhouse,
       rollup: this.#rollup,
       metrics: this.#catalog.snapshot().metrics,
       streams: this.#flows.map((flow) => ({ stream: flow.stream, folded: flow.position.folded })),
       ...options,
     })
+    // Rebuilt rows are not cut into the chunks that the checkpoints name, so they are not counted by them any more.
+    if (report.replaced) await this.#engines.postgres.query('UPDATE streams SET verified_epoch = epoch')
+    return report
   }
 
   // ---- Invoices ----------------------------------------------------------------------------------------------------------
@@ -705,6 +736,54 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     return previewInvoice(this.#catalog, contract, period, usage)
   }
 
+  /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */
+  async verifyInvoice(idOrNumber: string, tenant: string | null = null): Promise<Verification> {
+    return verifyInvoice(
+      {
+        postgres: this.#engines.postgres,
+        invoicing: this.#invoicing,
+        book: this.#catalog.book(),
+        recount: async ({ tenant, metric: key, period, cut }) => {
+          const metric = this.#metric(key)
+          if (!metric.archive) return null
+          const { stream } = this.#flowOf(tenant)
+          const epoch = cut[String(stream)] ?? 0
+          const { aggregation } = metric
+          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
+          return { quantity: new Decimal(proofValue(proof.value)).toFixed(), count: proof.events, digest: proof.digest }
+        },
+      },
+      idOrNumber,
+      tenant,
+    )
+  }
+
+  /** The archived events behind a line, in the order of the log, at most a page; `next` continues behind it. */
+  async invoiceEvents(request: {
+    invoice: string
+    tenant: string | null
+    line: number
+    after: string
+    limit: number
+  }): Promise<{ events: ArchivedEvent[]; next: string | null }> {
+    const { invoice } = await this.#invoicing.get(request.invoice, request.tenant)
+    const line = invoice.lines.find((one) => one.no === request.line)
+    if (line === undefined) throw new ReleveError('not_found', `${request.invoice} has no line ${request.line}`)
+    if (line.metric === null || line.proof === null) return { events: [], next: null }
+    const { stream } = this.#flowOf(invoice.tenant)
+    const events = await eventsBehind(this.#rollup, {
+      tenant: invoice.tenant,
+      metric: line.metric,
+      period: line.period,
+      stream,
+      epoch: line.proof.cut[String(stream)] ?? 0,
+      since: line.since?.[String(stream)] ?? 0,
+      after: request.after,
+      limit: request.limit,
+    })
+    return { events, next: events.length < request.limit ? null : (events.at(-1)?.position ?? null) }
+  }
+
   /** The cut of a closing is taken once and kept: asked again, the same events are counted. */
   #usageAtCut: UsageAtCut = async ({ closing, tenant, items, period }) => {
     const { postgres } = this.#engines
@@ -713,6 +792,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     let epochs: Record<string, number> | undefined = kept.rows[0]?.epochs
     if (epochs === undefined) {
       epochs = { [flow.stream]: await flow.cut() }
+      await flow.verify()
       await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
         closing,
         JSON.stringify(epochs),
@@ -799,6 +879,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       const lost = this.#log!.lost().filter((l) => l.stream === flow.stream)
       for (const range of lost)
         notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
+      if (flow.fault !== null) notes.push(`stream ${flow.stream} tries again: ${flow.fault}`)
       if (flow.state !== 'running') notes.push(`stream ${flow.stream} is ${flow.state}`)
       return {
         stream: flow.stream,
@@ -853,13 +934,7 @@ function sum(a: Totals, b: Totals): Totals {
   ) as unknown as Totals
 }
 
-async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))])
-  clearTimeout(timer)
-}
-
-/** What a row says for an aggregation, as decimal text; null when nothing is there. */
+/** What a row says for an aggregation, as decimal text; null when nothing is there. An average is rounded as live balances are. */
 export function figureOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
   switch (aggregation) {
     case 'sum':
@@ -869,9 +944,7 @@ export function figureOf(aggregation: LiveEntitlement['aggregation'], row: Usage
     case 'unique':
       return row.members
     case 'average':
-      return row.count === '0'
-        ? null
-        : new Decimal(row.sum).div(row.count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
+      return row.count === '0' ? null : new Decimal(row.sum).div(row.count).toDecimalPlaces(9).toFixed()
     case 'max':
       return row.samples === '0' ? null : new Decimal(row.max).toFixed()
     case 'min':
@@ -885,9 +958,7 @@ export function figureOf(aggregation: LiveEntitlement['aggregation'], row: Usage
 function proofValue(value: string | null): string {
   if (value === null) return '0'
   const [sum, count] = value.split('/')
-  return count === undefined
-    ? value
-    : new Decimal(sum!).div(count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
+  return count === undefined ? value : new Decimal(sum!).div(count).toDecimalPlaces(9).toFixed()
 }
 
 function groupByItem(entitlements: readonly { item: string; metric: string }[]): { item: string; metrics: string[] }[] {

@@ -181,6 +181,12 @@ export class Book {
     )
   }
 
+  /** One version of a rule in normal form, whatever its status; null when there is none. */
+  priceAt(rule: string, version: string): Price | null {
+    const found = this.prices.get(rule)?.find((price) => price.version === version)
+    return found === undefined ? null : parsePrice(found.definition, found.version)
+  }
+
   /** What a contract's period is billed by. Throws ReleveError `not_found`. */
   terms(contractId: string, period: Period): Terms {
     const contract = this.contractOf(contractId)

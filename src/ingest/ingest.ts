@@ -29,7 +29,7 @@ import { eachLine } from './lines.js'
 import { readMsgpack } from './msgpack.js'
 import { readNative } from './native.js'
 import { parseEpochMs, parseTime } from './time.js'
-import type { Transcript } from './transcript.js'
+import type { Transcript, TranscriptFault } from './transcript.js'
 import type { Refusal } from './verdict.js'
 
 /** `json` is the native event, one or an array of them; ndjson, msgpack and csv are the same event in other clothes. */
@@ -174,34 +174,76 @@ class PartDraft {
   readonly refusals: Refusal[] = []
 }
 
+/** Judges the events of one body one by one; the last answer stands in its fields. */
+export class EventJudge {
+  readonly #door: Door
+  readonly #request: IngestRequest
+  #rawLeft: number = limits.requestRawBytesMax
+  /** Null when it is refused. */
+  event: UsageEvent | null = null
+  /** Null when it is sound. */
+  refusal: Refusal | null = null
+  stream = 0
+
+  constructor(door: Door, request: IngestRequest) {
+    this.#door = door
+    this.#request = request
+  }
+
+  /**
+   * Reads the JSON event at which the door's reader stands in `text`, and judges it. `fault` was found before the text was
+   * written, so it comes before whatever the text is refused for. Throws ReleveError `malformed_body` when it is no JSON.
+   */
+  read(index: number, text: Uint8Array, readEvent: typeof readNative, fault?: TranscriptFault): void {
+    const { reader, draft } = this.#door
+    // Stands on the first byte of the event, for the raw text.
+    reader.peek()
+    const start = reader.at
+    readEvent(reader, draft)
+    if (fault !== undefined) {
+      draft.code = null
+      draft.fail('malformed', fault.field, fault.message)
+    }
+    this.settle(index, text, start, reader.at)
+  }
+
+  /** Judges the door's draft, which was read from these bytes. */
+  settle(index: number, text: Uint8Array, start: number, end: number): void {
+    const { draft, tenants, streams } = this.#door
+    const request = this.#request
+    this.event = draft.code === null ? vouch(this.#door, draft, request) : null
+    this.refusal = null
+    const tenant = request.tenant ?? draft.tenant ?? ''
+    this.stream =
+      request.tenant === null ? (tenants.get(tenant) ?? 0) : (tenants.get(tenant) ?? streamOf(tenant, streams))
+    if (this.event !== null) return
+    const raw = cut(utf8(text, start, Math.min(end, start + limits.refusalRawBytesMax)), limits.refusalRawBytesMax)
+    const rawBytes = Buffer.byteLength(raw)
+    this.refusal = refuse(draft, index, tenant, rawBytes <= this.#rawLeft ? raw : '')
+    if (rawBytes <= this.#rawLeft) this.#rawLeft -= rawBytes
+  }
+}
+
 /**
  * Judges every event of a body. Throws ReleveError `malformed_body` (with the byte offset) or `body_too_large`: then nothing of
  * the body counts.
  */
 export function judge(door: Door, body: Uint8Array, request: IngestRequest): Judged {
-  const { reader, draft } = door
+  const { reader } = door
+  const judging = new EventJudge(door, request)
   const parts: (PartDraft | undefined)[] = new Array(door.streams).fill(undefined)
   const refusals: Refusal[] = []
   let received = 0
-  let rawLeft: number = limits.requestRawBytesMax
 
-  /** Place of the next event. */
-  const next = (): number => {
+  /** One event, judged by `run`, which is given its place. */
+  const each = (run: (index: number) => void): void => {
     if (received === limits.batchEventsMax) {
       throw new ReleveError('body_too_large', `more than ${limits.batchEventsMax} events (limits.batchEventsMax)`)
     }
+    const index = received
     received += 1
-    return received - 1
-  }
-
-  /** Judges the draft, which was read from these bytes. */
-  const settle = (index: number, text: Uint8Array, start: number, end: number): void => {
-    const event = draft.code === null ? vouch(door, draft, request) : null
-    const tenant = request.tenant ?? draft.tenant ?? ''
-    const stream =
-      request.tenant === null
-        ? (door.tenants.get(tenant) ?? 0)
-        : (door.tenants.get(tenant) ?? streamOf(tenant, door.streams))
+    run(index)
+    const { event, refusal, stream } = judging
     let part = parts[stream]
     if (part === undefined) {
       part = new PartDraft()
@@ -210,14 +252,10 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
     if (event !== null) {
       part.events.push(event)
       part.indices.push(index)
-      return
+    } else {
+      part.refusals.push(refusal!)
+      refusals.push(refusal!)
     }
-    const raw = cut(utf8(text, start, Math.min(end, start + limits.refusalRawBytesMax)), limits.refusalRawBytesMax)
-    const rawBytes = Buffer.byteLength(raw)
-    const refusal = refuse(draft, index, tenant, rawBytes <= rawLeft ? raw : '')
-    if (rawBytes <= rawLeft) rawLeft -= rawBytes
-    part.refusals.push(refusal)
-    refusals.push(refusal)
   }
 
   try {
@@ -225,21 +263,21 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
       case 'json':
       case 'cloudevents':
       case 'cloudevents-batch':
-        judgeJson(door, body, request.format, null, next, settle)
+        judgeJson(door, judging, body, request.format, null, each)
         break
       case 'cloudevents-binary': {
         const written = readBinaryCloudEvent(reader, body, request.attributes ?? [])
-        judgeJson(door, written.finish(), 'cloudevents-batch', written, next, settle)
+        judgeJson(door, judging, written.finish(), 'cloudevents-batch', written, each)
         break
       }
       case 'msgpack':
       case 'csv': {
         const written = request.format === 'csv' ? readCsv(body) : readMsgpack(body)
-        judgeJson(door, written.finish(), 'json', written, next, settle)
+        judgeJson(door, judging, written.finish(), 'json', written, each)
         break
       }
       case 'ndjson':
-        judgeLines(door, body, next, settle)
+        judgeLines(door, judging, body, each)
         break
     }
   } finally {
@@ -265,33 +303,20 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
   return { received, stored: received - refusals.length, refused: refusals.length, refusals, parts: done }
 }
 
-type Settle = (index: number, text: Uint8Array, start: number, end: number) => void
+type Each = (run: (index: number) => void) => void
 
 /** A body of JSON, or of what another format was written down as, with the faults that the writing found. */
 function judgeJson(
   door: Door,
+  judging: EventJudge,
   text: Uint8Array,
   format: 'json' | 'cloudevents' | 'cloudevents-batch',
   written: Transcript | null,
-  next: () => number,
-  settle: Settle,
+  each: Each,
 ): void {
-  const { reader, draft } = door
+  const { reader } = door
   const readEvent = format === 'json' ? readNative : readCloudEvent
-  const judgeNext = (): void => {
-    const index = next()
-    // Stands on the first byte of the event, for the raw text.
-    reader.peek()
-    const start = reader.at
-    readEvent(reader, draft)
-    const fault = written?.faults.get(index)
-    if (fault !== undefined) {
-      // Found before the text was read, so it comes before whatever the text is refused for.
-      draft.code = null
-      draft.fail('malformed', fault.field, fault.message)
-    }
-    settle(index, text, start, reader.at)
-  }
+  const judgeNext = (): void => each((index) => judging.read(index, text, readEvent, written?.faults.get(index)))
   reader.begin(text)
   if (reader.isBlank()) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
   const first = reader.peek()
@@ -311,21 +336,22 @@ function judgeJson(
 }
 
 /** NDJSON: broken syntax refuses its line alone, because lines are boundaries. */
-function judgeLines(door: Door, body: Uint8Array, next: () => number, settle: Settle): void {
+function judgeLines(door: Door, judging: EventJudge, body: Uint8Array, each: Each): void {
   const { reader, draft } = door
   let lines = 0
   eachLine(body, 0, (from, to) => {
     lines += 1
-    const index = next()
-    try {
-      reader.begin(body.subarray(from, to))
-      readNative(reader, draft)
-      reader.finish()
-    } catch (error) {
-      if (!(error instanceof ReleveError)) throw error
-      draft.fail('malformed', '', `${error.message} (of this line)`)
-    }
-    settle(index, body, from, to)
+    each((index) => {
+      try {
+        reader.begin(body.subarray(from, to))
+        readNative(reader, draft)
+        reader.finish()
+      } catch (error) {
+        if (!(error instanceof ReleveError)) throw error
+        draft.fail('malformed', '', `${error.message} (of this line)`)
+      }
+      judging.settle(index, body, from, to)
+    })
   })
   if (lines === 0) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
 }

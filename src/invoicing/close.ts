@@ -72,7 +72,8 @@ export interface Closed {
 }
 
 type ClosingState = 'open' | 'measured' | 'drafted' | 'done'
-interface Measured {
+/** What an invoice is a function of, as its closing keeps it. */
+export interface Measured {
   /** Grows with each measuring of the contract's closings: the highest one that counted a period is what was billed of it. */
   readonly order: number
   readonly terms: Terms
@@ -279,6 +280,16 @@ async function read(postgres: Pool, id: string): Promise<Row> {
   )
   assert(rows[0] !== undefined, `closing ${id} is there`)
   return rows[0]
+}
+
+/** What was measured for the invoice of a contract's period; null when the closing now stands for another one. */
+export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice']): Promise<Measured | null> {
+  const { rows } = await postgres.query<Row>(
+    'SELECT id, state, attempt, measured, invoice FROM closings WHERE contract = $1 AND period_from = $2',
+    [invoice.contract, invoice.period.from],
+  )
+  const row = rows[0]
+  return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : row.measured
 }
 
 /** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */

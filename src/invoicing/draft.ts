@@ -72,6 +72,8 @@ export function draftInvoice(
           ...rated(line),
           price: item.fee,
           proof: null,
+          period,
+          since: null,
         })
       }
     } else if (item.feeRule !== null) {
@@ -116,6 +118,8 @@ export function draftInvoice(
             ...rated(line),
             price: metric.price,
             proof,
+            period,
+            since: null,
           })
         }
       } else if (metric.limit !== null) {
@@ -239,6 +243,8 @@ function regularise(
         taxRate: customer.taxRate,
         price: metric.price,
         proof: { cut: now.cut, query: now.query, count: now.count, digest: now.digest },
+        period: part.period,
+        since: billed.cut,
       })
     }
   }

@@ -9,7 +9,7 @@
  *    seller: LegalEntity, customer: Customer, refersTo: null | {id, number},
  *    lines: [{no, type: 'fee'|'usage'|'regularisation'|'credit', item, product, plan: {key, version, name}, metric|null, unit|null, label: {fr, en},
  *             quantity, included, billable, steps: [{after, upTo|null, quantity, unitPrice, flat, amount}], exact, amount,
- *             explanation: {fr, en}, taxRate, price: Price|null, proof: Proof|null}],
+ *             explanation: {fr, en}, taxRate, price: Price|null, proof: Proof|null, period: {from, to}, since: cut|null}],
  *    usage: [{item, product, metric, unit, quantity, limit|null, percent|null, overage|null, status, line|null, proof}],
  *    notices: [{code, item, metric|null, quantity|null, text: {fr, en}}],
  *    taxes: [{rate, base, tax}], ht, tva, ttc}
@@ -21,6 +21,7 @@ import { canonical } from '../canonical.js'
 import type { Customer, LegalEntity } from '../catalog/definition.js'
 import type { Price } from '../catalog/price.js'
 import type { Language, Words } from '../format.js'
+import type { Period } from '../period.js'
 import type { QuotaState } from '../quota/status.js'
 import type { Step } from '../rating/rating.js'
 import type { TaxRow } from '../rating/tax.js'
@@ -58,6 +59,10 @@ export interface InvoiceLine {
   readonly taxRate: string
   readonly price: Price | null
   readonly proof: Proof | null
+  /** What the line covers, half-open, epoch ms: of a regularisation the earlier period. */
+  readonly period: Period
+  /** Of a regularisation: the cut up to which earlier invoices had counted. The events behind the line are those since. */
+  readonly since: Readonly<Record<string, number>> | null
 }
 
 /** Every metric of the contract, billed or not: the «relevé de consommation». */

@@ -66,9 +66,11 @@ export function eventRoutes(system: System): FastifyPluginAsync {
         // A CloudEvent in headers may have no data; every other body has something.
         const raw = request.body ?? Buffer.alloc(0)
         if (raw.length === 0 && attributes === undefined) throw new ReleveError('malformed_body', 'the body is empty')
-        const release = system.admit(raw.length)
+        const done = request.holdBody()
+        let inflated = (): void => {}
         try {
           const body = await inflate(raw, request.headers['content-encoding'])
+          if (body !== raw) inflated = system.admit(body.length)
           const answer = await system.ingest({
             body,
             format,
@@ -79,7 +81,8 @@ export function eventRoutes(system: System): FastifyPluginAsync {
           reply.status(answer.stored > 0 || answer.received === 0 ? 202 : 422)
           return answer
         } finally {
-          release()
+          inflated()
+          done()
         }
       },
     )

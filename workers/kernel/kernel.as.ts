@@ -1,0 +1,50 @@
+/**
+ * Kernel: the hot path as WebAssembly, one module for all rooms. This file only gathers what the host may call.
+ *
+ * There is no runtime, no collector and no object: every file lays out its own memory and says so in a picture. An instance
+ * serves one room (src/ingest/kernel-door.ts has one), so that each memory has one owner and one layout. Whatever the kernel
+ * does not handle with certainty it gives back to the plain TypeScript path, which is its oracle.
+ */
+
+export {
+  DEDUPE_FIXED_BYTES,
+  DEDUPE_KEYS,
+  DEDUPE_PARTITIONS_MAX,
+  dedupeAccepted,
+  dedupeAdd,
+  dedupeBehind,
+  dedupeCapacity,
+  dedupeClear,
+  dedupeCount,
+  dedupeDrop,
+  dedupeIsDead,
+  dedupeJudge,
+  dedupeKeys,
+  dedupeLastTime,
+  dedupeLayOut,
+  dedupeSweep,
+  dedupeTouched,
+  dedupeVoid,
+  dedupeVoided,
+  dedupeVoids,
+} from './dedupe.as'
+export {
+  addDim,
+  addMetric,
+  addTenant,
+  begin,
+  eventAt,
+  FIXED_BYTES,
+  findTenant,
+  frameBytes,
+  layOut,
+  push,
+  received,
+  refusalsAt,
+  resume,
+  run,
+  STREAMS_MAX,
+  streamEvents,
+  textsAt,
+  writeFrame,
+} from './door.as'
