@@ -109,6 +109,8 @@ export const limits = {
   natsMessageBytesMax: 512 * KiB,
   /** One pull from the stream. Measured: with 46 MB in flight a server called its consumer slow and the pull hung. */
   natsPullBytesMax: 4 * MiB,
+  /** Messages of one pull. */
+  natsPullMessagesMax: 512,
   /** A pull that has not been filled ends after this long, and the next one begins. */
   natsPullMs: 5_000,
   /** Without an acknowledgement for this long the server delivers a message again. */

@@ -115,7 +115,7 @@ export function openNatsDoor(system: System, config: NatsConfig): NatsDoor {
           ? new Promise<void>((resolve) => {
               stopPull = resolve
             })
-          : pull(system, stream.consumer, {
+          : pull(system, stream, {
               stopped: () => closing || current.isClosed(),
               onPull: (stop) => {
                 stopPull = stop

@@ -8,11 +8,9 @@
  */
 import {
   AckPolicy,
-  type Consumer,
   DeliverPolicy,
   DiscardPolicy,
   type JetStreamManager,
-  type JsMsg,
   type NatsConnection,
   NatsError,
   nanos,
@@ -23,6 +21,7 @@ import {
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { ingestMessage, isHopeless } from './message.js'
+import { openPuller, type StreamMessage } from './pull.js'
 import { IN, STREAM_SUBJECTS, tenantOf } from './subjects.js'
 
 const DURABLE = 'releve'
@@ -50,17 +49,20 @@ function misfits(found: StreamConfig): string[] {
   if (found.retention !== RetentionPolicy.Workqueue) wrong.push(`retention ${found.retention}`)
   if (found.discard !== DiscardPolicy.New) wrong.push(`discard ${found.discard}`)
   if (found.max_age !== 0) wrong.push(`max_age ${found.max_age}`)
-  if (found.max_msg_size !== -1 && found.max_msg_size < limits.natsMessageBytesMax)
-    wrong.push(`max_msg_size ${found.max_msg_size}`)
+  const { max_msg_size: largest = -1 } = found
+  if (largest < limits.natsMessageBytesMax || largest > limits.natsPullBytesMax) wrong.push(`max_msg_size ${largest}`)
   return wrong
 }
 
+/** The stream with its consumer, once both are as they must be. */
+export interface OpenStream {
+  readonly name: string
+  readonly connection: NatsConnection
+  readonly manager: JetStreamManager
+}
+
 /** Creates what is missing, checks what is there. Throws StreamMisfit when a stream of that name is another thing. */
-export async function openStream(
-  connection: NatsConnection,
-  name: string,
-  bytesMax: number,
-): Promise<{ consumer: Consumer; manager: JetStreamManager }> {
+export async function openStream(connection: NatsConnection, name: string, bytesMax: number): Promise<OpenStream> {
   const manager = await connection.jetstreamManager({ timeout: limits.natsTimeoutMs }).catch((error: unknown) => {
     throw new Error(`no JetStream answers (${String(error)}): enable it, or set RELEVE_NATS_JETSTREAM=off`)
   })
@@ -87,29 +89,44 @@ export async function openStream(
     ack_wait: nanos(limits.natsAckWaitMs),
     max_ack_pending: limits.natsAckPendingMax,
   }
+  const open = { name, manager, connection }
   const known = await orMissing(manager.consumers.info(name, DURABLE))
-  if (known === undefined) {
-    await manager.consumers.add(name, {
-      durable_name: DURABLE,
-      ack_policy: AckPolicy.Explicit,
-      deliver_policy: DeliverPolicy.All,
-      ...settings,
-    })
-  } else {
+  if (known !== undefined) {
     const { config } = known
     if (config.ack_policy !== AckPolicy.Explicit || config.deliver_subject || (config.max_deliver ?? -1) > 0) {
       throw new StreamMisfit(
         `consumer ${DURABLE} of ${name} must be a pull consumer with explicit acknowledgement and no limit of deliveries`,
       )
     }
-    await manager.consumers.update(name, DURABLE, settings)
+    if ((await forgotten(open)) === 0) {
+      await manager.consumers.update(name, DURABLE, settings)
+      return open
+    }
+    // Delivered again from the first: what is in the log already is a duplicate there, and then leaves the stream.
+    await manager.consumers.delete(name, DURABLE)
   }
-  const consumer = await connection.jetstream({ timeout: limits.natsTimeoutMs }).consumers.get(name, DURABLE)
-  return { consumer, manager }
+  await manager.consumers.add(name, {
+    durable_name: DURABLE,
+    ack_policy: AckPolicy.Explicit,
+    deliver_policy: DeliverPolicy.All,
+    ...settings,
+  })
+  return open
+}
+
+/**
+ * Messages that lie in the stream and will not come any more. Seen with nats-server 2.9.10: after SIGKILL the consumer knows of
+ * acknowledgements whose messages are still there, and they would stay until the stream is full.
+ */
+async function forgotten({ manager, name }: OpenStream): Promise<number> {
+  // In this order: what is published in between is waiting for the consumer and makes the number too small, never too large.
+  const { state } = await manager.streams.info(name)
+  const { num_pending, num_ack_pending } = await manager.consumers.info(name, DURABLE)
+  return Math.max(0, state.messages - num_pending - num_ack_pending)
 }
 
 /** Takes one message to its end. Never throws. */
-async function take(system: System, message: JsMsg): Promise<void> {
+async function take(system: System, { message, sequence, ack, again }: StreamMessage): Promise<void> {
   const { metrics, logger } = system
   const outcome = (name: string): void => metrics.natsMessages.inc({ via: 'stream', outcome: name })
   const subjectTenant = tenantOf(message.subject, IN)
@@ -124,20 +141,16 @@ async function take(system: System, message: JsMsg): Promise<void> {
       if (!(error instanceof NoTenant) && !isHopeless(error)) throw error
       await system.refuseBody({
         tenant,
-        message: `message ${message.seq} on ${message.subject}: ${error.message}`,
+        message: `message ${sequence} on ${message.subject}: ${error.message}`,
         body: message.data,
       })
       outcome('refused')
     }
-    message.ack()
+    ack()
   } catch (error) {
     outcome('again')
-    logger.warn({ sequence: message.seq, error: String(error) }, 'a NATS message is taken again later')
-    try {
-      message.nak(limits.natsRetryMs)
-    } catch {
-      // Without a connection the server delivers it again by itself.
-    }
+    logger.warn({ sequence, error: String(error) }, 'a NATS message is taken again later')
+    again()
   }
 }
 
@@ -146,37 +159,19 @@ class NoTenant extends Error {}
 /** Pulls until `stopped` or until the connection should be given up, which it says by rejecting. */
 export async function pull(
   system: System,
-  consumer: Consumer,
+  stream: OpenStream,
   control: { readonly stopped: () => boolean; readonly onPull: (stop: () => void) => void },
 ): Promise<void> {
+  const puller = openPuller(stream.connection, stream.name, DURABLE)
+  control.onPull(() => puller.stop())
   let silentSince = performance.now()
   while (!control.stopped()) {
-    const messages = await consumer.fetch({ max_bytes: limits.natsPullBytesMax, expires: limits.natsPullMs })
-    control.onPull(() => messages.stop())
-    // A pull that neither ends nor fails is what a stall looks like from here.
-    let hangs = false
-    const watchdog = setTimeout(() => {
-      hangs = true
-      messages.stop()
-    }, limits.natsPullMs + limits.natsStallMs)
-    const open = new Set<Promise<void>>()
-    let count = 0
-    try {
-      for await (const message of messages) {
-        count += 1
-        const done = take(system, message)
-        open.add(done)
-        void done.finally(() => open.delete(done))
-      }
-    } finally {
-      clearTimeout(watchdog)
-      await Promise.all(open)
-    }
-    if (hangs) throw new Error('a pull did not end')
+    const count = await puller.next((message) => take(system, message))
     if (count > 0) silentSince = performance.now()
     else if (performance.now() - silentSince > limits.natsStallMs && !control.stopped()) {
-      const { num_pending: waiting } = await consumer.info()
+      const { num_pending: waiting } = await stream.manager.consumers.info(stream.name, DURABLE)
       if (waiting > 0) throw new Error(`nothing came for ${limits.natsStallMs} ms though ${waiting} messages wait`)
+      if ((await forgotten(stream)) > 0) throw new Error('messages lie in the stream that the consumer has forgotten')
       silentSince = performance.now()
     }
   }

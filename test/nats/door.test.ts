@@ -157,6 +157,15 @@ test(`a message that nobody can read => a refusal with its place in the stream, 
   expect(balanced, JSON.stringify(totals)).toBe(true)
 })
 
+test('many small messages at once => all counted, and none waits for the end of a pull', {
+  timeout: 60_000,
+}, async () => {
+  const before = await accepted()
+  const bodies = Array.from({ length: 3_000 }, () => JSON.stringify(event()))
+  await Promise.all(bodies.map((body) => stream.publish('usage.in.acme', body, { timeout: 30_000 })))
+  expect(await accepted()).toBe(before + 3_000)
+})
+
 test('many large messages at once => pulled within the bound, all counted', { timeout: 120_000 }, async () => {
   const before = await accepted()
   const pad = 'p'.repeat(180)
@@ -217,7 +226,7 @@ test('a stream of our name that is something else => the door says what is wrong
   await manager.streams.add({ name: 'RELEVE_USAGE', subjects: ['usage.in.>'], max_age: 3_600_000_000_000 })
   door = openNatsDoor(doors.system, doors.system.config.nats!)
   await until(() => door.state().state === 'misfit')
-  expect(door.state().reason).toContain('retention limits, discard old, max_age')
+  expect(door.state().reason).toContain('retention limits, discard old, max_age 3600000000000, max_msg_size -1')
   const { ready, notes } = doors.system.health()
   expect(ready).toBe(true)
   expect(notes.join()).toContain('the nats door is misfit: stream RELEVE_USAGE')
