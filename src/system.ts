@@ -14,11 +14,12 @@ import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
 import { Decimal } from './decimal.js'
 import { KeyFiles } from './dedupe/key-files.js'
-import { type Engines, lockDataDirectory, openEngines } from './engines/engines.js'
+import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
 import { streamOf } from './event.js'
 import { openFlow, type StreamFlow, type Totals } from './flow.js'
+import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
@@ -111,6 +112,14 @@ export interface QuotaLine {
   readonly asOf: { readonly sequence: number; readonly ageMs: number }
 }
 
+/** How a door beside HTTP is. */
+export interface DoorState {
+  readonly up: boolean
+  readonly state: string
+  /** Why it is not up, for an operator. */
+  readonly reason?: string
+}
+
 export interface Health {
   readonly ready: boolean
   readonly engines: Record<
@@ -124,6 +133,8 @@ export interface Health {
     readonly flushLagMs: number
     readonly lostRecords: number
   }[]
+  /** Doors beside HTTP, by name. A door that is away does not make the service unready: the others take events. */
+  readonly doors: Readonly<Record<string, DoorState>>
   /** Why it is not ready, or what an operator should look at. */
   readonly notes: readonly string[]
 }
@@ -177,6 +188,7 @@ export class System {
   #entitlementsText = ''
   #closed: Promise<void> | undefined
   #ready = false
+  readonly #doors = new Map<string, () => DoorState>()
 
   constructor(options: OpenSystemOptions) {
     this.#options = options
@@ -381,6 +393,11 @@ export class System {
     }
   }
 
+  /** A door that health shows from now on. */
+  addDoor(name: string, state: () => DoorState): void {
+    this.#doors.set(name, state)
+  }
+
   // ---- Events ------------------------------------------------------------------------------------------------------------
 
   /** Room for a body, or `overloaded`. The caller gives it back. */
@@ -398,6 +415,11 @@ export class System {
       this.#inflight -= bytes
       this.metrics.inflightBytes.set(this.#inflight)
     }
+  }
+
+  /** Whether a call failed because an engine is away: then the same call may be made again. */
+  isAway(error: unknown): boolean {
+    return isAway(error)
   }
 
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
@@ -456,6 +478,29 @@ export class System {
       })
     }
     return { ...answer, applied: { ...totals, verdicts } }
+  }
+
+  /**
+   * A whole body that nobody could read, from a door that cannot send it back: kept as one refusal of the tenant, so that it
+   * blocks nothing and is not forgotten. Resolves when that is on disk. Rejects with `overloaded` or `unavailable`.
+   */
+  async refuseBody(refused: { tenant: string; message: string; body: Uint8Array }): Promise<void> {
+    const receivedAt = this.clock.now()
+    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
+    const stream = streamOf(refused.tenant, this.#streams)
+    // What is no text is kept as far as it is text: a broken byte is U+FFFD, and three bytes long.
+    const raw = new TextDecoder().decode(refused.body.subarray(0, Math.floor(limits.refusalRawBytesMax / 3)), {
+      stream: true,
+    })
+    const refusal = { index: 0, code: 'malformed' as const, field: '', message: refused.message.slice(0, 1_024) }
+    const frame = encodeFrame(
+      { receivedAt, floorTime, catalogVersion: this.#catalog.snapshot().version },
+      [],
+      [{ ...refusal, tenant: refused.tenant.slice(0, limits.nameBytesMax), source: '', id: '', metric: '', raw }],
+    )
+    await this.#flows[stream]!.append(receivedAt, floorTime, frame, false)
+    this.metrics.received.inc()
+    this.metrics.refused.inc({ code: refusal.code })
   }
 
   async rejects(query: {
@@ -847,6 +892,11 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     for (const [name, engine] of Object.entries(engines ?? {})) {
       if (!engine.up) notes.push(`${name} is away: events are taken into the log and counted when it is back`)
     }
+    const doors = Object.fromEntries([...this.#doors].map(([name, state]) => [name, state()]))
+    for (const [name, door] of Object.entries(doors)) {
+      if (!door.up)
+        notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
+    }
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),
@@ -857,6 +907,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
         ]),
       ),
       streams,
+      doors,
       notes,
     }
   }

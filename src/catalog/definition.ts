@@ -53,6 +53,8 @@ export interface LegalEntity {
   readonly registrations: Readonly<Record<string, string>>
   readonly invoicePattern: string
   readonly creditNotePattern: string
+  /** Texts for the foot of each document, besides what the law of the country gives. */
+  readonly mentions?: readonly string[]
   /** Whose calendar the issue dates follow, and with them the years of the numbers. */
   readonly timeZone: string
 }
@@ -184,6 +186,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     'registrations',
     'invoicePattern',
     'creditNotePattern',
+    'mentions',
     'timeZone',
   ])
   const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
@@ -200,6 +203,9 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     registrations: texts(fields.registrations ?? {}, 'registrations'),
     invoicePattern,
     creditNotePattern,
+    ...(fields.mentions === undefined
+      ? {}
+      : { mentions: list(fields.mentions, 'mentions', 20).map((text, i) => name(text, `mentions[${i}]`)) }),
     timeZone: zone(fields.timeZone ?? 'UTC'),
   }
 }

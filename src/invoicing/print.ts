@@ -3,14 +3,18 @@
  * like is in the file of that format.
  */
 import type { Language } from '../format.js'
+import { toCii } from './cii.js'
 import { tableOf, toCsv, toXlsx } from './extract.js'
 import type { Invoice } from './invoice.js'
+import { toPdf } from './pdf.js'
 import { renderInvoice } from './render.js'
 
-export const DocumentFormat = ['csv', 'xlsx', 'txt'] as const
+export const DocumentFormat = ['pdf', 'xml', 'csv', 'xlsx', 'txt'] as const
 export type DocumentFormat = (typeof DocumentFormat)[number]
 
 const MEDIA_TYPES: Readonly<Record<DocumentFormat, string>> = {
+  pdf: 'application/pdf',
+  xml: 'application/xml; charset=utf-8',
   csv: 'text/csv; charset=utf-8',
   xlsx: 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet',
   txt: 'text/plain; charset=utf-8',
@@ -23,6 +27,10 @@ export async function printInvoice(
 ): Promise<{ readonly type: string; readonly body: Buffer }> {
   const type = MEDIA_TYPES[format]
   switch (format) {
+    case 'pdf':
+      return { type, body: await toPdf(invoice, language) }
+    case 'xml':
+      return { type, body: Buffer.from(toCii(invoice, language)) }
     case 'csv':
       return { type, body: Buffer.from(toCsv(tableOf(invoice))) }
     case 'xlsx':

@@ -215,6 +215,21 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
     await markSent(unsent)
   }
 
+  /** Serial of the last alert that a reader was handed; a new reader begins with what is recorded from now on. */
+  async function readerAt(name: string): Promise<number> {
+    await postgres.query(
+      'INSERT INTO alert_readers (name, serial) SELECT $1, coalesce(max(serial), 0) FROM alerts ON CONFLICT DO NOTHING',
+      [name],
+    )
+    const { rows } = await postgres.query('SELECT serial FROM alert_readers WHERE name = $1', [name])
+    return Number(rows[0].serial)
+  }
+
+  /** Never goes back. */
+  async function moveReader(name: string, serial: number): Promise<void> {
+    await postgres.query('UPDATE alert_readers SET serial = $2 WHERE name = $1 AND serial < $2', [name, serial])
+  }
+
   /** The listener must not throw and must not wait. Returns what ends the subscription. */
   function subscribe(listener: AlertListener): () => void {
     listeners.add(listener)
@@ -227,5 +242,5 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
     listeners.clear()
   }
 
-  return { record, list, unresolved, sendUnsent, subscribe, close }
+  return { record, list, unresolved, sendUnsent, readerAt, moveReader, subscribe, close }
 }

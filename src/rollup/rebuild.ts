@@ -16,6 +16,15 @@ export interface RebuildReport {
 
 const SERIES = 'tenant, metric, subject, dims'
 
+/** Rows of a table of windows, with whether each still says something of min, max and last: see the overrides in usage.ts. */
+export const withKept = (from: string): string =>
+  `SELECT *, max(if(override = 1, epoch, 0)) OVER (PARTITION BY ${SERIES}, window) AS overridden,
+    epoch > overridden OR (override = 1 AND epoch = overridden) AS kept FROM ${from}`
+
+/** Samples, min, max and last of rows that carry `kept`. */
+export const KEPT_EXTREMES = `sumIf(samples, kept), minIf(min, kept AND samples > 0), maxIf(max, kept AND samples > 0),
+  argMaxIf(last, (last_time, last_position), kept AND samples > 0)`
+
 export async function rebuild(options: {
   readonly clickhouse: ClickHouseClient
   readonly rollup: Rollup
@@ -53,18 +62,26 @@ FROM usage_events WHERE metric IN {metrics:Array(String)}
 GROUP BY ${SERIES}, window, stream, epoch`,
     { metrics },
   )
-  // What a void has touched: the extremes as the archive has them up to the last void of that minute.
+  // What voids have touched: for each epoch with a void of a minute, the extremes as the archive has them up to that epoch, as the
+  // road wrote them. So an older cut means the same as before.
   await command(
     `INSERT INTO usage_minute_rebuilt
 SELECT ${SERIES}, window, 0, 0, countIf(valid), minIf(value, valid), maxIf(value, valid), argMaxIf(value, (event_time, position), valid),
-  maxIf(event_time, valid), maxIf((event_time, position), valid).2, 0, 1, stream, last_void, 0
+  maxIf(event_time, valid), maxIf((event_time, position), valid).2, 0, 1, stream, void_epoch, 0
 FROM (
-  SELECT ${SERIES}, toStartOfMinute(event_time) AS window, event_time, position, value, kind, stream, epoch,
-    max(if(kind = -1, epoch, 0)) OVER (PARTITION BY ${SERIES}, toStartOfMinute(event_time)) AS last_void,
-    min(kind) OVER (PARTITION BY tenant, source, id) = 1 AND kind = 1 AND epoch <= last_void AS valid
-  FROM usage_events WHERE metric IN {extremes:Array(String)}
-) WHERE last_void > 0
-GROUP BY ${SERIES}, window, stream, last_void`,
+  SELECT ${SERIES}, window, stream, void_epoch, event_time, position, value,
+    kind = 1 AND epoch <= void_epoch AND (voided_in = 0 OR voided_in > void_epoch) AS valid
+  FROM (
+    SELECT ${SERIES}, toStartOfMinute(event_time) AS window, event_time, position, value, kind, stream, epoch,
+      minIf(epoch, kind = -1) OVER (PARTITION BY tenant, source, id) AS voided_in
+    FROM usage_events WHERE metric IN {extremes:Array(String)}
+  ) AS event
+  INNER JOIN (
+    SELECT DISTINCT ${SERIES}, toStartOfMinute(event_time) AS window, stream, epoch AS void_epoch
+    FROM usage_events WHERE metric IN {extremes:Array(String)} AND kind = -1
+  ) AS void USING (${SERIES}, window, stream)
+)
+GROUP BY ${SERIES}, window, stream, void_epoch`,
     { extremes },
   )
   await command(
@@ -97,18 +114,16 @@ GROUP BY ${SERIES}, hour, stream`,
 
   onProgress('compare')
   const tables: RebuildReport['tables'][number][] = []
-  for (const [table, window] of [
-    ['usage_minute', 'window'],
-    ['usage_members', 'bucket'],
-    ['usage_hour', 'window'],
-  ] as const) {
-    const figures = table === 'usage_members' ? 'n' : 'sum, count, sum_vt'
-    const negated = table === 'usage_members' ? '-n AS n' : '-sum AS sum, -count AS count, -sum_vt AS sum_vt'
-    const zero = table === 'usage_members' ? 'sum(n) != 0' : 'sum(sum) != 0 OR sum(count) != 0 OR sum(sum_vt) != 0'
+  for (const table of ['usage_minute', 'usage_members', 'usage_hour'] as const) {
+    const key = `${SERIES}, ${table === 'usage_members' ? 'bucket, member' : 'window'}`
+    const figures = (from: string): string =>
+      table === 'usage_members'
+        ? `SELECT ${key}, tuple(sum(n)) AS figures FROM ${from} GROUP BY ${key}`
+        : `SELECT ${key}, (sum(sum), sum(count), sum(sum_vt), ${KEPT_EXTREMES}) AS figures FROM (${withKept(from)}) GROUP BY ${key}`
     const [differing] = await rollup.rowsOf<{ n: string }>(
-      `SELECT count() AS n FROM (SELECT ${SERIES}, ${window} FROM (
-  SELECT ${SERIES}, ${window}, ${figures} FROM ${table}_rebuilt UNION ALL SELECT ${SERIES}, ${window}, ${negated} FROM ${table}
-) GROUP BY ${SERIES}, ${window} HAVING ${zero})`,
+      `SELECT count() AS n FROM (SELECT ${key}, groupArray(figures) AS found
+  FROM (${figures(table)} UNION ALL ${figures(`${table}_rebuilt`)})
+  GROUP BY ${key} HAVING length(found) != 2 OR found[1] != found[2])`,
       {},
     )
     const [made] = await rollup.rowsOf<{ n: string }>(`SELECT count() AS n FROM ${table}_rebuilt`, {})

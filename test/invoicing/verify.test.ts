@@ -268,6 +268,11 @@ test(`through the door: verify, events by pages, formats; another tenant finds n
   expect(text.body).toContain(`FACTURE ${issued.invoice.number}`)
   const xlsx = await ask('GET', `${path}?format=xlsx`)
   expect(xlsx.rawPayload.subarray(0, 2).toString()).toBe('PK')
+  const pdf = await ask('GET', `${path}.pdf?language=en`)
+  expect(pdf.headers['content-type']).toBe('application/pdf')
+  expect(pdf.rawPayload.subarray(0, 5).toString()).toBe('%PDF-')
+  const xml = await ask('GET', path, own, { accept: 'application/xml' })
+  expect(xml.body).toContain(`<ram:ID>${issued.invoice.number}</ram:ID>`)
   expect((await ask('GET', path)).json().hash).toBe(issued.hash)
 })
 

@@ -5,6 +5,29 @@
  * serves one room (src/ingest/kernel-door.ts has one), so that each memory has one owner and one layout. Whatever the kernel
  * does not handle with certainty it gives back to the plain TypeScript path, which is its oracle.
  */
+
+export {
+  DEDUPE_FIXED_BYTES,
+  DEDUPE_KEYS,
+  DEDUPE_PARTITIONS_MAX,
+  dedupeAccepted,
+  dedupeAdd,
+  dedupeBehind,
+  dedupeCapacity,
+  dedupeClear,
+  dedupeCount,
+  dedupeDrop,
+  dedupeIsDead,
+  dedupeJudge,
+  dedupeKeys,
+  dedupeLastTime,
+  dedupeLayOut,
+  dedupeSweep,
+  dedupeTouched,
+  dedupeVoid,
+  dedupeVoided,
+  dedupeVoids,
+} from './dedupe.as'
 export {
   addDim,
   addMetric,

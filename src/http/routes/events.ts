@@ -3,51 +3,13 @@
  * plain, gzip, or zstd where Node has it. 2xx only after the log has it on disk. One bad event never costs its neighbours: the
  * answer says which, which field, and why. src/ingest/README.md has the table of formats.
  */
-import { promisify } from 'node:util'
-import * as zlib from 'node:zlib'
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import { ReleveError } from '../../errors.js'
+import { contentEncodings, inflate } from '../../inflate.js'
 import type { CloudEventHeaders } from '../../ingest/cloudevents-binary.js'
 import { contentTypes, formatOf } from '../../ingest/content-type.js'
-import { limits } from '../../limits.js'
 import type { IngestAnswer, System } from '../../system.js'
 import { keyOf } from '../http.js'
-
-type Inflate = (body: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>
-
-// zlib.zstdDecompress came with Node 22.15; Node 20 has none.
-const { zstdDecompress } = zlib as unknown as {
-  zstdDecompress?: (
-    body: Buffer,
-    options: { maxOutputLength: number },
-    done: (error: Error | null, result: Buffer) => void,
-  ) => void
-}
-
-/** By content-encoding. */
-const inflaters: Readonly<Record<string, Inflate>> = {
-  gzip: promisify<Buffer, { maxOutputLength: number }, Buffer>(zlib.gunzip),
-  ...(zstdDecompress === undefined ? {} : { zstd: promisify(zstdDecompress) }),
-}
-
-async function inflate(body: Buffer, encoding: string | undefined): Promise<Buffer> {
-  if (encoding === undefined || encoding === 'identity' || encoding === '') return body
-  const inflater = Object.hasOwn(inflaters, encoding) ? inflaters[encoding] : undefined
-  if (inflater === undefined) {
-    throw new ReleveError(
-      'unsupported_format',
-      `content-encoding ${encoding}: send ${Object.keys(inflaters).join(', ')} or none`,
-    )
-  }
-  try {
-    return await inflater(body, { maxOutputLength: limits.bodyBytesMax })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') {
-      throw new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes when inflated`)
-    }
-    throw new ReleveError('malformed_body', `the body is not whole ${encoding} data`, { cause: error })
-  }
-}
 
 /** The attributes of a CloudEvent in binary mode; undefined for a request that is none. */
 function attributesOf(request: FastifyRequest): CloudEventHeaders | undefined {
@@ -77,7 +39,7 @@ export function eventRoutes(system: System): FastifyPluginAsync {
         schema: {
           tags: ['usage'],
           summary: 'Send events',
-          description: `As ${contentTypes.join(', ')}, or a CloudEvent in ce-* headers; content-encoding ${Object.keys(inflaters).join(', ')} or none. 202 when at least one event is stored, 422 when all are refused.`,
+          description: `As ${contentTypes.join(', ')}, or a CloudEvent in ce-* headers; content-encoding ${contentEncodings.join(', ')} or none. 202 when at least one event is stored, 422 when all are refused.`,
           querystring: {
             type: 'object',
             properties: {
@@ -104,9 +66,11 @@ export function eventRoutes(system: System): FastifyPluginAsync {
         // A CloudEvent in headers may have no data; every other body has something.
         const raw = request.body ?? Buffer.alloc(0)
         if (raw.length === 0 && attributes === undefined) throw new ReleveError('malformed_body', 'the body is empty')
-        const release = system.admit(raw.length)
+        const done = request.holdBody()
+        let inflated = (): void => {}
         try {
           const body = await inflate(raw, request.headers['content-encoding'])
+          if (body !== raw) inflated = system.admit(body.length)
           const answer = await system.ingest({
             body,
             format,
@@ -117,7 +81,8 @@ export function eventRoutes(system: System): FastifyPluginAsync {
           reply.status(answer.stored > 0 || answer.received === 0 ? 202 : 422)
           return answer
         } finally {
-          release()
+          inflated()
+          done()
         }
       },
     )
