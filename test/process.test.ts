@@ -169,7 +169,7 @@ test('a port that is taken => the service says so, ends, and leaves no engine', 
   try {
     const service = await run(['serve'], { RELEVE_PORT: String(port) })
     expect(service.code).toBe(1)
-    expect(service.err).toContain('EADDRINUSE')
+    expect(service.err).toContain('the port is taken')
     expect(enginesIn(directory)).toEqual([])
   } finally {
     other.close()
