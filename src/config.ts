@@ -24,6 +24,8 @@ export interface Config {
   readonly dedupeIdsMax: number
   readonly logBytesMax: number
   readonly segmentBytes: number
+  /** Frames kept in memory between log and shard, per stream; not a setting, but tests make it small. */
+  readonly tailBytesMax: number
   /** undefined: no NATS door. */
   readonly nats: NatsConfig | undefined
   /** Test hook: die by SIGKILL at the n-th pass of a named point, «after-manifest» or «after-chunk:3». Empty in production. */
@@ -125,6 +127,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     dedupeIdsMax: integer('RELEVE_DEDUPE_IDS', limits.dedupeIdsMax, 16 * limits.batchEventsMax, limits.dedupeIdsMax),
     logBytesMax: integer('RELEVE_LOG_BYTES', limits.logBytesMax, 8 * limits.segmentBytes, 2 ** 44),
     segmentBytes: limits.segmentBytes,
+    tailBytesMax: limits.tailBytesMax,
     nats: nats(),
     crashAt: env.RELEVE_CRASH_AT || '',
   }

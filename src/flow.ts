@@ -65,6 +65,8 @@ export interface FlowOptions {
   readonly metrics: Metrics
   readonly epochMs: number
   readonly lateMs: number
+  /** Frames kept in memory between log and shard, bytes. */
+  readonly tailBytesMax: number
   /** The stream cannot go on: the process ends and the log replays. */
   readonly onFatal: (error: Error) => void
 }
@@ -394,7 +396,7 @@ export class StreamFlow {
     if (this.#tail.length > 0 && record.sequence !== this.#tail[this.#tail.length - 1]!.sequence + 1) this.#dropTail()
     this.#tail.push(record)
     this.#tailBytes += record.payload.byteLength
-    if (this.#tailBytes > limits.tailBytesMax) this.#dropTail()
+    if (this.#tailBytes > this.#o.tailBytesMax) this.#dropTail()
     this.#wakeUp()
   }
 

@@ -67,6 +67,8 @@ export interface Frame extends FrameHead {
   /** Decoded when first asked for, as `series` is: the kernel reads the bytes, and strings are most of the cost. */
   readonly origins: readonly FrameOrigin[]
   readonly series: readonly FrameSeries[]
+  /** Index into `metrics` of each series: all of `series` that a balance needs. Read when first asked for. */
+  readonly metricOf: Uint32Array
   readonly times: Float64Array
   readonly values: BigInt64Array
   readonly seriesOf: Uint32Array
@@ -332,6 +334,20 @@ function decodeSeries(bytes: Buffer, at: number, count: number, length: number):
   return series
 }
 
+function readSeriesMetrics(bytes: Buffer, from: number, count: number, length: number): Uint32Array {
+  const metricOf = new Uint32Array(count)
+  let at = from
+  for (let i = 0; i < count; i += 1) {
+    metricOf[i] = bytes.readUInt32LE(at)
+    at += 4
+    at += 2 + bytes.readUInt16LE(at)
+    at += 2 + bytes.readUInt16LE(at)
+    at += 4 + bytes.readUInt32LE(at)
+  }
+  assert(at === from + length, 'the series table of a frame has another length')
+  return metricOf
+}
+
 /** Views over the bytes (copied once when they are not aligned). Throws «BUG:» on bytes that are not a whole frame. */
 export function decodeFrame(payload: Uint8Array): Frame {
   const aligned = payload.byteOffset % 8 === 0 ? payload : payload.slice()
@@ -381,6 +397,7 @@ export function decodeFrame(payload: Uint8Array): Frame {
   assert(reading.at === metricsAt + metricBytes, 'the metric table of a frame has another length')
   let origins: FrameOrigin[] | undefined
   let series: FrameSeries[] | undefined
+  let metricOf: Uint32Array | undefined
 
   return {
     bytes,
@@ -396,6 +413,10 @@ export function decodeFrame(payload: Uint8Array): Frame {
     get series() {
       series ??= decodeSeries(bytes, seriesAt, seriesCount, seriesBytes)
       return series
+    },
+    get metricOf() {
+      metricOf ??= readSeriesMetrics(bytes, seriesAt, seriesCount, seriesBytes)
+      return metricOf
     },
     times: new Float64Array(buffer, base + timesAt, n),
     values: new BigInt64Array(buffer, base + valuesAt, n),

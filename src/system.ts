@@ -300,6 +300,7 @@ export class System {
             metrics,
             epochMs: config.epochMs,
             lateMs: config.lateMs,
+            tailBytesMax: config.tailBytesMax,
             onFatal,
           },
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
@@ -730,9 +731,13 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     const terms = this.#catalog.book().contractOf(contract)
     const now = this.clock.now()
     const period = monthlyPeriodOf(now, midnightOf(terms.start, terms.timeZone), terms.timeZone)
-    const wanted = this.#catalog.entitlements().filter((e) => e.contract === contract)
     const flow = this.#flowOf(terms.tenant)
-    const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, groupByItem(wanted))
+    const items = this.#catalog.terms(contract, period).items.map(({ item, metrics, period: part }) => ({
+      item,
+      metrics: metrics.map((metric) => metric.metric),
+      ...(part === undefined ? {} : { period: part }),
+    }))
+    const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
     return previewInvoice(this.#catalog, contract, period, usage)
   }
 
@@ -819,19 +824,19 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     period: Period,
     stream: number,
     epoch: number,
-    items: readonly { readonly item: string; readonly metrics: readonly string[] }[],
+    items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[],
   ): Promise<ItemUsage[]> {
     const flow = this.#flowOf(tenant)
     const measured: ItemUsage[] = []
-    for (const { item, metrics } of items) {
+    for (const { item, metrics, period: part = period } of items) {
       for (const key of metrics) {
         const metric = this.#metric(key)
         const query = {
           tenant,
           metric: key,
           aggregation: metric.aggregation,
-          from: period.from,
-          to: period.to,
+          from: part.from,
+          to: part.to,
           window: null,
           timeZone: 'UTC',
           groupBy: [],
@@ -845,7 +850,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
           tenant,
           metric: key,
           aggregation: metric.aggregation,
-          period,
+          period: part,
           stream,
           epoch,
         })
@@ -959,12 +964,6 @@ function proofValue(value: string | null): string {
   if (value === null) return '0'
   const [sum, count] = value.split('/')
   return count === undefined ? value : new Decimal(sum!).div(count).toDecimalPlaces(9).toFixed()
-}
-
-function groupByItem(entitlements: readonly { item: string; metric: string }[]): { item: string; metrics: string[] }[] {
-  const items = new Map<string, string[]>()
-  for (const { item, metric } of entitlements) items.set(item, [...(items.get(item) ?? []), metric])
-  return [...items].map(([item, metrics]) => ({ item, metrics }))
 }
 
 const isoIn = (time: number, zone: string): string =>

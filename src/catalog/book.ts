@@ -8,6 +8,7 @@ import type { Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
 import type { Contract, Customer, LegalEntity, Plan, Product } from './definition.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
+import { partOf } from './part.js'
 import { type Price, parsePrice } from './price.js'
 import { midnightOf } from './schedule.js'
 
@@ -40,7 +41,20 @@ export interface Terms {
     readonly feeRule: string | null
     readonly fee: Price | null
     readonly metrics: readonly TermsMetric[]
+    /** The part of the period that the item covers; absent: all of it. */
+    readonly period?: Period
+    readonly prorateIncluded?: boolean
+    readonly addOns?: readonly TermsAddOn[]
   }[]
+}
+
+export interface TermsAddOn {
+  readonly name: string
+  readonly rule: string
+  readonly quantity: string
+  readonly once: boolean
+  readonly period: Period
+  readonly price: Price | null
 }
 
 export interface TermsMetric {
@@ -199,9 +213,18 @@ export class Book {
       contract,
       customer: this.customers.get(contract.tenant) ?? missing('customer', contract.tenant),
       legalEntity: this.legalEntities.get(contract.legalEntity) ?? missing('legal entity', contract.legalEntity),
-      items: contract.items.map((item) => {
+      items: contract.items.flatMap((item) => {
+        const part = partOf(contract, item, period)
+        if (part === null) return []
+        const addOns = (item.addOns ?? []).flatMap((addOn): TermsAddOn[] => {
+          const { name, rule, quantity, once } = addOn
+          // What is billed once has its day; the rest goes with the item.
+          const days = once ? { from: addOn.from!, until: addOn.from! } : addOn
+          const own = partOf(contract, days, once ? period : part)
+          return own === null ? [] : [{ name, rule, quantity, once, period: own, price: price(rule) }]
+        })
         const plan = this.planOf(item.plan, item.planVersion)
-        return {
+        const own = {
           item: item.id,
           product: this.products.get(plan.product) ?? missing('product', plan.product),
           plan: { key: plan.key, version: plan.version, name: plan.name },
@@ -218,6 +241,14 @@ export class Book {
             }
           }),
         }
+        return [
+          {
+            ...own,
+            ...(part.from === period.from && part.to === period.to ? {} : { period: part }),
+            ...(plan.prorateIncluded === true ? { prorateIncluded: true } : {}),
+            ...(addOns.length === 0 ? {} : { addOns }),
+          },
+        ]
       }),
     }
   }

@@ -19,6 +19,7 @@
 import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import type { Catalog, Terms } from '../catalog/catalog.js'
+import { partOf } from '../catalog/part.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
@@ -37,7 +38,8 @@ export type UsageAtCut = (request: {
   readonly closing: string
   readonly tenant: string
   readonly contract: string
-  readonly items: readonly { readonly item: string; readonly metrics: readonly string[] }[]
+  /** An item with a period of its own covers only this part. */
+  readonly items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[]
   readonly period: Period
 }) => Promise<readonly ItemUsage[]>
 
@@ -99,6 +101,8 @@ export async function closePeriod(options: CloseOptions, request: CloseRequest):
   const anchor = midnightOf(contract.start, contract.timeZone)
   if (request.at < anchor) throw new ReleveError('unprocessable', `at: the contract begins on ${contract.start}`)
   const period = monthlyPeriodOf(request.at, anchor, contract.timeZone)
+  if (partOf(contract, {}, period) === null)
+    throw new ReleveError('unprocessable', `at: the contract ended on ${contract.end}`)
   const due = period.to + (request.graceMs ?? limits.graceMs)
   if (clock.now() < due) {
     throw new ReleveError('conflict', `period: it can be closed from ${new Date(due).toISOString()} on, with its grace`)
@@ -186,7 +190,11 @@ async function count(
   period: Period,
 ): Promise<readonly ItemUsage[]> {
   const { contract } = terms
-  const items = terms.items.map((item) => ({ item: item.item, metrics: item.metrics.map((metric) => metric.metric) }))
+  const items = terms.items.map((item) => ({
+    item: item.item,
+    metrics: item.metrics.map((metric) => metric.metric),
+    ...(item.period === undefined ? {} : { period: item.period }),
+  }))
   const usage = await usageAtCut({ closing: cut, tenant: contract.tenant, contract: contract.id, items, period })
   for (const { item, metrics } of items) {
     for (const metric of metrics) {

@@ -164,7 +164,8 @@ async function draftAgain(
   const recounted = async (usage: readonly ItemUsage[], terms: Terms, period: Period): Promise<ItemUsage[]> => {
     const again: ItemUsage[] = []
     for (const one of usage) {
-      const found = await recount({ tenant: terms.contract.tenant, metric: one.metric, period, cut: one.cut })
+      const part = terms.items.find((item) => item.item === one.item)?.period ?? period
+      const found = await recount({ tenant: terms.contract.tenant, metric: one.metric, period: part, cut: one.cut })
       if (found === null) unchecked.add(one.metric)
       again.push(found === null ? one : { ...one, ...found })
     }
@@ -199,7 +200,9 @@ function pinned(terms: Terms, invoice: Invoice, book: Book, document: Difference
     return (found ?? price) as P
   }
   const lineOf = (item: string, metric: string | null): InvoiceLine | undefined =>
-    invoice.lines.find((line) => line.item === item && line.metric === metric && line.price !== null)
+    invoice.lines.find(
+      (line) => line.item === item && line.metric === metric && line.price !== null && line.type !== 'add_on',
+    )
   return {
     ...terms,
     items: terms.items.map((item) => ({
@@ -209,6 +212,14 @@ function pinned(terms: Terms, invoice: Invoice, book: Book, document: Difference
         ...metric,
         price: priced(metric.price, lineOf(item.item, metric.metric)),
       })),
+      ...(item.addOns === undefined
+        ? {}
+        : {
+            addOns: item.addOns.map((addOn) => {
+              const line = invoice.lines.find((one) => one.item === item.item && one.price?.rule === addOn.rule)
+              return { ...addOn, price: priced(addOn.price, line) }
+            }),
+          }),
     })),
   }
 }

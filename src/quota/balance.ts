@@ -296,10 +296,11 @@ class StreamBalances implements Balances {
     this.#asOf = { receivedAt: frame.receivedAt, sequence, epoch: this.#asOf.epoch }
     const crossings: Crossing[] = []
     if (this.#items.size === 0) return crossings
-    const itemsOf = this.#itemsOfSeries(frame)
+    const itemsOf = this.#itemsOfOrigins(frame)
+    const { metricOf, seriesOf, originOf } = frame
     for (let i = 0; i < frame.events; i += 1) {
       if (verdicts[i] !== ShardVerdict.accepted) continue
-      const items = itemsOf[frame.seriesOf[i]!]
+      const items = itemsOf[originOf[i]!]![metricOf[seriesOf[i]!]!]
       if (items === undefined) continue
       for (const item of items) {
         const balance = this.#balanceAt(item, frame.times[i]!)
@@ -346,17 +347,20 @@ class StreamBalances implements Balances {
     return this.#items.get(keyOf(of))?.balances.find((balance) => balance.period.from === periodFrom)
   }
 
-  /** Per series of the frame the items that count it; undefined when none does. */
-  #itemsOfSeries(frame: Frame): (Item[] | undefined)[] {
+  /**
+   * Per origin of the frame, and per metric, the items that count it; undefined when none does. Origins name the tenants as the
+   * series do and are far fewer; the names of series are not needed here, and so nobody decodes them.
+   */
+  #itemsOfOrigins(frame: Frame): (Item[] | undefined)[][] {
     const known = new Map<string, (Item[] | undefined)[]>()
-    return frame.series.map(({ tenant, metric }) => {
+    return frame.origins.map(({ tenant }) => {
       let byMetric = known.get(tenant)
       if (byMetric === undefined) {
         const items = this.#tenants.get(tenant)?.byMetric
         byMetric = frame.metrics.map(({ key }) => items?.get(key))
         known.set(tenant, byMetric)
       }
-      return byMetric[metric]
+      return byMetric
     })
   }
 
@@ -374,8 +378,7 @@ class StreamBalances implements Balances {
 
   #count(balance: Balance, frame: Frame, i: number, position: number): void {
     const { figures } = balance
-    const series = frame.series[frame.seriesOf[i]!]!
-    const metric = frame.metrics[series.metric]!
+    const metric = frame.metrics[frame.metricOf[frame.seriesOf[i]!]!]!
     const isVoid = (frame.kinds[i]! & KIND_VOID) !== 0
     if (figures.aggregation === 'unique') {
       // A version of the metric that counts otherwise has no members.
@@ -384,7 +387,7 @@ class StreamBalances implements Balances {
         return
       }
       const member = frame.members.subarray(i === 0 ? 0 : frame.memberEnds[i - 1]!, frame.memberEnds[i]!)
-      const hash = this.#memberHash(series.tenant, member)
+      const hash = this.#memberHash(balance.item.entitlement.tenant, member)
       const text = Buffer.from(hash.buffer, hash.byteOffset, hash.byteLength).toString('latin1')
       const before = figures.membersHeld
       figures.addMember(text, isVoid ? -1 : 1)

@@ -7,6 +7,7 @@
  */
 import type { ClickHouseClient } from '@clickhouse/client'
 import type { Metric } from '../catalog/metric.js'
+import { limits } from '../limits.js'
 import type { Rollup } from './rollup.js'
 
 export interface RebuildReport {
@@ -50,9 +51,11 @@ export async function rebuild(options: {
     await command(`CREATE TABLE ${table}_rebuilt AS ${table}`)
   }
 
+  await command('DROP TABLE IF EXISTS usage_minute_unnumbered')
+  await command('CREATE TABLE usage_minute_unnumbered AS usage_minute')
   onProgress('minutes')
   await command(
-    `INSERT INTO usage_minute_rebuilt
+    `INSERT INTO usage_minute_unnumbered
 SELECT ${SERIES}, toStartOfMinute(event_time) AS window, sum(value * kind), sum(kind), countIf(kind = 1),
   minIf(value, kind = 1), maxIf(value, kind = 1), argMaxIf(value, (event_time, position), kind = 1),
   maxIf(event_time, kind = 1), maxIf((event_time, position), kind = 1).2,
@@ -65,7 +68,7 @@ GROUP BY ${SERIES}, window, stream, epoch`,
   // What voids have touched: for each epoch with a void of a minute, the extremes as the archive has them up to that epoch, as the
   // road wrote them. So an older cut means the same as before.
   await command(
-    `INSERT INTO usage_minute_rebuilt
+    `INSERT INTO usage_minute_unnumbered
 SELECT ${SERIES}, window, 0, 0, countIf(valid), minIf(value, valid), maxIf(value, valid), argMaxIf(value, (event_time, position), valid),
   maxIf(event_time, valid), maxIf((event_time, position), valid).2, 0, 1, stream, void_epoch, 0
 FROM (
@@ -85,9 +88,22 @@ GROUP BY ${SERIES}, window, stream, void_epoch`,
     { extremes },
   )
   await command(
-    'INSERT INTO usage_minute_rebuilt SELECT * FROM usage_minute WHERE metric NOT IN {metrics:Array(String)}',
+    'INSERT INTO usage_minute_unnumbered SELECT * FROM usage_minute WHERE metric NOT IN {metrics:Array(String)}',
     { metrics },
   )
+  // Chunks as the road numbers them, so that rows and checkpoints can be held against each other as before: full ones first,
+  // and the overrides of an epoch behind its other rows.
+  await command(
+    `INSERT INTO usage_minute_rebuilt
+SELECT * EXCEPT (plain, place) REPLACE (toUInt16(override = 1 ? ceil(plain / {rows:UInt32}) : intDiv(place - 1, {rows:UInt32})) AS chunk)
+FROM (
+  SELECT *, countIf(override = 0) OVER (PARTITION BY stream, epoch) AS plain,
+    row_number() OVER (PARTITION BY stream, epoch, override ORDER BY ${SERIES}, window) AS place
+  FROM usage_minute_unnumbered
+)`,
+    { rows: limits.chunkRowsMax },
+  )
+  await command('DROP TABLE usage_minute_unnumbered')
 
   onProgress('members')
   // The hash of a member is keyed with the service's secret, which ClickHouse does not have: the live rows stay, and the audit

@@ -2,7 +2,8 @@
  * THE CRASH TEST: whatever dies, and whenever, what is counted, archived, alarmed and billed in the end equals what the oracle makes
  * of the driver's file. Nothing acknowledged is missing, nothing is counted twice.
  *
- *   node dist/test/crash/crash.js [--seed N] [--kills N] [--streams N] [--points all|none|name[:n]] [--mutant all|name] [--victims a,b] [--keep]
+ *   node dist/test/crash/crash.js [--seed N] [--kills N] [--victims service,clickhouse,postgres,all,service-and-leashes]
+ *     [--streams N] [--points all|none|name[:pass]|token-without-rows] [--mutant all|name] [--parallel N] [--keep]
  *
  * Random kills (30 by default) hit the service, ClickHouse, PostgreSQL, all three, or the service with its leashes, while it works
  * and while it recovers. Each named point of src/crash-points.ts is passed once, with a second kill during the recovery. A mutant is
@@ -20,6 +21,7 @@ import { Difference, type DriverOptions, Run, type RunOptions } from './scenario
 import type { Victim } from './service.js'
 import { Dice } from './world.js'
 
+const TOKEN = 'token-without-rows'
 /** As often as they stand here. */
 const VICTIMS: readonly Victim[] = [
   'service',
@@ -118,7 +120,8 @@ export function randomKills(options: {
       let kills = 0
       let engineKills = 0
       while (kills < wanted) {
-        await sleep(dice.int(100, 2_500))
+        // Now and then a quiet moment, in which a closing comes through.
+        await sleep(dice.chance(0.15) ? dice.int(3_000, 6_000) : dice.int(100, 2_500))
         if (!run.driverRuns) await run.driverDone(false)
         if (!run.service.running) throw new Difference([`the service ended by itself: ${run.lastWords()}`])
         // An engine that keeps dying takes the service along after limits.engineRestartsMax.
@@ -246,7 +249,7 @@ export function tokenWithoutRows(options: { seed: number; keep: boolean }): Prom
   const dice = new Dice(options.seed ^ 0x70ca)
   const plan: Plan = { pass: dice.int(4, 9), second: { crashAt: 'after-chunk:1' } }
   return attempt(
-    'token without rows',
+    TOKEN,
     { ...options, streams: 1, env: crashAt('after-chunk', plan) },
     (run, say) =>
       passPoint(run, say, 'after-chunk', dice, plan, {}, 'again', async () =>
@@ -292,57 +295,59 @@ export async function mutantIsFound(mutant: Mutant, options: { seed: number; kee
   }
 }
 
-/** What the command line asks for, one after the other. */
-export async function runAll(args: {
-  seed: number
-  kills: number
-  streams: number | undefined
-  points: string
-  mutant: string
-  keep: boolean
-  victims: readonly Victim[]
-}): Promise<Outcome[]> {
-  const { seed, keep } = args
+export interface Flags {
+  readonly seed: number
+  readonly kills: number
+  /** undefined: two for random kills, one or two for points. */
+  readonly streams: number | undefined
+  readonly points: string
+  readonly mutant: string
+  readonly victims: readonly Victim[]
+  /** Points and mutants at a time. */
+  readonly parallel: number
+  readonly keep: boolean
+}
+
+/** What the command line asks for: first the random kills alone, then points and mutants. */
+export async function runAll(flags: Flags): Promise<Outcome[]> {
+  const { seed, keep, streams } = flags
+  const jobs: (() => Promise<Outcome>)[] = []
+  const [pointName, passText] = flags.points.split(':')
+  const pass = passText === undefined ? {} : { pass: Number(passText) }
+  const points = flags.points === 'all' ? CrashPoint : CrashPoint.filter((one) => one === pointName)
+  for (const [i, point] of points.entries()) {
+    jobs.push(() => namedPoint(point, { seed: seed + i, streams: streams ?? 1 + (i % 2), keep, ...pass }))
+  }
+  if (flags.points === 'all' || flags.points === TOKEN) jobs.push(() => tokenWithoutRows({ seed, keep }))
+  if (jobs.length === 0 && flags.points !== 'none') throw new Error(`there is no crash point ${flags.points}`)
+  const wanted = flags.mutant === 'all' ? mutants : mutants.filter((one) => one.name === flags.mutant)
+  if (wanted.length === 0 && flags.mutant !== 'none') throw new Error(`there is no mutant ${flags.mutant}`)
+  for (const one of wanted) jobs.push(() => mutantIsFound(one, { seed, keep }))
+
   const outcomes: Outcome[] = []
-  const add = async (work: Promise<Outcome>): Promise<void> => {
-    const outcome = await work
+  const add = async (job: () => Promise<Outcome>): Promise<void> => {
+    const outcome = await job()
     console.log(`${outcome.ok ? 'ok  ' : 'FAIL'} ${outcome.name}: ${outcome.detail}`)
     outcomes.push(outcome)
   }
   console.log(`crash test, seed ${seed}`)
-  if (args.kills > 0)
-    await add(randomKills({ seed, kills: args.kills, streams: args.streams ?? 2, keep, victims: args.victims }))
-  const [pointName, pass] = args.points.split(':')
-  if (args.points === 'token-without-rows') {
-    await add(tokenWithoutRows({ seed, keep }))
-    return outcomes
+  const { kills, victims } = flags
+  if (kills > 0) await add(() => randomKills({ seed, kills, streams: streams ?? 2, keep, victims }))
+  const work = async (): Promise<void> => {
+    for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) await add(job)
   }
-  const points = args.points === 'all' ? CrashPoint : CrashPoint.filter((one) => one === pointName)
-  if (points.length === 0 && args.points !== 'none') throw new Error(`there is no crash point ${args.points}`)
-  for (const [i, point] of points.entries()) {
-    await add(
-      namedPoint(point, {
-        seed: seed + i,
-        streams: args.streams ?? 1 + (i % 2),
-        keep,
-        ...(pass === undefined ? {} : { pass: Number(pass) }),
-      }),
-    )
-  }
-  if (args.points === 'all') await add(tokenWithoutRows({ seed, keep }))
-  const wanted = args.mutant === 'all' ? mutants : mutants.filter((one) => one.name === args.mutant)
-  if (wanted.length === 0 && args.mutant !== 'none') throw new Error(`there is no mutant ${args.mutant}`)
-  for (const one of wanted) await add(mutantIsFound(one, { seed, keep }))
+  await Promise.all(Array.from({ length: flags.parallel }, work))
   return outcomes
 }
 
 /** Flags of crash.js and run.js; they differ in what is done without any. */
-export function parseFlags(defaults: { kills: number; points: string; mutant: string }): Parameters<typeof runAll>[0] {
+export function parseFlags(defaults: Pick<Flags, 'kills' | 'points' | 'mutant' | 'parallel'>): Flags {
   const { values } = parseArgs({
     options: {
       seed: { type: 'string' },
       kills: { type: 'string' },
       streams: { type: 'string' },
+      parallel: { type: 'string' },
       points: { type: 'string' },
       mutant: { type: 'string' },
       keep: { type: 'boolean', default: false },
@@ -357,6 +362,7 @@ export function parseFlags(defaults: { kills: number; points: string; mutant: st
     streams: values.streams === undefined ? undefined : Number(values.streams),
     points: values.points ?? (only || values.kills !== undefined ? 'none' : defaults.points),
     mutant: values.mutant ?? (only || values.kills !== undefined ? 'none' : defaults.mutant),
+    parallel: values.parallel === undefined ? defaults.parallel : Number(values.parallel),
     keep: values.keep,
     victims: values.victims === undefined ? VICTIMS : (values.victims.split(',') as Victim[]),
   }
@@ -369,4 +375,5 @@ export async function main(defaults: Parameters<typeof parseFlags>[0]): Promise<
   process.exitCode = failed.length === 0 ? 0 : 1
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await main({ kills: 30, points: 'none', mutant: 'none' })
+if (process.argv[1] === fileURLToPath(import.meta.url))
+  await main({ kills: 30, points: 'none', mutant: 'none', parallel: 1 })

@@ -152,7 +152,7 @@ export class Run {
   }
 
   /** Resolves when the driver has sent everything and all of it is acknowledged. */
-  async driverDone(endNow: boolean, boundMs = 180_000): Promise<void> {
+  async driverDone(endNow: boolean, boundMs = 300_000): Promise<void> {
     if (endNow) this.#driver!.kill('SIGTERM')
     const bound = new AbortController()
     const code = await Promise.race([

@@ -79,13 +79,11 @@ test(`${promises('ingest:verdict-per-event')} ?wait=applied => a verdict per eve
     '?wait=applied',
   )
   expect(answer.status).toBe(202)
-  expect(answer.body.refusals).toMatchObject(
-    [
-      { index: 3, code: 'malformed', field: 'value' },
-      { index: 4, code: 'missing_field', field: 'time', id: first.id },
-      { index: 5, code: 'malformed' },
-    ].map(({ index }) => ({ index })),
-  )
+  expect(answer.body.refusals).toMatchObject([
+    { index: 3, code: 'value_not_a_number', field: 'value', id: first.id },
+    { index: 4, code: 'missing_field', field: 'time', id: first.id },
+    { index: 5, code: 'malformed', field: '' },
+  ])
   expect(answer.body.applied).toEqual({
     accepted: 1,
     duplicate: 1,
@@ -107,6 +105,8 @@ test(`${promises('ingest:verdict-per-event')} all refused => 422, one of 10,000 
   expect(answer.body).toMatchObject({ received: 10_000, stored: 9_999, refused: 1 })
   expect(answer.body.refusals).toMatchObject([{ index: 6_789, code: 'value_not_a_number', field: 'value' }])
 })
+
+const stored = async (): Promise<number> => (await t.system.metrics.stored.get()).values[0]?.value ?? 0
 
 /** Bodies that are refused as a whole. */
 const whole: readonly [name: string, body: () => string | Uint8Array, headers: object, status: number, code: string][] =
@@ -148,13 +148,13 @@ const whole: readonly [name: string, body: () => string | Uint8Array, headers: o
   ]
 for (const [name, body, headers, status, code] of whole) {
   test(`a body that is ${name} => ${status} ${code}, and nothing of it is stored`, async () => {
-    const last = t.system.health().streams.map((s) => s.stream && s)
+    const before = await stored()
     const answer = await post(body() as Uint8Array<ArrayBuffer>, headers as Record<string, string>)
     expect(answer.status).toBe(status)
     expect(answer.body).toMatchObject({ type: 'about:blank', status, code, instance: expect.stringMatching(/-/) })
     expect(answer.headers.get('content-type')).toMatch(/^application\/problem\+json/)
     expect(answer.body.detail).toMatch(/./)
-    expect(t.system.health().streams.map((s) => s.stream && s)).toEqual(last)
+    expect(await stored()).toBe(before)
   })
 }
 
@@ -187,7 +187,7 @@ const bad: readonly [fault: string, fields: string, code: string, field: string]
   ['a lone surrogate', '"subject":"\\ud800"', 'malformed', 'subject'],
   ['a control character', '"subject":"\\u0000"', 'malformed', 'subject'],
   ['an unknown kind', '"kind":"undo"', 'malformed', 'kind'],
-  ['31 levels of nesting', `"dims":${'{"a":'.repeat(28)}1${'}'.repeat(28)}`, 'malformed', 'dims.a'],
+  ['31 levels of nesting', `"dims":${'{"region":'.repeat(28)}1${'}'.repeat(28)}`, 'malformed', 'dims.region'],
 ]
 
 test(`${promises('ingest:verdict-per-event')} every bad event between good ones => its code and its field, and the good ones are counted`, async () => {
@@ -220,8 +220,8 @@ test(`${promises('system:bounded')} bad bodies by the hundred => memory stays fl
   const wide = `[{"id":"w","tenant":"alpha","metric":"data","subject":"${'x'.repeat(1 << 20)}"}]`
   const deep = '['.repeat(100_000)
   const round = async (): Promise<void> => {
-    await Promise.all(Array.from({ length: 8 }, () => post(bomb, { 'content-encoding': 'gzip' })))
-    for (let i = 0; i < 5; i += 1) {
+    await Promise.all(Array.from({ length: 6 }, () => post(bomb, { 'content-encoding': 'gzip' })))
+    for (let i = 0; i < 3; i += 1) {
       await post(wide)
       await post(deep)
       await post(`[${'{},'.repeat(9_999)}{}]`)
@@ -232,12 +232,12 @@ test(`${promises('system:bounded')} bad bodies by the hundred => memory stays fl
     return process.memoryUsage().rss
   }
   // The first rounds fill what is reused: pools, tables, the log's buffers.
-  for (let i = 0; i < 3; i += 1) await round()
+  for (let i = 0; i < 2; i += 1) await round()
   await t.system.settle()
   const before = used()
-  for (let i = 0; i < 6; i += 1) await round()
+  for (let i = 0; i < 4; i += 1) await round()
   await t.system.settle()
-  // Six rounds inflate 3 GiB; what is kept of them may not be seen.
+  // Four rounds would inflate to 1.5 GiB; what is kept of them may not be seen.
   expect(used() - before).toBeLessThan(256 * 1024 * 1024)
 })
 
@@ -246,7 +246,8 @@ test(`${promises('system:bounded')} more bodies than there is room for => 503 wi
   const agent = new Agent({ keepAlive: false })
   const bodies = Math.floor(limits.inflightBytesMax / limits.bodyBytesMax)
   // Senders that announce 16 MiB each and send nothing: room is taken by the announcement.
-  const open = Array.from({ length: bodies }, () => {
+  // Twice as many as fit, for some may come while a small body has its room.
+  const open = Array.from({ length: 2 * bodies }, () => {
     const sender = request(`${url}/v1/events`, {
       method: 'POST',
       agent,

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { changePlan } from '../../src/catalog/part.js'
 import { seedContracts } from '../../src/catalog/seeds.js'
 import { serviceFile } from '../../src/cli/commands/serve.js'
 import { buildHttp } from '../../src/http/http.js'
@@ -66,7 +67,8 @@ async function alter(id: string, change: (invoice: Invoice) => unknown, hash = f
 beforeAll(async () => {
   service = await openTestService()
   app = await buildHttp(service.system)
-  for (const tenant of [TENANT, 'nsia-assurances', 'bicici', 'orange-ci', 'bridge-bank']) await month(tenant)
+  for (const tenant of [TENANT, 'nsia-assurances', 'bicici', 'orange-ci', 'bridge-bank', 'coris-bank'])
+    await month(tenant)
   await service.system.settle()
   service.endMarch()
   const contract = contractOf(TENANT)
@@ -192,6 +194,48 @@ test('one rollup row altered before the closing => the closing refuses and names
   expect((await service.system.verifyInvoice(invoice.id)).equal).toBe(true)
 })
 
+test('a plan changed in mid-month, an add-on, a discount and a minimum => equal on real usage by parts; tampered => not', async () => {
+  const contract = contractOf('coris-bank')
+  const { catalog } = service.system
+  const rule = { rule_id: 'addon_support', type: 'flat_fee', amount: '31', currency: 'EUR' }
+  await catalog.putPrice({ rule, version: '1.0', status: 'active', effectiveFrom: 0 })
+  const known = catalog.book().contractOf(contract)
+  const changed = changePlan(known, { item: `${contract}/1`, plan: 'oid-enterprise', from: '2026-03-02' })
+  await catalog.putContract({
+    ...changed,
+    adjustments: { discounts: [{ name: 'FID', kind: 'percent', value: '10' }], minimum: '600' },
+    items: changed.items.map((item, i) =>
+      i === 0 ? item : { ...item, addOns: [{ name: 'Support', rule: 'addon_support', quantity: '1', once: false }] },
+    ),
+  })
+  const { invoice } = (await service.system.closePeriod({ contract, at: MARCH.from })).invoice!
+  expect(invoice.lines.map((line) => [line.type, line.metric, line.billable, line.amount])).toEqual([
+    ['fee', null, '1', '6.45'],
+    ['usage', 'kyc_verification', '12', '30.00'],
+    ['usage', 'mcp_call', '350', '17.50'],
+    ['fee', null, '1', '483.87'],
+    ['add_on', null, '1', '30.00'],
+    ['discount', null, '1', '-56.78'],
+    ['minimum', null, '1', '88.96'],
+  ])
+  // All usage came on 1 March: the second part of the month has none.
+  expect(invoice.usage.filter((entry) => entry.quantity !== '0')).toHaveLength(3)
+  expect(differing(await service.system.verifyInvoice(invoice.id))).toEqual([])
+  const undo = await alter(
+    invoice.id,
+    (document) => ({
+      ...document,
+      lines: document.lines.map((line) => (line.type === 'discount' ? { ...line, amount: '-56.79' } : line)),
+    }),
+    true,
+  )
+  expect(differing(await service.system.verifyInvoice(invoice.id))).toContain('6 amount')
+  await undo()
+  await clickhouse(`ALTER TABLE usage_events DELETE WHERE tenant = 'coris-bank' AND id = 'kyc_verification-3'`)
+  const found = differing(await service.system.verifyInvoice(invoice.id))
+  expect(found).toEqual(expect.arrayContaining(['2 amount', '6 amount', '7 amount']))
+})
+
 test('a regularisation and a credit note are verified too, and the events of a regularisation are those that came late', async () => {
   const contract = contractOf('bridge-bank')
   const march = (await service.system.closePeriod({ contract, at: MARCH.from })).invoice!
@@ -230,7 +274,7 @@ test('a regularisation and a credit note are verified too, and the events of a r
 
 test(`through the door: verify, events by pages, formats; another tenant finds nothing ${promises('tenant:isolated')}`, async () => {
   const own = (await service.system.keys.create({ name: 'own', scopes: ['read'], tenant: TENANT })).secret
-  const other = (await service.system.keys.create({ name: 'other', scopes: ['read'], tenant: 'coris-bank' })).secret
+  const other = (await service.system.keys.create({ name: 'other', scopes: ['read'], tenant: 'moov-africa' })).secret
   const ask = (method: 'GET' | 'POST', url: string, key = own, headers: Record<string, string> = {}) =>
     app.inject({ method, url, headers: { authorization: `Bearer ${key}`, ...headers } })
   const path = `/v1/invoices/${issued.invoice.number}`

@@ -3,6 +3,7 @@
  * away misses nothing; a reader that is too slow is closed and resumes the same way.
  */
 import { once } from 'node:events'
+import type { ServerResponse } from 'node:http'
 import type { FastifyPluginAsync } from 'fastify'
 import { ReleveError } from '../../errors.js'
 import { limits } from '../../limits.js'
@@ -13,6 +14,13 @@ import { keyOf, tenantFor } from '../http.js'
 const HEARTBEAT_MS = 15_000
 /** A stream that was ended has this long to deliver what is written. */
 const END_MS = 1_000
+
+/** Resolves when the reader has taken what was written, or has gone. */
+async function drained(raw: ServerResponse): Promise<void> {
+  const over = new AbortController()
+  const { signal } = over
+  await Promise.race([once(raw, 'drain', { signal }), once(raw, 'close', { signal })]).finally(() => over.abort())
+}
 
 const frame = (alert: Alert): string => `id: ${alert.serial}\nevent: ${alert.type}\ndata: ${JSON.stringify(alert)}\n\n`
 
@@ -125,9 +133,11 @@ export function alertRoutes(system: System): FastifyPluginAsync {
           // Without Last-Event-ID the stream begins now.
           while (lastId !== '' && !isOver()) {
             const past = await system.alerts.list({ tenant, after: sent, limit: limits.pageMax })
-            for (const alert of past) send(alert)
-            // The past may be long: its reader sets the pace.
-            if (raw.writableNeedDrain && !isOver()) await Promise.race([once(raw, 'drain'), once(raw, 'close')])
+            for (const alert of past) {
+              send(alert)
+              // The past may be long: its reader sets the pace.
+              if (raw.writableNeedDrain && !isOver()) await drained(raw)
+            }
             if (past.length < limits.pageMax) break
           }
           const waiting = backlog
