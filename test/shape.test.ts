@@ -117,6 +117,7 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
   ],
   ['asks the time', /\bDate\.now\b|new Date\(\)/, { 'clock.ts': 'the place' }],
   ['knows fastify', /from '(@fastify\/|fastify)/, { 'http/': 'the place' }],
+  ['knows NATS', /from '(nats|@nats-io\/)/, { 'nats/': 'the place' }],
   ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place' }],
   [
     'ends the process',
