@@ -110,6 +110,8 @@ export interface BalanceOptions {
   readonly balancesMax?: number
   readonly lateMs?: number
   readonly aheadMs?: number
+  /** Counts every event by itself, also where a total of the frame would do: the oracle of the totals. @default false */
+  readonly oneByOne?: boolean
 }
 
 export interface Balances {
@@ -159,7 +161,17 @@ interface Balance {
   /** Levels below this index are reached. */
   next: number
   observed: { usage: bigint; asOf: AsOf } | undefined
+  /** What the frame with this number adds, in a metric's own scale: usages, their positive and their negative values. */
+  frame: number
+  metric: number
+  usages: number
+  up: number
+  down: number
 }
+
+/** Values beyond ±2^39 are counted one by one: 10,000 smaller ones have an exact sum in a double. */
+const TOTAL_HIGH_MAX = 128
+assert(limits.batchEventsMax * 2 ** 39 < Number.MAX_SAFE_INTEGER, 'the total of a frame must be exact')
 
 interface Item {
   entitlement: LiveEntitlement
@@ -183,12 +195,22 @@ interface Cause {
   readonly receivedAt: number
 }
 
+/** Aggregations whose figure is a total: the order of events does not matter to it. */
+function hasTotal({ figures: { aggregation } }: Balance): boolean {
+  return aggregation === 'sum' || aggregation === 'count'
+}
+
 class StreamBalances implements Balances {
   readonly #memberHash: MemberHash
   readonly #membersMax: number
   readonly #balancesMax: number
   readonly #lateMs: number
   readonly #aheadMs: number
+  readonly #oneByOne: boolean
+  /** Frames so far, to know which totals are of this one. */
+  #frame = 0
+  /** The last frame has events for balances without a total. */
+  #hasOthers = false
   #items = new Map<string, Item>()
   #tenants = new Map<string, TenantItems>()
   /** Periods by anchor and zone, only within one barrier: many items share them, and the zone's arithmetic is slow. */
@@ -209,6 +231,7 @@ class StreamBalances implements Balances {
     this.#balancesMax = options.balancesMax ?? limits.liveBalancesMax
     this.#lateMs = options.lateMs ?? limits.lateMs
     this.#aheadMs = options.aheadMs ?? limits.aheadMs
+    this.#oneByOne = options.oneByOne ?? false
   }
 
   setEntitlements(list: readonly LiveEntitlement[], at: Barrier): { needed: NeededBase[]; crossings: Crossing[] } {
@@ -298,6 +321,13 @@ class StreamBalances implements Balances {
     if (this.#items.size === 0) return crossings
     const itemsOf = this.#itemsOfOrigins(frame)
     const { metricOf, seriesOf, originOf } = frame
+    this.#frame += 1
+    const totals = this.#oneByOne ? null : this.#gather(frame, verdicts, itemsOf)
+    for (const balance of totals ?? []) {
+      const factor = powerOfTen(ROLLUP_SCALE - frame.metrics[balance.metric]!.scale)
+      balance.figures.addTotal(BigInt(balance.up - balance.down) * factor, balance.usages)
+    }
+    if (totals !== null && !this.#hasOthers) return crossings
     for (let i = 0; i < frame.events; i += 1) {
       if (verdicts[i] !== ShardVerdict.accepted) continue
       const items = itemsOf[originOf[i]!]![metricOf[seriesOf[i]!]!]
@@ -305,6 +335,7 @@ class StreamBalances implements Balances {
       for (const item of items) {
         const balance = this.#balanceAt(item, frame.times[i]!)
         if (balance === undefined || balance.state === 'stale') continue
+        if (totals !== null && hasTotal(balance)) continue
         this.#count(balance, frame, i, positionOf(sequence, i))
         if (balance.state === 'live') this.#watch(balance, frame, i, sequence, crossings)
       }
@@ -362,6 +393,63 @@ class StreamBalances implements Balances {
       }
       return byMetric
     })
+  }
+
+  /**
+   * The sums and counts that this frame adds to, each with its total, when none of them can cross a level on the way: then the
+   * order of its events does not matter. Null when one of them might, or has a void, a very large value or two versions of a
+   * metric; then every event is counted by itself.
+   */
+  #gather(frame: Frame, verdicts: Uint8Array, itemsOf: readonly (readonly (Item[] | undefined)[])[]): Balance[] | null {
+    const { metricOf, seriesOf, originOf, times, kinds } = frame
+    const words = new Int32Array(frame.values.buffer, frame.values.byteOffset, 2 * frame.events)
+    const totals: Balance[] = []
+    this.#hasOthers = false
+    for (let i = 0; i < frame.events; i += 1) {
+      if (verdicts[i] !== ShardVerdict.accepted) continue
+      const metric = metricOf[seriesOf[i]!]!
+      const items = itemsOf[originOf[i]!]![metric]
+      if (items === undefined) continue
+      for (const item of items) {
+        const balance = this.#balanceAt(item, times[i]!)
+        if (balance === undefined || balance.state === 'stale') continue
+        if (!hasTotal(balance)) {
+          this.#hasOthers = true
+          continue
+        }
+        if (balance.frame !== this.#frame) {
+          balance.frame = this.#frame
+          balance.metric = metric
+          balance.usages = 0
+          balance.up = 0
+          balance.down = 0
+          totals.push(balance)
+        }
+        const high = words[2 * i + 1]!
+        if ((kinds[i]! & KIND_VOID) !== 0 || balance.metric !== metric) return null
+        if (high < -TOTAL_HIGH_MAX || high >= TOTAL_HIGH_MAX) return null
+        const value = high * 0x1_0000_0000 + (words[2 * i]! >>> 0)
+        balance.usages += 1
+        if (value >= 0) balance.up += value
+        else balance.down -= value
+      }
+    }
+    for (const balance of totals) if (balance.state === 'live' && this.#mayCross(balance, frame)) return null
+    return totals
+  }
+
+  /** Whether a level lies between the lowest and the highest figure that the frame's events can lead to in any order. */
+  #mayCross({ item, next, figures, metric, usages, up, down }: Balance, frame: Frame): boolean {
+    if (item.levels.length === 0) return false
+    // The first usage may cross what lies at zero.
+    if (figures.empty) return true
+    const above = item.levels[next]
+    const below = item.levels[next - 1]
+    const usage = figures.usage()
+    const isCount = figures.aggregation === 'count'
+    const factor = powerOfTen(ROLLUP_SCALE - (isCount ? 0 : frame.metrics[metric]!.scale))
+    if (above !== undefined && usage + BigInt(isCount ? usages : up) * factor >= above.least) return true
+    return below !== undefined && usage - BigInt(isCount ? 0 : down) * factor < below.least
   }
 
   /** The balance whose period holds the time; a period later than all that were opened begins with this event. */
@@ -523,7 +611,8 @@ class StreamBalances implements Balances {
     this.balancesHeld += 1
     const figures = new Figures(item.entitlement.aggregation)
     const marks = new Uint8Array(item.levels.length)
-    const balance: Balance = { item, period, state, epoch, figures, marks, next: 0, observed: undefined }
+    const none = { frame: 0, metric: 0, usages: 0, up: 0, down: 0 }
+    const balance: Balance = { item, period, state, epoch, figures, marks, next: 0, observed: undefined, ...none }
     const after = item.balances.findIndex((other) => other.period.from > period.from)
     item.balances.splice(after === -1 ? item.balances.length : after, 0, balance)
     return balance

@@ -663,3 +663,41 @@ test(`an answer => carries the record, time and epoch up to which it counts ${pr
   expect(balances.read('acme').at(-1)!.asOf).toEqual({ receivedAt: START + 6, sequence, epoch: 2 })
   expect(balances.read('zeta')).toEqual([])
 })
+
+test(`totals of a frame instead of its events one by one => the same figures and the same crossings ${promises('alert:once-per-crossing')}`, () => {
+  const versions = [...metrics, metricOf('sum', 'sum', 5, 2)]
+  const all = histories({
+    metrics: versions,
+    start: START - DAY_MS,
+    stepMsMax: 10 * DAY_MS,
+    lateMs: 20 * DAY_MS,
+    aheadMs: DAY_MS,
+    valueMax: 2n ** 41n,
+    eventsMax: 30,
+  })
+  let crossed = 0
+  fc.assert(
+    fc.property(all, fc.constantFrom('0', '10', '1000', '100000000', '10000000000000'), (records, limit) => {
+      const [first, second] = [false, true].map((oneByOne) => {
+        const balances = openBalances({ memberHash: testMemberHash, oneByOne })
+        const at = { epoch: 1, receivedAt: START - 2 * DAY_MS, sequence: 0 }
+        const { needed } = balances.setEntitlements(
+          everyEntitlement.map((entitlement) => ({ ...entitlement, limit })),
+          at,
+        )
+        // Every second one stays pending: a delta is added up as well.
+        for (const [i, need] of needed.entries()) if (i % 2 === 0) balances.setBase(need, zeroBase)
+        const crossings = records.flatMap((record) => {
+          const { frame, verdicts } = frameOf(record)
+          return balances.apply(frame, record.sequence, verdicts)
+        })
+        for (const need of needed) crossings.push(...balances.setBase(need, zeroBase))
+        return { crossings, views: ['acme', 'zeta'].flatMap((tenant) => balances.read(tenant)) }
+      })
+      expect(first).toEqual(second)
+      crossed += first!.crossings.length
+    }),
+    { numRuns: 300 },
+  )
+  expect(crossed).toBeGreaterThan(1_000)
+}, 60_000)
