@@ -178,6 +178,16 @@ export const limits = {
   scheduleMonthsMax: 600,
   /** Earlier periods that a closing counts again for late usage: more than the age limit L reaches, for imports. */
   latePeriodsMax: 3,
+  /** Tenants' metrics that one question counts for closings. */
+  measureGroupMax: 5_000,
+  /** Contracts of one chunk of a batch closing: one transaction, about 20 KiB each. */
+  closeChunkMax: 500,
+  /** Chunks of a batch closing that are worked on at once. */
+  closeChunksInFlightMax: 3,
+  /** Contracts of one task for a rating thread. */
+  draftTaskMax: 125,
+  /** Failures that the report of a batch closing spells out; all are counted. */
+  closeFailuresMax: 100,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 

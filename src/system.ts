@@ -2,8 +2,8 @@
  * System: everything that the service can do, as plain functions. The doors (http, cli, later nats, mcp, console) call these and
  * nothing behind them. Opens the rooms in the order of the road and closes them in reverse.
  */
-import { randomBytes } from 'node:crypto'
-import { hostname } from 'node:os'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { availableParallelism, hostname } from 'node:os'
 import { join } from 'node:path'
 import { DateTime } from 'luxon'
 import { type Keys, openKeys } from './access/keys.js'
@@ -23,8 +23,10 @@ import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
-import { type Closed, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import { type Closed, type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
 import type { ItemUsage } from './invoicing/draft.js'
+import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import { Invoicing, type KeptInvoice } from './invoicing/invoicing.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { limits } from './limits.js'
@@ -37,11 +39,12 @@ import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { BalanceView, LiveEntitlement } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
+import { archivedFigure, figureOf, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
-import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
+import { checkRange, type UsageQuery } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
 
 export const VERSION = '0.1.0'
@@ -187,6 +190,8 @@ export class System {
   #catalogVersion = -1
   #entitlementsText = ''
   #closed: Promise<void> | undefined
+  #draftPool: DraftPool | undefined
+  #batch = false
   #ready = false
   readonly #doors = new Map<string, () => DoorState>()
 
@@ -376,7 +381,12 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+<<<<<<< HEAD
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
+=======
+      () => this.#draftPool?.close(),
+      () => withTimeout(Promise.allSettled(this.#flows.map((flow) => flow.close())), limits.stopMs),
+>>>>>>> billing
       () => this.#alerts?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
@@ -708,22 +718,87 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
 
   /** Closes the period of a contract that holds `at`: usage at a cut, rated, drafted and, unless told otherwise, issued. */
   async closePeriod(request: { contract: string; at: number; finalise?: boolean }): Promise<Closed> {
-    return closePeriod(
-      {
-        postgres: this.#engines.postgres,
-        clock: this.clock,
-        catalog: this.#catalog,
-        invoicing: this.#invoicing,
-        usageAtCut: this.#usageAtCut,
-        releaseCut: async (closing) => {
-          await this.#engines.postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
-            closing,
-            this.clock.now(),
-          ])
-        },
+    return closePeriod(this.#closing(), { ...request, graceMs: this.config.graceMs })
+  }
+
+  /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
+  async closeDuePeriods(request: { at: number | null; finalise?: boolean; tenant?: string }): Promise<CloseManyReport> {
+    if (this.#batch) throw new ReleveError('conflict', 'a batch closing is running')
+    this.#batch = true
+    this.#draftPool ??= openDraftPool(Math.max(1, availableParallelism() - 1))
+    try {
+      return await closeMany(
+        { ...this.#closing(), pool: this.#draftPool, openCut: () => this.#openBatchCut() },
+        { ...request, graceMs: this.config.graceMs },
+      )
+    } finally {
+      this.#batch = false
+    }
+  }
+
+  #closing(): CloseOptions {
+    const { postgres } = this.#engines
+    return {
+      postgres,
+      clock: this.clock,
+      catalog: this.#catalog,
+      invoicing: this.#invoicing,
+      usageAtCut: this.#usageAtCut,
+      releaseCut: async (closing) => {
+        await postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
+          closing,
+          this.clock.now(),
+        ])
       },
-      { ...request, graceMs: this.config.graceMs },
+    }
+  }
+
+  /** One cut of all streams. Those that a killed batch has left are released: nothing was kept from them. */
+  async #openBatchCut(): Promise<Awaited<ReturnType<CloseManyOptions['openCut']>>> {
+    const { postgres } = this.#engines
+    const release = async (): Promise<void> => {
+      await postgres.query(`UPDATE cuts SET released_at = $1 WHERE released_at IS NULL AND starts_with(id, 'batch:')`, [
+        this.clock.now(),
+      ])
+    }
+    await release()
+    const epochs = Object.fromEntries(
+      await Promise.all(this.#flows.map(async (flow) => [flow.stream, await flow.cut()] as const)),
     )
+    await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3)', [
+      `batch:${randomUUID()}`,
+      JSON.stringify(epochs),
+      this.clock.now(),
+    ])
+    return { release, count: (requests) => this.#countMany(requests, epochs) }
+  }
+
+  /** Contracts of one stream together; an answer per request, in their order. */
+  async #countMany(
+    requests: readonly CountRequest[],
+    epochs: Readonly<Record<string, number>>,
+  ): Promise<(ItemUsage[] | { mismatch: string })[]> {
+    const answers: (ItemUsage[] | { mismatch: string })[] = requests.map(() => [])
+    for (const flow of this.#flows) {
+      const asked = requests.flatMap(({ tenant, items, period }, request) =>
+        this.#flowOf(tenant) !== flow
+          ? []
+          : items.flatMap(({ item, metrics, period: part = period }) =>
+              metrics.map((key) => ({ request, item, metric: this.#metric(key), tenant, period: part })),
+            ),
+      )
+      const epoch = epochs[String(flow.stream)]!
+      const cut = { [flow.stream]: epoch }
+      const { stream } = flow
+      const found = await measureMany(this.#rollup, asked, { stream, epoch, folded: flow.position.folded })
+      for (const [i, { mismatch, ...usage }] of found.entries()) {
+        const { request, item, metric } = asked[i]!
+        const answer = answers[request]!
+        if (mismatch !== null) answers[request] = { mismatch }
+        else if (Array.isArray(answer)) answer.push({ item, metric: metric.key, cut, ...usage })
+      }
+    }
+    return answers
   }
 
   /** What the invoice of the running period would be now. Nothing is kept. */
@@ -755,7 +830,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
           const epoch = cut[String(stream)] ?? 0
           const { aggregation } = metric
           const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
-          return { quantity: new Decimal(proofValue(proof.value)).toFixed(), count: proof.events, digest: proof.digest }
+          return { quantity: archivedFigure(proof), count: proof.events, digest: proof.digest }
         },
       },
       idOrNumber,
@@ -826,52 +901,15 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     epoch: number,
     items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[],
   ): Promise<ItemUsage[]> {
-    const flow = this.#flowOf(tenant)
-    const measured: ItemUsage[] = []
-    for (const { item, metrics, period: part = period } of items) {
-      for (const key of metrics) {
-        const metric = this.#metric(key)
-        const query = {
-          tenant,
-          metric: key,
-          aggregation: metric.aggregation,
-          from: part.from,
-          to: part.to,
-          window: null,
-          timeZone: 'UTC',
-          groupBy: [],
-          stream,
-          epoch,
-          folded: flow.position.folded,
-        } satisfies Omit<UsageQuery, 'minutesOnly'>
-        const { rows } = await this.#rollup.usage(query)
-        const quantity = (rows[0] === undefined ? null : figureOf(metric.aggregation, rows[0])) ?? '0'
-        const proof = await prove(this.#rollup, {
-          tenant,
-          metric: key,
-          aggregation: metric.aggregation,
-          period: part,
-          stream,
-          epoch,
-        })
-        if (metric.archive && !new Decimal(proofValue(proof.value)).eq(quantity)) {
-          throw new ReleveError(
-            'conflict',
-            `${tenant} ${key}: the rollups say ${quantity}, the archive says ${proof.value}: run releve audit, nothing is billed until they agree`,
-          )
-        }
-        measured.push({
-          item,
-          metric: key,
-          quantity,
-          cut: { [stream]: epoch },
-          query: proof.query,
-          count: proof.events,
-          digest: proof.digest,
-        })
-      }
-    }
-    return measured
+    const { folded } = this.#flowOf(tenant).position
+    const asked = items.flatMap(({ item, metrics, period: part = period }) =>
+      metrics.map((key) => ({ item, metric: this.#metric(key), tenant, period: part })),
+    )
+    const found = await measureMany(this.#rollup, asked, { stream, epoch, folded })
+    return found.map(({ mismatch, ...usage }, i): ItemUsage => {
+      if (mismatch !== null) throw new ReleveError('conflict', mismatch)
+      return { item: asked[i]!.item, metric: asked[i]!.metric.key, cut: { [stream]: epoch }, ...usage }
+    })
   }
 
   // ---- Operators ---------------------------------------------------------------------------------------------------------
@@ -939,6 +977,7 @@ function sum(a: Totals, b: Totals): Totals {
   ) as unknown as Totals
 }
 
+<<<<<<< HEAD
 /** What a row says for an aggregation, as decimal text; null when nothing is there. An average is rounded as live balances are. */
 export function figureOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
   switch (aggregation) {
@@ -964,6 +1003,12 @@ function proofValue(value: string | null): string {
   if (value === null) return '0'
   const [sum, count] = value.split('/')
   return count === undefined ? value : new Decimal(sum!).div(count).toDecimalPlaces(9).toFixed()
+=======
+async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))])
+  clearTimeout(timer)
+>>>>>>> billing
 }
 
 const isoIn = (time: number, zone: string): string =>

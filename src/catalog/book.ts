@@ -198,7 +198,7 @@ export class Book {
   /** One version of a rule in normal form, whatever its status; null when there is none. */
   priceAt(rule: string, version: string): Price | null {
     const found = this.prices.get(rule)?.find((price) => price.version === version)
-    return found === undefined ? null : parsePrice(found.definition, found.version)
+    return found === undefined ? null : normalForm(found)
   }
 
   /** What a contract's period is billed by. Throws ReleveError `not_found`. */
@@ -206,7 +206,7 @@ export class Book {
     const contract = this.contractOf(contractId)
     const price = (rule: string | null): Price | null => {
       const found = rule === null ? null : this.priceInForce(rule, period.from)
-      return found === null ? null : parsePrice(found.definition, found.version)
+      return found === null ? null : normalForm(found)
     }
     return {
       catalogVersion: this.version,
@@ -252,6 +252,18 @@ export class Book {
       }),
     }
   }
+}
+
+/** Parsed once per version: the terms of many contracts share one object. */
+const normalForms = new WeakMap<PriceVersion, Price>()
+
+function normalForm(version: PriceVersion): Price {
+  let price = normalForms.get(version)
+  if (price === undefined) {
+    price = parsePrice(version.definition, version.version)
+    normalForms.set(version, price)
+  }
+  return price
 }
 
 function missing(what: string, key: string): never {

@@ -246,7 +246,8 @@ function lastCounted(
   return last === null ? null : last.usage
 }
 
-function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[]): boolean {
+/** Whether two countings of a period say the same. */
+export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[]): boolean {
   const text = (usage: readonly ItemUsage[]): string =>
     usage
       .map((one) => JSON.stringify([one.item, one.metric, one.quantity, one.count]))

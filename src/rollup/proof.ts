@@ -55,6 +55,9 @@ function valueExpression(aggregation: Aggregation, where: string): string {
 
 const EVENT_TEXT = `arrayStringConcat([toString(kind), source, id, subject, toString(toUnixTimestamp64Milli(event_time)), toString(value), dims, member], '\\0')`
 
+/** Of the events of a group. */
+export const EVENT_DIGEST = `lower(hex(sumWithOverflow(reinterpretAsUInt256(SHA256(${EVENT_TEXT})))))`
+
 /** An archived event as the reader of a line sees it. Decimal text; times RFC 3339. */
 export interface ArchivedEvent {
   /** Its place in the log, as text: what the next page continues behind. */
@@ -106,22 +109,43 @@ function paramsOf(request: Omit<ProofRequest, 'aggregation'>): Record<string, st
   }
 }
 
-export async function prove(rollup: Rollup, request: ProofRequest): Promise<ProofAnswer> {
-  const where = EVENTS
-  const query = `SELECT count() AS events, ${valueExpression(request.aggregation, where)} AS value,
-  lower(hex(sumWithOverflow(reinterpretAsUInt256(SHA256(${EVENT_TEXT}))))) AS digest
-FROM usage_events WHERE ${where}`
+function question(aggregation: Aggregation): string {
+  return `SELECT count() AS events, ${valueExpression(aggregation, EVENTS)} AS value,
+  ${EVENT_DIGEST} AS digest
+FROM usage_events WHERE ${EVENTS}`
+}
+
+/** The question of an aggregation in pieces, cut at its parameters: for showing it with their values. */
+const pieces = new Map<Aggregation, readonly string[]>()
+
+/** The question as it would be asked by hand, on one line. */
+export function shownQuestion(request: ProofRequest): string {
+  let parts = pieces.get(request.aggregation)
+  if (parts === undefined) {
+    parts = question(request.aggregation)
+      .replaceAll(/\s+/g, ' ')
+      .split(/\{(\w+):\w+\}/)
+    pieces.set(request.aggregation, parts)
+  }
   const params = paramsOf(request)
-  const [row] = await rollup.rowsOf<{ events: string; value: string | null; digest: string }>(query, params)
-  const shown = Object.entries(params).reduce(
-    (text, [name, value]) =>
-      text.replaceAll(new RegExp(`\\{${name}:\\w+\\}`, 'g'), typeof value === 'string' ? quote(value) : String(value)),
-    query,
+  return parts
+    .map((part, i) => {
+      if (i % 2 === 0) return part
+      const value = params[part]!
+      return typeof value === 'string' ? quote(value) : String(value)
+    })
+    .join('')
+}
+
+export async function prove(rollup: Rollup, request: ProofRequest): Promise<ProofAnswer> {
+  const [row] = await rollup.rowsOf<{ events: string; value: string | null; digest: string }>(
+    question(request.aggregation),
+    paramsOf(request),
   )
   return {
     events: Number(row!.events),
     value: row!.value,
     digest: row!.digest.padStart(64, '0'),
-    query: shown.replaceAll(/\s+/g, ' '),
+    query: shownQuestion(request),
   }
 }

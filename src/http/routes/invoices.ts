@@ -143,19 +143,20 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       },
     )
 
-    app.post<{ Body: { contract: string; at: string; finalise?: boolean } }>(
+    app.post<{ Body: { contract?: string; tenant?: string; at?: string; finalise?: boolean } }>(
       '/v1/periods/close',
       {
         config: { scope: 'admin' },
         schema: {
           tags,
           summary: 'Close a period of a contract: usage at a cut, rated, drafted, issued',
-          description: 'Idempotent: asked again, it goes on where it stopped, or answers the same invoice.',
+          description:
+            'Idempotent: asked again, it goes on where it stopped, or answers the same invoice. Without a contract: all that are due (of the tenant, if one is named), each its latest ended period unless `at` names another; the answer counts them and names what failed.',
           body: {
             type: 'object',
-            required: ['contract', 'at'],
             properties: {
               contract: { type: 'string', maxLength: limits.nameBytesMax },
+              tenant: { type: 'string', maxLength: limits.nameBytesMax, description: 'without contract' },
               at: { type: 'string', maxLength: 40, description: 'any instant of the period, RFC 3339 or epoch ms' },
               finalise: { type: 'boolean', default: true, description: 'false leaves a draft' },
             },
@@ -164,7 +165,12 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         },
       },
       async (request) => {
-        const { contract, at, finalise = true } = request.body
+        const { contract, tenant, at, finalise = true } = request.body
+        if (contract === undefined) {
+          const time = at === undefined ? null : parseTime('at', at)
+          return system.closeDuePeriods({ at: time, finalise, ...(tenant === undefined ? {} : { tenant }) })
+        }
+        if (at === undefined) throw new ReleveError('invalid_request', 'at: names the period of the contract')
         return system.closePeriod({ contract, at: parseTime('at', at), finalise })
       },
     )
