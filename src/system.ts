@@ -12,7 +12,6 @@ import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
-import { Decimal } from './decimal.js'
 import { KeyFiles } from './dedupe/key-files.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
@@ -381,12 +380,8 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
-<<<<<<< HEAD
-      () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
-=======
       () => this.#draftPool?.close(),
-      () => withTimeout(Promise.allSettled(this.#flows.map((flow) => flow.close())), limits.stopMs),
->>>>>>> billing
+      () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
@@ -975,40 +970,6 @@ function sum(a: Totals, b: Totals): Totals {
   return Object.fromEntries(
     Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]]),
   ) as unknown as Totals
-}
-
-<<<<<<< HEAD
-/** What a row says for an aggregation, as decimal text; null when nothing is there. An average is rounded as live balances are. */
-export function figureOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
-  switch (aggregation) {
-    case 'sum':
-      return new Decimal(row.sum).toFixed()
-    case 'count':
-      return row.count
-    case 'unique':
-      return row.members
-    case 'average':
-      return row.count === '0' ? null : new Decimal(row.sum).div(row.count).toDecimalPlaces(9).toFixed()
-    case 'max':
-      return row.samples === '0' ? null : new Decimal(row.max).toFixed()
-    case 'min':
-      return row.samples === '0' ? null : new Decimal(row.min).toFixed()
-    case 'latest':
-      return row.samples === '0' ? null : new Decimal(row.last).toFixed()
-  }
-}
-
-/** An average comes as sum/count, so that the archive's figure is rounded the same way as the rollups'. */
-function proofValue(value: string | null): string {
-  if (value === null) return '0'
-  const [sum, count] = value.split('/')
-  return count === undefined ? value : new Decimal(sum!).div(count).toDecimalPlaces(9).toFixed()
-=======
-async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))])
-  clearTimeout(timer)
->>>>>>> billing
 }
 
 const isoIn = (time: number, zone: string): string =>

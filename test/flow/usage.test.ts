@@ -6,7 +6,7 @@
 import { DateTime } from 'luxon'
 import { beforeAll, expect, test } from 'vitest'
 import { limits } from '../../src/limits.js'
-import { figureOf } from '../../src/system.js'
+import { figureOf } from '../../src/rollup/measure.js'
 import { promises } from '../promises.js'
 import { type EventInput, metrics, openTestSystem, type TestSystem } from '../system.js'
 import { type Figure, Oracle, type Question, windowLabel } from './oracle.js'
