@@ -16,6 +16,7 @@ import { decodeFrame, encodeFrame } from '../src/frame.js'
 import { openBalances } from '../src/quota/balance.js'
 import { openArchive } from '../src/rollup/archive.js'
 import { encodeMembers, encodeMinutes } from '../src/rollup/chunks.js'
+import { openKernelEpoch } from '../src/rollup/kernel-epoch.js'
 
 const small = process.argv[2] === 'small'
 const EVENTS = 1_000
@@ -101,14 +102,20 @@ function timed<T>(stage: string, epoch: number, run: () => T): T {
   return result
 }
 
+const kernel = openKernelEpoch(0, new Uint8Array(16))
+if (kernel === null) throw new Error('cannot measure: the kernel is not built')
 const digest = createHash('sha256')
+const kernelDigest = createHash('sha256')
 let bytes = 0
 for (let epoch = 0; epoch < EPOCHS; epoch += 1) {
   archive.openEpoch(epoch)
+  kernel.open(epoch)
   payloads.forEach((payload, i) => {
     const frame = timed('decode frame', epoch, () => decodeFrame(payload))
     timed('aggregate', epoch, () => aggregate.apply(frame, i + 1, verdicts))
     timed('archive', epoch, () => archive.apply(frame, i + 1, verdicts))
+    const bare = timed('kernel: decode frame', epoch, () => decodeFrame(payload))
+    timed('kernel: aggregate, archive', epoch, () => kernel.apply(bare, i + 1, verdicts))
     timed('balances', epoch, () => balances.apply(frame, i + 1, verdicts))
   })
   const id = { stream: 0, epoch }
@@ -118,6 +125,8 @@ for (let epoch = 0; epoch < EPOCHS; epoch += 1) {
     ...encodeMembers(rows.members, id),
   ])
   const archived = timed('seal: archive, digests', epoch, () => archive.drain())
+  const drained = timed('kernel: seal', epoch, () => kernel.drain())
+  for (const chunk of drained.chunks) kernelDigest.update(chunk.digest)
   bytes = 0
   for (const chunk of [...encoded, ...archived]) {
     digest.update(chunk.digest)
@@ -126,6 +135,8 @@ for (let epoch = 0; epoch < EPOCHS; epoch += 1) {
 }
 for (const [stage, rounds] of spent) {
   const median = rounds.toSorted((a, b) => a - b)[EPOCHS >> 1]! / (FRAMES * EVENTS)
-  console.log(`${stage.padEnd(24)} ${median.toFixed(0).padStart(6)} ns/event`)
+  console.log(`${stage.padEnd(28)} ${median.toFixed(0).padStart(6)} ns/event`)
 }
-console.log(`${(bytes / (FRAMES * EVENTS)).toFixed(0)} B/event, digest ${digest.digest('hex').slice(0, 16)}`)
+const text = digest.digest('hex')
+if (kernelDigest.digest('hex') !== text) throw new Error('BUG: the kernel made other bytes')
+console.log(`${(bytes / (FRAMES * EVENTS)).toFixed(0)} B/event, digest ${text.slice(0, 16)}`)

@@ -7,6 +7,7 @@
 import type { CatalogSnapshot } from '../src/catalog/metric.js'
 import { encodeFrame } from '../src/frame.js'
 import { type BodyFormat, buildDoor, judge } from '../src/ingest/ingest.js'
+import { openKernelDoor } from '../src/ingest/kernel-door.js'
 
 const EVENTS = 1_000
 /** Bodies of one round. */
@@ -73,6 +74,25 @@ function body(events: readonly string[]): Buffer {
   return Buffer.from(`[${events.join(',')}]`)
 }
 
+function byKernel(bytes: Uint8Array, streams: number): () => unknown {
+  const kernel = openKernelDoor()
+  if (kernel === null) throw new Error('cannot measure: the kernel is not built')
+  const door = buildDoor(snapshot, streams)
+  const request = {
+    format: 'json' as const,
+    tenant: null,
+    receivedAt: RECEIVED_AT,
+    floorTime: RECEIVED_AT - 86_400_000,
+    aheadMs: 60_000,
+  }
+  return () => {
+    const answer = kernel.judge(door, bytes, request)
+    if (answer.stored !== EVENTS || answer.plain !== 0)
+      throw new Error(`cannot measure: ${answer.plain} by the plain path`)
+    return answer
+  }
+}
+
 function judged(bytes: Uint8Array, format: BodyFormat): () => unknown {
   const door = buildDoor(snapshot, 4)
   const request = {
@@ -92,6 +112,8 @@ function judged(bytes: Uint8Array, format: BodyFormat): () => unknown {
 const nativeBody = body(native)
 const cloudBody = body(clouds)
 measure('native, door to frame', nativeBody.length, judged(nativeBody, 'json'))
+measure('native, by the kernel', nativeBody.length, byKernel(nativeBody, 4))
+measure('native, by the kernel, 1 stream', nativeBody.length, byKernel(nativeBody, 1))
 measure('native, JSON.parse alone', nativeBody.length, () => JSON.parse(nativeBody.toString()))
 measure('CloudEvents, door to frame', cloudBody.length, judged(cloudBody, 'cloudevents-batch'))
 measure('CloudEvents, JSON.parse alone', cloudBody.length, () => JSON.parse(cloudBody.toString()))

@@ -4,7 +4,7 @@
  * Goals: nanoseconds per event, memory per id, and the longest frame, which shows the rebuild of a partition. CPU time is the
  * process's, collector and compiler included; on a busy machine it says more than the wall clock.
  * Not a goal: decoding of frames, key files, generations that come and go.
- * Run: npm run build && node dist/bench/dedupe.bench.js [ids]
+ * Run: npm run build && node dist/bench/dedupe.bench.js [ids] [plain]; `plain` measures the TypeScript side.
  */
 import { randomUUID } from 'node:crypto'
 import { openDedupe } from '../src/dedupe/dedupe.js'
@@ -41,7 +41,7 @@ function nextFrame(receivedAt: number): Frame {
   return decodeFrame(encodeFrame({ receivedAt, floorTime: 0, catalogVersion: 1 }, events, []))
 }
 
-const dedupe = openDedupe({ stream: 0, secret: new Uint8Array(16).fill(7) })
+const dedupe = openDedupe({ stream: 0, secret: new Uint8Array(16).fill(7), plain: process.argv[3] === 'plain' })
 const verdicts = new Uint8Array(FRAME_EVENTS)
 const tally = [0, 0, 0]
 

@@ -54,11 +54,21 @@ export interface FrameSeries {
   readonly dims: string
 }
 
+export interface FrameOrigin {
+  readonly tenant: string
+  readonly source: string
+}
+
 export interface Frame extends FrameHead {
+  /** The whole of it; every view below is a part of this one. */
+  readonly bytes: Uint8Array
   readonly events: number
   readonly metrics: readonly FrameMetric[]
-  readonly origins: readonly { readonly tenant: string; readonly source: string }[]
+  /** Decoded when first asked for, as `series` is: the kernel reads the bytes, and strings are most of the cost. */
+  readonly origins: readonly FrameOrigin[]
   readonly series: readonly FrameSeries[]
+  /** Index into `metrics` of each series: all of `series` that a balance needs. Read when first asked for. */
+  readonly metricOf: Uint32Array
   readonly times: Float64Array
   readonly values: BigInt64Array
   readonly seriesOf: Uint32Array
@@ -276,6 +286,69 @@ export function encodeFrame(head: FrameHead, events: readonly UsageEvent[], refu
   return bytes
 }
 
+/** Reads texts of a frame's tables one after the other. */
+class TableReader {
+  readonly #bytes: Buffer
+  at: number
+
+  constructor(bytes: Buffer, at: number) {
+    this.#bytes = bytes
+    this.at = at
+  }
+
+  u32(): number {
+    this.at += 4
+    return this.#bytes.readUInt32LE(this.at - 4)
+  }
+
+  text16(): string {
+    return this.#text(this.#bytes.readUInt16LE(this.at), 2)
+  }
+
+  text32(): string {
+    return this.#text(this.#bytes.readUInt32LE(this.at), 4)
+  }
+
+  #text(length: number, prefix: number): string {
+    this.at += prefix + length
+    return this.#bytes.toString('utf8', this.at - length, this.at)
+  }
+}
+
+function decodeOrigins(bytes: Buffer, at: number, count: number, length: number): FrameOrigin[] {
+  const reading = new TableReader(bytes, at)
+  const origins: FrameOrigin[] = []
+  for (let i = 0; i < count; i += 1) origins.push({ tenant: reading.text16(), source: reading.text16() })
+  assert(reading.at === at + length, 'the origin table of a frame has another length')
+  return origins
+}
+
+function decodeSeries(bytes: Buffer, at: number, count: number, length: number): FrameSeries[] {
+  const reading = new TableReader(bytes, at)
+  const series: FrameSeries[] = []
+  for (let i = 0; i < count; i += 1) {
+    const metric = reading.u32()
+    series.push({ metric, tenant: reading.text16(), subject: reading.text16(), dims: reading.text32() })
+  }
+  assert(reading.at === at + length, 'the series table of a frame has another length')
+  return series
+}
+
+function readSeriesMetrics(bytes: Buffer, from: number, count: number, length: number): Uint32Array {
+  const metricOf = new Uint32Array(count)
+  let at = from
+  for (let i = 0; i < count; i += 1) {
+    // By bytes: the calls of Buffer cost four times as much, and this is done for every series of every frame.
+    metricOf[i] = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)
+    at += 4
+    at += 2 + (bytes[at]! | (bytes[at + 1]! << 8))
+    at += 2 + (bytes[at]! | (bytes[at + 1]! << 8))
+    at += 4 + (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24))
+  }
+  assert(at === from + length, 'the series table of a frame has another length')
+  return metricOf
+}
+
 /** Views over the bytes (copied once when they are not aligned). Throws «BUG:» on bytes that are not a whole frame. */
 export function decodeFrame(payload: Uint8Array): Frame {
   const aligned = payload.byteOffset % 8 === 0 ? payload : payload.slice()
@@ -310,48 +383,42 @@ export function decodeFrame(payload: Uint8Array): Frame {
   const refusalsAt = membersAt + pad8(memberBytes)
   assert(bytes.length === refusalsAt + pad8(refusalBytes), `a frame of ${n} events has ${bytes.length} bytes`)
 
-  let at = metricsAt
-  const text16At = (): string => {
-    const length = bytes.readUInt16LE(at)
-    at += 2 + length
-    return bytes.toString('utf8', at - length, at)
-  }
   const metrics: FrameMetric[] = []
+  const reading = new TableReader(bytes, metricsAt)
   for (let i = 0; i < metricCount; i += 1) {
+    const { at } = reading
     const aggregation = Aggregation[bytes[at + 1]!]
     assert(aggregation !== undefined, `aggregation ${bytes[at + 1]} in a frame`)
     const scale = bytes[at]!
     const archive = bytes[at + 2] === 1
     const version = bytes.readUInt32LE(at + 4)
-    at += 8
-    metrics.push({ key: text16At(), version, scale, aggregation, archive })
+    reading.at += 8
+    metrics.push({ key: reading.text16(), version, scale, aggregation, archive })
   }
-  assert(at === metricsAt + metricBytes, 'the metric table of a frame has another length')
-  at = originsAt
-  const origins: { tenant: string; source: string }[] = []
-  for (let i = 0; i < originCount; i += 1) origins.push({ tenant: text16At(), source: text16At() })
-  assert(at === originsAt + originBytes, 'the origin table of a frame has another length')
-  at = seriesAt
-  const series: FrameSeries[] = []
-  for (let i = 0; i < seriesCount; i += 1) {
-    const metric = bytes.readUInt32LE(at)
-    at += 4
-    const tenant = text16At()
-    const subject = text16At()
-    const length = bytes.readUInt32LE(at)
-    at += 4 + length
-    series.push({ tenant, metric, subject, dims: bytes.toString('utf8', at - length, at) })
-  }
-  assert(at === seriesAt + seriesBytes, 'the series table of a frame has another length')
+  assert(reading.at === metricsAt + metricBytes, 'the metric table of a frame has another length')
+  let origins: FrameOrigin[] | undefined
+  let series: FrameSeries[] | undefined
+  let metricOf: Uint32Array | undefined
 
   return {
+    bytes,
     receivedAt: bytes.readDoubleLE(56),
     floorTime: bytes.readDoubleLE(64),
     catalogVersion: bytes.readUInt32LE(48),
     events: n,
     metrics,
-    origins,
-    series,
+    get origins() {
+      origins ??= decodeOrigins(bytes, originsAt, originCount, originBytes)
+      return origins
+    },
+    get series() {
+      series ??= decodeSeries(bytes, seriesAt, seriesCount, seriesBytes)
+      return series
+    },
+    get metricOf() {
+      metricOf ??= readSeriesMetrics(bytes, seriesAt, seriesCount, seriesBytes)
+      return metricOf
+    },
     times: new Float64Array(buffer, base + timesAt, n),
     values: new BigInt64Array(buffer, base + valuesAt, n),
     seriesOf: new Uint32Array(buffer, base + seriesOfAt, n),

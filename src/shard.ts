@@ -8,16 +8,16 @@
  */
 import { join } from 'node:path'
 import { Piscina } from 'piscina'
-import { type Aggregate, type MemberHash as MemberHashFunction, openAggregate } from './aggregate/aggregate.js'
+import type { MemberHash as MemberHashFunction } from './aggregate/aggregate.js'
 import { assert } from './assert.js'
 import type { CatalogSnapshot } from './catalog/metric.js'
 import { type Dedupe, type DedupeStats, openDedupe } from './dedupe/dedupe.js'
 import type { DedupeState } from './dedupe/generations.js'
 import { MemberHash, memberHash } from './dedupe/identity.js'
 import { type ErrorCode, ReleveError } from './errors.js'
-import { decodeFrame, KIND_VOID } from './frame.js'
-import { buildDoor, type Door, type IngestRequest, type Judged, judge } from './ingest/ingest.js'
-import { ShardVerdict } from './ingest/verdict.js'
+import { decodeFrame } from './frame.js'
+import { buildDoor, type Door, type IngestRequest, judge } from './ingest/ingest.js'
+import { type KernelDoor, type KernelJudged, openKernelDoor } from './ingest/kernel-door.js'
 import { limits } from './limits.js'
 import type { LogRecord } from './log/log.js'
 import { workersDirectory } from './paths.js'
@@ -30,10 +30,12 @@ import {
   type LiveEntitlement,
   type NeededBase,
   openBalances,
+  type RungThreshold,
 } from './quota/balance.js'
 import type { BalanceBase } from './quota/figures.js'
-import { type Archive, openArchive } from './rollup/archive.js'
-import { type Chunk, encodeMembers, encodeMinutes } from './rollup/chunks.js'
+import type { Chunk } from './rollup/chunks.js'
+import { type Epoch, PlainEpoch } from './rollup/epoch.js'
+import { openKernelEpoch } from './rollup/kernel-epoch.js'
 import type { Override } from './rollup/rollup.js'
 
 export type { BalanceView, Crossing, NeededBase } from './quota/balance.js'
@@ -108,10 +110,11 @@ export const FLOOR_SLACK_MS = 60_000
 export class Shard {
   readonly #options: ShardOptions
   readonly #dedupe: Dedupe
-  readonly #aggregate: Aggregate
-  readonly #archive: Archive
+  readonly #rows: Epoch
   readonly #balances: Balances
   #door: Door | undefined
+  /** Null when the kernel was not built: then the plain path does all. */
+  readonly #kernelDoor: KernelDoor | null = openKernelDoor()
   #epoch = 0
   #counts = zero()
   #sequence = 0
@@ -134,8 +137,7 @@ export class Shard {
       idsMax: options.idsMax,
       aheadMs: options.aheadMs,
     })
-    this.#aggregate = openAggregate(hash)
-    this.#archive = openArchive(options.stream)
+    this.#rows = openKernelEpoch(options.stream, options.secret) ?? new PlainEpoch(options.stream, hash)
     this.#balances = openBalances({ memberHash: hash, lateMs: options.lateMs, aheadMs: options.aheadMs })
   }
 
@@ -143,9 +145,11 @@ export class Shard {
     this.#door = buildDoor(snapshot, this.#options.streams, this.#door)
   }
 
-  judge(body: Uint8Array, request: IngestRequest): Judged {
+  judge(body: Uint8Array, request: IngestRequest): KernelJudged {
     assert(this.#door !== undefined, 'a body came before the catalogue')
-    return judge(this.#door, body, request)
+    if (this.#kernelDoor !== null) return this.#kernelDoor.judge(this.#door, body, request)
+    const judged = judge(this.#door, body, request)
+    return { ...judged, plain: judged.received }
   }
 
   // Opening: beginRestore, restoreBlock…, open. `state` is null for a stream without a checkpoint.
@@ -163,7 +167,7 @@ export class Shard {
     this.#epoch = at.epoch
     this.#sequence = at.sequence
     this.#receivedAt = at.receivedAt
-    this.#archive.openEpoch(at.epoch)
+    this.#rows.open(at.epoch)
     return this.#dedupe.stats()
   }
 
@@ -177,21 +181,13 @@ export class Shard {
       const frame = decodeFrame(record.payload)
       const verdict = new Uint8Array(frame.events)
       this.#dedupe.judge(frame, verdict)
-      this.#aggregate.apply(frame, record.sequence, verdict)
-      this.#archive.apply(frame, record.sequence, verdict)
+      const books = this.#rows.apply(frame, record.sequence, verdict)
       for (const crossing of this.#balances.apply(frame, record.sequence, verdict)) crossings.push(crossing)
 
       counts.received += frame.events + frame.refusals
       counts.stored += frame.events
       counts.refused += frame.refusals
-      for (let i = 0; i < frame.events; i += 1) {
-        if (verdict[i] === ShardVerdict.accepted) {
-          counts.accepted += 1
-          if ((frame.kinds[i]! & KIND_VOID) !== 0) counts.voids += 1
-          if (frame.metrics[frame.series[frame.seriesOf[i]!]!.metric]!.archive) counts.archived += 1
-        } else if (verdict[i] === ShardVerdict.duplicate) counts.duplicate += 1
-        else counts.conflict += 1
-      }
+      for (const name of Object.keys(books) as (keyof typeof books)[]) counts[name] += books[name]
       this.#sequence = record.sequence
       this.#receivedAt = record.receivedAt
       this.#floorTime = Math.max(this.#floorTime, frame.floorTime)
@@ -206,17 +202,15 @@ export class Shard {
     return (
       this.#dedupe.full ||
       this.#counts.stored >= limits.epochEventsMax ||
-      this.#aggregate.seriesTouched >= limits.epochSeriesMax ||
-      this.#archive.bytes >= limits.epochBytesMax
+      this.#rows.seriesTouched >= limits.epochSeriesMax ||
+      this.#rows.bytes >= limits.epochBytesMax
     )
   }
 
   /** Ends the open epoch and opens the next one. The buffers in the reply belong to the caller. */
   seal(): Omit<SealedEpoch, 'from' | 'to' | 'receivedAt'> {
     const epoch = this.#epoch
-    const id = { stream: this.#options.stream, epoch }
-    const rows = this.#aggregate.drain()
-    const chunks = [...encodeMinutes(rows.minutes, id), ...encodeMembers(rows.members, id), ...this.#archive.drain()]
+    const { chunks, overrides } = this.#rows.drain()
     const keys = this.#dedupe.takeBlock(epoch)
     const { state, dropped } = this.#dedupe.barrier({
       epoch,
@@ -226,7 +220,7 @@ export class Shard {
     const counts = this.#counts
     this.#counts = zero()
     this.#epoch = epoch + 1
-    this.#archive.openEpoch(this.#epoch)
+    this.#rows.open(this.#epoch)
     const { needed } = this.#balances.barrier(this.#barrier())
     return {
       epoch,
@@ -235,7 +229,7 @@ export class Shard {
       keys,
       dedupe: state,
       dropped,
-      overrides: rows.overrides.map(({ series, window }) => ({ ...series, window: window / 1000 })),
+      overrides: overrides.map(({ series, window }) => ({ ...series, window: window / 1000 })),
       needed,
       stats: this.#dedupe.stats(),
     }
@@ -251,8 +245,8 @@ export class Shard {
     return this.#balances.setEntitlements(list, this.#barrier())
   }
 
-  setBase(need: NeededBase, base: BalanceBase): Crossing[] {
-    return this.#balances.setBase(need, base)
+  setBase(need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]): Crossing[] {
+    return this.#balances.setBase(need, base, rung)
   }
 
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
@@ -310,7 +304,7 @@ export function openShardThread(options: ShardOptions) {
   return {
     setCatalog: (snapshot: CatalogSnapshot) => run<void>('setCatalog', [snapshot]),
     /** The body is handed over: its buffer is empty afterwards when it fills one. */
-    judge: (body: Uint8Array, request: IngestRequest) => run<Judged>('judge', [body, request], ownBuffer(body)),
+    judge: (body: Uint8Array, request: IngestRequest) => run<KernelJudged>('judge', [body, request], ownBuffer(body)),
     beginRestore: (state: DedupeState | null) => run<void>('beginRestore', [state]),
     restoreBlock: (block: Uint8Array) => run<void>('restoreBlock', [block], ownBuffer(block)),
     open: (at: Parameters<Shard['open']>[0]) => run<DedupeStats>('open', [at]),
@@ -320,7 +314,8 @@ export function openShardThread(options: ShardOptions) {
     seal: () => run<ReturnType<Shard['seal']>>('seal', []),
     setEntitlements: (list: readonly LiveEntitlement[], receivedAt: number) =>
       run<ReturnType<Shard['setEntitlements']>>('setEntitlements', [list, receivedAt]),
-    setBase: (need: NeededBase, base: BalanceBase) => run<Crossing[]>('setBase', [need, base]),
+    setBase: (need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]) =>
+      run<Crossing[]>('setBase', [need, base, rung]),
     observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) =>
       run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),

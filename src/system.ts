@@ -13,11 +13,13 @@ import type { Clock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
 import { KeyFiles } from './dedupe/key-files.js'
-import { type Engines, lockDataDirectory, openEngines } from './engines/engines.js'
+import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
 import { streamOf } from './event.js'
 import { openFlow, type StreamFlow, type Totals } from './flow.js'
+import { encodeFrame } from './frame.js'
+import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
 import { type Closed, type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
@@ -39,6 +41,7 @@ import { audit } from './rollup/audit.js'
 import { archivedFigure, figureOf, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
+import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
@@ -111,6 +114,14 @@ export interface QuotaLine {
   readonly asOf: { readonly sequence: number; readonly ageMs: number }
 }
 
+/** How a door beside HTTP is. */
+export interface DoorState {
+  readonly up: boolean
+  readonly state: string
+  /** Why it is not up, for an operator. */
+  readonly reason?: string
+}
+
 export interface Health {
   readonly ready: boolean
   readonly engines: Record<
@@ -124,6 +135,8 @@ export interface Health {
     readonly flushLagMs: number
     readonly lostRecords: number
   }[]
+  /** Doors beside HTTP, by name. A door that is away does not make the service unready: the others take events. */
+  readonly doors: Readonly<Record<string, DoorState>>
   /** Why it is not ready, or what an operator should look at. */
   readonly notes: readonly string[]
 }
@@ -162,6 +175,7 @@ export class System {
   #catalog!: Catalog
   #alerts!: Alerts
   #rollup!: Rollup
+  #repair!: Repair
   #invoicing!: Invoicing
   #log: FileLog | undefined
   #shards: ShardThread[] = []
@@ -172,10 +186,13 @@ export class System {
   #nextShard = 0
   #stopCatalog: (() => void) | undefined
   #catalogWork: Promise<void> = Promise.resolve()
+  #catalogVersion = -1
+  #entitlementsText = ''
   #closed: Promise<void> | undefined
   #draftPool: DraftPool | undefined
   #batch = false
   #ready = false
+  readonly #doors = new Map<string, () => DoorState>()
 
   constructor(options: OpenSystemOptions) {
     this.#options = options
@@ -226,6 +243,8 @@ export class System {
     this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
     this.#catalog = await openCatalog({ postgres, clock })
     this.#rollup = openRollup({ clickhouse })
+    this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
+    await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
@@ -253,6 +272,7 @@ export class System {
     onProgress('streams')
     const owner = `${hostname()}/${process.pid}`
     const entitlements = this.#entitlements()
+    this.#entitlementsText = JSON.stringify(entitlements)
     this.#flows = await Promise.all(
       Array.from({ length: this.#streams }, async (_, stream) => {
         const shard = openShardThread({
@@ -275,6 +295,7 @@ export class System {
             shard,
             keyFiles,
             rollup: this.#rollup,
+            repair: this.#repair,
             postgres,
             alerts: this.#alerts,
             clock,
@@ -283,6 +304,7 @@ export class System {
             metrics,
             epochMs: config.epochMs,
             lateMs: config.lateMs,
+            tailBytesMax: config.tailBytesMax,
             onFatal,
           },
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
@@ -323,8 +345,14 @@ export class System {
     this.#catalogWork = this.#catalogWork
       .then(async () => {
         const snapshot = this.#catalog.snapshot()
-        const entitlements = this.#entitlements()
+        // Several changes that came meanwhile are one.
+        if (snapshot.version === this.#catalogVersion) return
+        this.#catalogVersion = snapshot.version
         await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        const entitlements = this.#entitlements()
+        const text = JSON.stringify(entitlements)
+        if (text === this.#entitlementsText) return
+        this.#entitlementsText = text
         await Promise.all(
           this.#flows.map((flow) =>
             flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream)),
@@ -353,7 +381,7 @@ export class System {
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
       () => this.#draftPool?.close(),
-      () => withTimeout(Promise.allSettled(this.#flows.map((flow) => flow.close())), limits.stopMs),
+      () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
@@ -369,6 +397,11 @@ export class System {
         this.logger.error({ error: String(error) }, 'closing goes on after a fault')
       }
     }
+  }
+
+  /** A door that health shows from now on. */
+  addDoor(name: string, state: () => DoorState): void {
+    this.#doors.set(name, state)
   }
 
   // ---- Events ------------------------------------------------------------------------------------------------------------
@@ -390,10 +423,17 @@ export class System {
     }
   }
 
+  /** Whether a call failed because an engine is away: then the same call may be made again. */
+  isAway(error: unknown): boolean {
+    return isAway(error)
+  }
+
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
   async ingest(request: {
     body: Uint8Array
     format: EventFormat
+    /** Only with `cloudevents-binary`. */
+    attributes?: CloudEventHeaders
     tenant: string | null
     wait: boolean
   }): Promise<IngestAnswer> {
@@ -406,6 +446,7 @@ export class System {
     const judging = metrics.judgeSeconds.startTimer()
     const judged = await this.#shards[reader]!.judge(request.body, {
       format: request.format,
+      ...(request.attributes === undefined ? {} : { attributes: request.attributes }),
       tenant: request.tenant,
       receivedAt,
       floorTime,
@@ -420,6 +461,7 @@ export class System {
     )
     ack()
     metrics.received.inc(judged.received)
+    metrics.plain.inc(judged.plain)
     metrics.stored.inc(judged.stored)
     for (const { code } of judged.refusals) metrics.refused.inc({ code })
     const answer: IngestAnswer = {
@@ -442,6 +484,29 @@ export class System {
       })
     }
     return { ...answer, applied: { ...totals, verdicts } }
+  }
+
+  /**
+   * A whole body that nobody could read, from a door that cannot send it back: kept as one refusal of the tenant, so that it
+   * blocks nothing and is not forgotten. Resolves when that is on disk. Rejects with `overloaded` or `unavailable`.
+   */
+  async refuseBody(refused: { tenant: string; message: string; body: Uint8Array }): Promise<void> {
+    const receivedAt = this.clock.now()
+    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
+    const stream = streamOf(refused.tenant, this.#streams)
+    // What is no text is kept as far as it is text: a broken byte is U+FFFD, and three bytes long.
+    const raw = new TextDecoder().decode(refused.body.subarray(0, Math.floor(limits.refusalRawBytesMax / 3)), {
+      stream: true,
+    })
+    const refusal = { index: 0, code: 'malformed' as const, field: '', message: refused.message.slice(0, 1_024) }
+    const frame = encodeFrame(
+      { receivedAt, floorTime, catalogVersion: this.#catalog.snapshot().version },
+      [],
+      [{ ...refusal, tenant: refused.tenant.slice(0, limits.nameBytesMax), source: '', id: '', metric: '', raw }],
+    )
+    await this.#flows[stream]!.append(receivedAt, floorTime, frame, false)
+    this.metrics.received.inc()
+    this.metrics.refused.inc({ code: refusal.code })
   }
 
   async rejects(query: {
@@ -611,6 +676,11 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     await Promise.all(this.#flows.map((flow) => flow.cut()))
   }
 
+  /** Folds now what has a checkpoint, instead of when it is due. */
+  async fold(): Promise<void> {
+    await Promise.all(this.#flows.map((flow) => flow.fold()))
+  }
+
   /** Compares books, checkpoints, rows and archive. Reads all of ClickHouse: for operators, not for a request path. */
   async audit() {
     await this.settle()
@@ -625,13 +695,18 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
   /** The rollups again from the archive. For a service that takes no events meanwhile: the command line runs it alone. */
   async rebuild(options: { dryRun: boolean; onProgress?: (step: string) => void }): Promise<RebuildReport> {
     await this.settle()
-    return rebuild({
+    // A fold meanwhile would be compared with hours from before it, or land in a table that is put aside.
+    await Promise.all(this.#flows.map((flow) => flow.stopFolds()))
+    const report = await rebuild({
       clickhouse: this.#engines.clickhouse,
       rollup: this.#rollup,
       metrics: this.#catalog.snapshot().metrics,
       streams: this.#flows.map((flow) => ({ stream: flow.stream, folded: flow.position.folded })),
       ...options,
     })
+    // Rebuilt rows are not cut into the chunks that the checkpoints name, so they are not counted by them any more.
+    if (report.replaced) await this.#engines.postgres.query('UPDATE streams SET verified_epoch = epoch')
+    return report
   }
 
   // ---- Invoices ----------------------------------------------------------------------------------------------------------
@@ -792,6 +867,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     let epochs: Record<string, number> | undefined = kept.rows[0]?.epochs
     if (epochs === undefined) {
       epochs = { [flow.stream]: await flow.cut() }
+      await flow.verify()
       await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
         closing,
         JSON.stringify(epochs),
@@ -841,6 +917,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
       const lost = this.#log!.lost().filter((l) => l.stream === flow.stream)
       for (const range of lost)
         notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
+      if (flow.fault !== null) notes.push(`stream ${flow.stream} tries again: ${flow.fault}`)
       if (flow.state !== 'running') notes.push(`stream ${flow.stream} is ${flow.state}`)
       return {
         stream: flow.stream,
@@ -853,6 +930,11 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     for (const [name, engine] of Object.entries(engines ?? {})) {
       if (!engine.up) notes.push(`${name} is away: events are taken into the log and counted when it is back`)
     }
+    const doors = Object.fromEntries([...this.#doors].map(([name, state]) => [name, state()]))
+    for (const [name, door] of Object.entries(doors)) {
+      if (!door.up)
+        notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
+    }
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),
@@ -863,6 +945,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
         ]),
       ),
       streams,
+      doors,
       notes,
     }
   }
@@ -887,12 +970,6 @@ function sum(a: Totals, b: Totals): Totals {
   return Object.fromEntries(
     Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]]),
   ) as unknown as Totals
-}
-
-async function withTimeout(work: Promise<unknown>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))])
-  clearTimeout(timer)
 }
 
 const isoIn = (time: number, zone: string): string =>

@@ -48,6 +48,14 @@ const REFRESH_MS = 60_000
 const hash = (secret: string): Buffer => createHash('sha256').update(secret).digest()
 const nobody = hash('nobody')
 
+/** A browser can only send Basic: the key is the password, the name is anything. */
+function bearer(authorization: string): string {
+  const basic = /^Basic ([A-Za-z0-9+/=]{1,400})$/.exec(authorization)
+  if (basic === null) return authorization
+  const text = Buffer.from(basic[1]!, 'base64').toString()
+  return `Bearer ${text.slice(text.indexOf(':') + 1)}`
+}
+
 /** Makes the admin key at first start, in a file with mode 0600. */
 export async function openKeys(options: { postgres: Pool; clock: Clock; dataDirectory: string }): Promise<Keys> {
   const { postgres, clock } = options
@@ -92,7 +100,7 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
   const view = ({ secretHash: _, ...key }: StoredKey): ApiKey => key
 
   const find = (authorization: string | undefined): StoredKey | undefined => {
-    const match = /^Bearer (rlv_([0-9a-f]{12})_[A-Za-z0-9_-]{32})$/.exec(authorization ?? '')
+    const match = /^Bearer (rlv_([0-9a-f]{12})_[A-Za-z0-9_-]{32})$/.exec(bearer(authorization ?? ''))
     const stored = byId.get(match?.[2] ?? '')
     const equal = timingSafeEqual(hash(match?.[1] ?? ''), stored?.secretHash ?? nobody)
     return equal && stored !== undefined && stored.revokedAt === null ? stored : undefined

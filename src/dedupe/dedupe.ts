@@ -8,14 +8,12 @@
  * Nothing is ever forgotten in silence: when ids do not fit any more, `full` is raised and judge() refuses to work.
  */
 import { assert } from '../assert.js'
-import { type Frame, KIND_VOID } from '../frame.js'
-import { ShardVerdict } from '../ingest/verdict.js'
+import type { Frame } from '../frame.js'
 import { limits } from '../limits.js'
 import { crossBarrier, type DedupeState, type Generation } from './generations.js'
-import { Identity } from './identity.js'
-import { decodeKeyBlock, ENTRY_WORDS, EntryList, encodeKeyBlock } from './key-block.js'
-import { SIP_WORDS } from './sip-hash.js'
-import { entryTag, entryVoided, HASH_REST, IdTable } from './table.js'
+import { type IdStore, PlainStore } from './id-store.js'
+import { openKernelStore } from './kernel-store.js'
+import { decodeKeyBlock, ENTRY_WORDS, encodeKeyBlock } from './key-block.js'
 
 export interface DedupeOptions {
   readonly stream: number
@@ -29,6 +27,8 @@ export interface DedupeOptions {
   readonly aheadMs?: number
   /** Events of one frame at most; so much room is always kept free. @default limits.batchEventsMax */
   readonly frameEventsMax?: number
+  /** The plain store even where the kernel could be used. @default false */
+  readonly plain?: boolean
 }
 
 /** The end of an epoch, as its last record says it. */
@@ -60,10 +60,7 @@ export class Dedupe {
   readonly #stream: number
   readonly #bounds: { idsMax: number; generationMs: number; aheadMs: number }
   readonly #frameEventsMax: number
-  readonly #identity: Identity
-  readonly #table: IdTable
-  readonly #keys = new EntryList()
-  readonly #voids = new EntryList()
+  readonly #store: IdStore
   /** Of the last barrier; −1 before the first one. */
   #epoch = -1
   /** As they were at the last barrier, the current one last; null before the first frame. */
@@ -94,8 +91,8 @@ export class Dedupe {
     if (idsMax < 16 * this.#frameEventsMax) {
       throw new Error(`cannot work with room for ${idsMax} ids: 16 frames of ${this.#frameEventsMax} events must fit`)
     }
-    this.#identity = new Identity(options.secret)
-    this.#table = new IdTable(idsMax)
+    const { secret, plain = false } = options
+    this.#store = (plain ? null : openKernelStore(secret, idsMax)) ?? new PlainStore(secret, idsMax)
   }
 
   /** Whether the next frame might not fit. The caller then seals the epoch and, if it stays so after the barrier, stops. */
@@ -116,51 +113,21 @@ export class Dedupe {
     assert(!this.full, 'dedupe is full')
     assert(n <= this.#frameEventsMax && n <= verdicts.length, `a frame of ${n} events`)
     if (this.#generations === null) this.#begin(frame.receivedAt)
-    this.#table.sweep(1)
-    this.#identity.hash(frame)
-    const { hashes, tags } = this.#identity
-    const { kinds, times } = frame
-    for (let i = 0; i < n; i += 1) {
-      const at = SIP_WORDS * i
-      const tag = tags[i]!
-      verdicts[i] =
-        (kinds[i]! & KIND_VOID) !== 0 ? this.#judgeVoid(hashes, at, tag) : this.#judgeUsage(hashes, at, tag, times[i]!)
-    }
-  }
-
-  #judgeUsage(hashes: Int32Array, at: number, tag: number, eventTime: number): ShardVerdict {
-    if (this.#forgottenTime !== null && eventTime <= this.#forgottenTime && this.#table.find(hashes, at) === 0) {
-      // The door should have refused it. Nobody can tell any more whether it is the first, and it must not count twice.
-      this.#behindWindow += 1
-      return ShardVerdict.conflict
-    }
-    const entry = this.#table.add(hashes, at, tag, this.#byte)
-    if (entry !== 0) return entryTag(entry) === tag ? ShardVerdict.duplicate : ShardVerdict.conflict
-    this.#entries += 1
-    if (eventTime > this.#lastEventTime) this.#lastEventTime = eventTime
-    this.#keys.push(hashes, at, (hashes[at + 3]! & HASH_REST) | tag)
-    return ShardVerdict.accepted
-  }
-
-  #judgeVoid(hashes: Int32Array, at: number, tag: number): ShardVerdict {
-    const entry = this.#table.find(hashes, at)
-    if (entry === 0 || entryTag(entry) !== tag) return ShardVerdict.conflict
-    if (entryVoided(entry)) return ShardVerdict.duplicate
-    this.#table.markVoided(hashes, at)
-    this.#voidCount += 1
-    this.#voids.push(hashes, at, (hashes[at + 3]! & HASH_REST) | tag)
-    return ShardVerdict.accepted
+    const forgotten = this.#forgottenTime ?? Number.NEGATIVE_INFINITY
+    const { accepted, voided, behind, lastTime } = this.#store.judge(frame, verdicts, this.#byte, forgotten)
+    this.#entries += accepted
+    this.#voidCount += voided
+    this.#behindWindow += behind
+    if (lastTime > this.#lastEventTime) this.#lastEventTime = lastTime
   }
 
   /** The epoch's key block, in a buffer of its own, or null when the epoch added nothing. Once per epoch, before barrier(). */
   takeBlock(epoch: number): Uint8Array | null {
     assert(epoch > this.#epoch, `the block of epoch ${epoch} after epoch ${this.#epoch}`)
-    const keys = this.#keys.words
-    const voids = this.#voids.words
+    const { keys, voids } = this.#store.entries()
     if (keys.length === 0 && voids.length === 0) return null
     const block = encodeKeyBlock({ stream: this.#stream, epoch, generation: this.#number }, keys, voids)
-    this.#keys.clear()
-    this.#voids.clear()
+    this.#store.clear()
     return block
   }
 
@@ -170,13 +137,14 @@ export class Dedupe {
    */
   barrier(barrier: EpochBarrier): { state: DedupeState; dropped: number[] } {
     assert(barrier.epoch > this.#epoch, `the barrier of epoch ${barrier.epoch} after epoch ${this.#epoch}`)
-    assert(this.#keys.words.length === 0 && this.#voids.words.length === 0, 'a barrier before the block was taken')
+    const { keys, voids } = this.#store.entries()
+    assert(keys.length === 0 && voids.length === 0, 'a barrier before the block was taken')
     if (this.#generations === null) this.#begin(barrier.receivedAt)
     const generations = this.#generations!
     const current = {
       ...generations.at(-1)!,
       lastEventTime: this.#lastEventTime,
-      entries: this.#table.count(this.#byte),
+      entries: this.#store.count(this.#byte),
       voids: this.#voidCount,
     }
     const { state, dropped } = crossBarrier(
@@ -190,11 +158,11 @@ export class Dedupe {
       this.#bounds,
     )
     for (const number of dropped) {
-      this.#entries -= this.#table.count(byteOf(number))
-      this.#table.drop(byteOf(number))
+      this.#entries -= this.#store.count(byteOf(number))
+      this.#store.drop(byteOf(number))
     }
     const number = state.generations.at(-1)!.number
-    if (number !== this.#number) this.#table.open(byteOf(number))
+    if (number !== this.#number) this.#store.open(byteOf(number))
     this.#adopt(state)
     return { state, dropped }
   }
@@ -229,13 +197,13 @@ export class Dedupe {
       )
     }
     for (let at = 0; at < keyWords.length; at += ENTRY_WORDS) {
-      if (this.#table.add(keyWords, at, keyWords[at + 3]! & 0xffff, byteOf(generation)) !== 0) {
+      if (!this.#store.add(keyWords, at, byteOf(generation))) {
         throw new Error(`FATAL: the key block of epoch ${epoch} holds an id twice or was given twice`)
       }
       this.#entries += 1
     }
     // An id that is not found was voided in its time and has gone with its generation since.
-    for (let at = 0; at < voidWords.length; at += ENTRY_WORDS) this.#table.markVoided(voidWords, at)
+    for (let at = 0; at < voidWords.length; at += ENTRY_WORDS) this.#store.markVoided(voidWords, at)
     voids.set(generation, (voids.get(generation) ?? 0) + block.voids)
   }
 
@@ -244,7 +212,7 @@ export class Dedupe {
     const { state, voids } = this.#restoring
     for (const generation of state.generations) {
       const { number } = generation
-      const [foundKeys, foundVoids] = [this.#table.count(byteOf(number)), voids.get(number) ?? 0]
+      const [foundKeys, foundVoids] = [this.#store.count(byteOf(number)), voids.get(number) ?? 0]
       if (foundKeys !== generation.entries || foundVoids !== generation.voids) {
         throw new Error(
           `FATAL: generation ${number} of stream ${this.#stream} has ${foundKeys} ids and ${foundVoids} voids instead of ` +
@@ -259,8 +227,8 @@ export class Dedupe {
   stats(): DedupeStats {
     return {
       entries: this.#entries,
-      capacity: this.#table.capacity,
-      bytes: this.#table.bytes,
+      capacity: this.#store.capacity,
+      bytes: this.#store.bytes,
       generations: this.#generations?.length ?? 0,
       windowFrom: this.#windowFrom,
       announcedFloor: this.#announcedFloor,

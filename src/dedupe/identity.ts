@@ -16,7 +16,7 @@ import { limits } from '../limits.js'
 import { SIP_WORDS, sipHash128, sipKey } from './sip-hash.js'
 
 /** Derives the key of one purpose from the 16-byte secret. */
-function purposeKey(secret: Uint8Array, label: 'identity' | 'content' | 'member'): Int32Array {
+export function purposeKey(secret: Uint8Array, label: 'identity' | 'content' | 'member'): Int32Array {
   const key = new Int32Array(SIP_WORDS)
   const text = Buffer.from(`releve ${label}`)
   // 2-4, the variant for authentication: this happens once, and the secret stands behind everything.

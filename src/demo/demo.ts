@@ -11,7 +11,7 @@ import { loadSeeds } from '../catalog/seeds.js'
 import { HandClock } from '../clock.js'
 import { type Config, parseConfig } from '../config.js'
 import { formatNumber, formatPercent } from '../format.js'
-import { buildHttp } from '../http/http.js'
+import { buildHttp, listen } from '../http/http.js'
 import { renderInvoice } from '../invoicing/render.js'
 import { openLogger } from '../logger.js'
 import { openSystem, type QuotaLine, type System } from '../system.js'
@@ -188,7 +188,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   process.once('SIGINT', stop)
   process.once('SIGTERM', stop)
   try {
-    const url = await app.listen({ host: config.host, port: config.port })
+    const url = await listen(app, config.host, config.port)
     const changed = await loadSeeds(system.catalog)
     await system.catalogSettled()
     tell(`  catalogue of the ODS screens: ${changed === 0 ? 'already there' : `${changed} definitions`}`)

@@ -92,12 +92,15 @@ export class JsonReader {
   /** Whether the last string has a control character (U+0000 to U+001F, U+007F to U+009F). */
   control = false
 
-  /** Starts on a body, which must not change until `finish`. */
-  begin(body: Uint8Array): void {
+  /**
+   * Starts on a body, which must not change until `finish`. Whoever has read the beginning of it gives the byte to go on at,
+   * before a value, and how many containers are open there.
+   */
+  begin(body: Uint8Array, at = 0, depth = 0): void {
     this.#bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
-    this.#at = 0
+    this.#at = at
     this.#end = body.byteLength
-    this.#depth = 0
+    this.#depth = depth
     this.#first = false
     this.fault = null
     this.control = false

@@ -12,7 +12,7 @@
  * A period that begins after everything that could have come so far starts live at zero.
  *
  * A threshold rings once in a period and limit version (`rung`), may fall silent once (`resolved`), and does not ring again.
- * After a restart the marks are made again from base and replay, so the same crossing may be returned twice.
+ * After a restart the marks are made again from base, replay and unresolved alerts, so the same crossing may be returned twice.
  */
 
 import type { MemberHash } from '../aggregate/aggregate.js'
@@ -51,6 +51,12 @@ export interface AsOf {
   readonly receivedAt: number
   readonly sequence: number
   readonly epoch: number
+}
+
+/** A threshold that rang and has not been resolved, as the alerts know it. */
+export interface RungThreshold {
+  readonly threshold: string
+  readonly limitVersion: number
 }
 
 /** A balance that waits for its usage in epochs below `epoch`. */
@@ -104,6 +110,8 @@ export interface BalanceOptions {
   readonly balancesMax?: number
   readonly lateMs?: number
   readonly aheadMs?: number
+  /** Counts every event by itself, also where a total of the frame would do: the oracle of the totals. @default false */
+  readonly oneByOne?: boolean
 }
 
 export interface Balances {
@@ -114,8 +122,15 @@ export interface Balances {
   setEntitlements(list: readonly LiveEntitlement[], at: Barrier): { needed: NeededBase[]; crossings: Crossing[] }
   /** Called whenever an epoch opens: opens and drops periods, and asks again for balances that a void made stale. */
   barrier(at: Barrier): { needed: NeededBase[] }
-  /** The answer to a NeededBase. One that nobody waits for any more is ignored. */
-  setBase(need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>, base: BalanceBase): Crossing[]
+  /**
+   * The answer to a NeededBase. One that nobody waits for any more is ignored. `rung` are the balance's unresolved alerts: what a
+   * process that died had still to resolve, this one does.
+   */
+  setBase(
+    need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>,
+    base: BalanceBase,
+    rung?: readonly RungThreshold[],
+  ): Crossing[]
   /** Usage of a stale balance as ClickHouse answers it, decimal text, so that its thresholds ring too. Ignored in other states. */
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[]
   /** Adds the accepted events of the frame with this log sequence. Crossings in the order of the events. */
@@ -146,7 +161,17 @@ interface Balance {
   /** Levels below this index are reached. */
   next: number
   observed: { usage: bigint; asOf: AsOf } | undefined
+  /** What the frame with this number adds, in a metric's own scale: usages, their positive and their negative values. */
+  frame: number
+  metric: number
+  usages: number
+  up: number
+  down: number
 }
+
+/** Values beyond ±2^39 are counted one by one: 10,000 smaller ones have an exact sum in a double. */
+const TOTAL_HIGH_MAX = 128
+assert(limits.batchEventsMax * 2 ** 39 < Number.MAX_SAFE_INTEGER, 'the total of a frame must be exact')
 
 interface Item {
   entitlement: LiveEntitlement
@@ -170,12 +195,22 @@ interface Cause {
   readonly receivedAt: number
 }
 
+/** Aggregations whose figure is a total: the order of events does not matter to it. */
+function hasTotal({ figures: { aggregation } }: Balance): boolean {
+  return aggregation === 'sum' || aggregation === 'count'
+}
+
 class StreamBalances implements Balances {
   readonly #memberHash: MemberHash
   readonly #membersMax: number
   readonly #balancesMax: number
   readonly #lateMs: number
   readonly #aheadMs: number
+  readonly #oneByOne: boolean
+  /** Frames so far, to know which totals are of this one. */
+  #frame = 0
+  /** The last frame has events for balances without a total. */
+  #hasOthers = false
   #items = new Map<string, Item>()
   #tenants = new Map<string, TenantItems>()
   /** Periods by anchor and zone, only within one barrier: many items share them, and the zone's arithmetic is slow. */
@@ -196,6 +231,7 @@ class StreamBalances implements Balances {
     this.#balancesMax = options.balancesMax ?? limits.liveBalancesMax
     this.#lateMs = options.lateMs ?? limits.lateMs
     this.#aheadMs = options.aheadMs ?? limits.aheadMs
+    this.#oneByOne = options.oneByOne ?? false
   }
 
   setEntitlements(list: readonly LiveEntitlement[], at: Barrier): { needed: NeededBase[]; crossings: Crossing[] } {
@@ -237,7 +273,11 @@ class StreamBalances implements Balances {
     return { needed }
   }
 
-  setBase(need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>, base: BalanceBase): Crossing[] {
+  setBase(
+    need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>,
+    base: BalanceBase,
+    rung: readonly RungThreshold[] = [],
+  ): Crossing[] {
     const balance = this.#find(need, need.period.from)
     if (balance === undefined || balance.state !== 'pending' || balance.epoch !== need.epoch) return []
     const { figures } = balance
@@ -253,6 +293,12 @@ class StreamBalances implements Balances {
     figures.addBase(base)
     this.membersHeld += figures.membersHeld - heldBefore
     balance.state = 'live'
+    const { levels, entitlement } = balance.item
+    for (const { threshold, limitVersion } of rung) {
+      const level = levels.findIndex(({ code }) => code === threshold)
+      if (level !== -1 && limitVersion === entitlement.limitVersion && balance.marks[level] === Mark.quiet)
+        balance.marks[level] = Mark.rung
+    }
     const crossings: Crossing[] = []
     this.#evaluate(balance, this.#noEvent(), crossings)
     return crossings
@@ -273,14 +319,23 @@ class StreamBalances implements Balances {
     this.#asOf = { receivedAt: frame.receivedAt, sequence, epoch: this.#asOf.epoch }
     const crossings: Crossing[] = []
     if (this.#items.size === 0) return crossings
-    const itemsOf = this.#itemsOfSeries(frame)
+    const itemsOf = this.#itemsOfOrigins(frame)
+    const { metricOf, seriesOf, originOf } = frame
+    this.#frame += 1
+    const totals = this.#oneByOne ? null : this.#gather(frame, verdicts, itemsOf)
+    for (const balance of totals ?? []) {
+      const factor = powerOfTen(ROLLUP_SCALE - frame.metrics[balance.metric]!.scale)
+      balance.figures.addTotal(BigInt(balance.up - balance.down) * factor, balance.usages)
+    }
+    if (totals !== null && !this.#hasOthers) return crossings
     for (let i = 0; i < frame.events; i += 1) {
       if (verdicts[i] !== ShardVerdict.accepted) continue
-      const items = itemsOf[frame.seriesOf[i]!]
+      const items = itemsOf[originOf[i]!]![metricOf[seriesOf[i]!]!]
       if (items === undefined) continue
       for (const item of items) {
         const balance = this.#balanceAt(item, frame.times[i]!)
         if (balance === undefined || balance.state === 'stale') continue
+        if (totals !== null && hasTotal(balance)) continue
         this.#count(balance, frame, i, positionOf(sequence, i))
         if (balance.state === 'live') this.#watch(balance, frame, i, sequence, crossings)
       }
@@ -323,18 +378,78 @@ class StreamBalances implements Balances {
     return this.#items.get(keyOf(of))?.balances.find((balance) => balance.period.from === periodFrom)
   }
 
-  /** Per series of the frame the items that count it; undefined when none does. */
-  #itemsOfSeries(frame: Frame): (Item[] | undefined)[] {
+  /**
+   * Per origin of the frame, and per metric, the items that count it; undefined when none does. Origins name the tenants as the
+   * series do and are far fewer; the names of series are not needed here, and so nobody decodes them.
+   */
+  #itemsOfOrigins(frame: Frame): (Item[] | undefined)[][] {
     const known = new Map<string, (Item[] | undefined)[]>()
-    return frame.series.map(({ tenant, metric }) => {
+    return frame.origins.map(({ tenant }) => {
       let byMetric = known.get(tenant)
       if (byMetric === undefined) {
         const items = this.#tenants.get(tenant)?.byMetric
         byMetric = frame.metrics.map(({ key }) => items?.get(key))
         known.set(tenant, byMetric)
       }
-      return byMetric[metric]
+      return byMetric
     })
+  }
+
+  /**
+   * The sums and counts that this frame adds to, each with its total, when none of them can cross a level on the way: then the
+   * order of its events does not matter. Null when one of them might, or has a void, a very large value or two versions of a
+   * metric; then every event is counted by itself.
+   */
+  #gather(frame: Frame, verdicts: Uint8Array, itemsOf: readonly (readonly (Item[] | undefined)[])[]): Balance[] | null {
+    const { metricOf, seriesOf, originOf, times, kinds } = frame
+    const words = new Int32Array(frame.values.buffer, frame.values.byteOffset, 2 * frame.events)
+    const totals: Balance[] = []
+    this.#hasOthers = false
+    for (let i = 0; i < frame.events; i += 1) {
+      if (verdicts[i] !== ShardVerdict.accepted) continue
+      const metric = metricOf[seriesOf[i]!]!
+      const items = itemsOf[originOf[i]!]![metric]
+      if (items === undefined) continue
+      for (const item of items) {
+        const balance = this.#balanceAt(item, times[i]!)
+        if (balance === undefined || balance.state === 'stale') continue
+        if (!hasTotal(balance)) {
+          this.#hasOthers = true
+          continue
+        }
+        if (balance.frame !== this.#frame) {
+          balance.frame = this.#frame
+          balance.metric = metric
+          balance.usages = 0
+          balance.up = 0
+          balance.down = 0
+          totals.push(balance)
+        }
+        const high = words[2 * i + 1]!
+        if ((kinds[i]! & KIND_VOID) !== 0 || balance.metric !== metric) return null
+        if (high < -TOTAL_HIGH_MAX || high >= TOTAL_HIGH_MAX) return null
+        const value = high * 0x1_0000_0000 + (words[2 * i]! >>> 0)
+        balance.usages += 1
+        if (value >= 0) balance.up += value
+        else balance.down -= value
+      }
+    }
+    for (const balance of totals) if (balance.state === 'live' && this.#mayCross(balance, frame)) return null
+    return totals
+  }
+
+  /** Whether a level lies between the lowest and the highest figure that the frame's events can lead to in any order. */
+  #mayCross({ item, next, figures, metric, usages, up, down }: Balance, frame: Frame): boolean {
+    if (item.levels.length === 0) return false
+    // The first usage may cross what lies at zero.
+    if (figures.empty) return true
+    const above = item.levels[next]
+    const below = item.levels[next - 1]
+    const usage = figures.usage()
+    const isCount = figures.aggregation === 'count'
+    const factor = powerOfTen(ROLLUP_SCALE - (isCount ? 0 : frame.metrics[metric]!.scale))
+    if (above !== undefined && usage + BigInt(isCount ? usages : up) * factor >= above.least) return true
+    return below !== undefined && usage - BigInt(isCount ? 0 : down) * factor < below.least
   }
 
   /** The balance whose period holds the time; a period later than all that were opened begins with this event. */
@@ -351,8 +466,7 @@ class StreamBalances implements Balances {
 
   #count(balance: Balance, frame: Frame, i: number, position: number): void {
     const { figures } = balance
-    const series = frame.series[frame.seriesOf[i]!]!
-    const metric = frame.metrics[series.metric]!
+    const metric = frame.metrics[frame.metricOf[frame.seriesOf[i]!]!]!
     const isVoid = (frame.kinds[i]! & KIND_VOID) !== 0
     if (figures.aggregation === 'unique') {
       // A version of the metric that counts otherwise has no members.
@@ -361,7 +475,7 @@ class StreamBalances implements Balances {
         return
       }
       const member = frame.members.subarray(i === 0 ? 0 : frame.memberEnds[i - 1]!, frame.memberEnds[i]!)
-      const hash = this.#memberHash(series.tenant, member)
+      const hash = this.#memberHash(balance.item.entitlement.tenant, member)
       const text = Buffer.from(hash.buffer, hash.byteOffset, hash.byteLength).toString('latin1')
       const before = figures.membersHeld
       figures.addMember(text, isVoid ? -1 : 1)
@@ -412,12 +526,12 @@ class StreamBalances implements Balances {
       }
       balance.next += 1
     }
-    while (balance.next > 0 && !reaches(levels[balance.next - 1]!)) {
-      balance.next -= 1
-      if (marks[balance.next] === Mark.rung) {
-        marks[balance.next] = Mark.resolved
-        cross('alert.resolved', levels[balance.next]!)
-      }
+    while (balance.next > 0 && !reaches(levels[balance.next - 1]!)) balance.next -= 1
+    // From the top: also what rang before this process began.
+    for (let above = levels.length - 1; above >= balance.next; above -= 1) {
+      if (marks[above] !== Mark.rung) continue
+      marks[above] = Mark.resolved
+      cross('alert.resolved', levels[above]!)
     }
   }
 
@@ -497,7 +611,8 @@ class StreamBalances implements Balances {
     this.balancesHeld += 1
     const figures = new Figures(item.entitlement.aggregation)
     const marks = new Uint8Array(item.levels.length)
-    const balance: Balance = { item, period, state, epoch, figures, marks, next: 0, observed: undefined }
+    const none = { frame: 0, metric: 0, usages: 0, up: 0, down: 0 }
+    const balance: Balance = { item, period, state, epoch, figures, marks, next: 0, observed: undefined, ...none }
     const after = item.balances.findIndex((other) => other.period.from > period.from)
     item.balances.splice(after === -1 ? item.balances.length : after, 0, balance)
     return balance

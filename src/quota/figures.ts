@@ -66,6 +66,12 @@ export class Figures {
     }
   }
 
+  /** So many usages at once, of a sum or a count. */
+  addTotal(value: bigint, usages: number): void {
+    this.#sum += value
+    this.#count += usages
+  }
+
   /** Whether the figures could take the event back; max, min and latest cannot, and only the archive knows. */
   takeBack(value: bigint): boolean {
     switch (this.aggregation) {

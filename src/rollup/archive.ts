@@ -1,20 +1,20 @@
 /**
  * Archive: accepted events of an epoch straight from the frame into RowBinary of usage_events, the proof behind every line;
- * refusals and conflicts into ingest_rejects. No object per event is kept.
+ * refusals and conflicts go to rejects.ts. No object per event is kept.
  *
  * Memory: the epoch's encoded rows. The caller seals the epoch when `bytes` reaches limits.epochBytesMax; what one frame adds
  * above that is bounded by limits.batchEventsMax rows.
  *
- * Positions: an event's is its place in the log, positionOf(sequence, index in the frame). A refused event has no place in the
- * frame; its row takes the frame's sequence with the index in the request.
+ * Positions: an event's is its place in the log, positionOf(sequence, index in the frame).
  */
-import { powerOfTen, printQuantity, ROLLUP_SCALE } from '../amount.js'
+import { powerOfTen, ROLLUP_SCALE } from '../amount.js'
 import { assert } from '../assert.js'
 import { positionOf } from '../event.js'
-import { type Frame, frameRefusals, KIND_VOID } from '../frame.js'
+import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
 import { type Chunk, ChunkWriter, type EpochId } from './chunks.js'
+import { Rejects } from './rejects.js'
 import { RowBinary } from './row-binary.js'
 
 export interface Archive {
@@ -40,7 +40,7 @@ export function openArchive(stream: number, rowsMax: number = limits.chunkRowsMa
 class StreamArchive implements Archive {
   readonly #stream: number
   readonly #events: ChunkWriter
-  readonly #rejects: ChunkWriter
+  readonly #rejects: Rejects
   /** For the parts of a row that many events of a frame share. */
   readonly #part = new RowBinary()
   #id: EpochId | undefined
@@ -48,7 +48,7 @@ class StreamArchive implements Archive {
   constructor(stream: number, rowsMax: number) {
     this.#stream = stream
     this.#events = new ChunkWriter('usage_events', rowsMax)
-    this.#rejects = new ChunkWriter('ingest_rejects', rowsMax)
+    this.#rejects = new Rejects(rowsMax)
   }
 
   get bytes(): number {
@@ -73,7 +73,7 @@ class StreamArchive implements Archive {
     const id = this.#id
     assert(id !== undefined, 'a frame reached the archive outside an epoch')
     this.#archive(id, frame, sequence, verdicts)
-    this.#refuse(id, frame, sequence)
+    this.#rejects.apply(id, frame, sequence, verdicts)
   }
 
   drain(): Chunk[] {
@@ -98,7 +98,6 @@ class StreamArchive implements Archive {
     })
     const parts = part.take()
     for (let i = 0; i < frame.events; i += 1) {
-      if (verdicts[i] === ShardVerdict.conflict) this.#conflict(id, frame, sequence, i)
       if (verdicts[i] !== ShardVerdict.accepted) continue
       const series = frame.series[frame.seriesOf[i]!]!
       if (!frame.metrics[series.metric]!.archive) continue
@@ -117,44 +116,5 @@ class StreamArchive implements Archive {
       row.i64(positionOf(sequence, i))
       this.#events.end(id)
     }
-  }
-
-  #refuse(id: EpochId, frame: Frame, sequence: number): void {
-    for (const refusal of frameRefusals(frame)) {
-      const row = this.#rejects.begin()
-      row.string(refusal.tenant)
-      row.string(refusal.code)
-      row.string(refusal.field)
-      row.string(refusal.message)
-      row.string(refusal.source)
-      row.string(refusal.id)
-      row.string(refusal.metric)
-      row.string(refusal.raw)
-      row.i64(frame.receivedAt)
-      row.i64(positionOf(sequence, refusal.index))
-      this.#rejects.end(id)
-    }
-  }
-
-  /** The event is nowhere else but in the log, so the message says what was not counted. */
-  #conflict(id: EpochId, frame: Frame, sequence: number, i: number): void {
-    const series = frame.series[frame.seriesOf[i]!]!
-    const metric = frame.metrics[series.metric]!
-    const origin = frame.origins[frame.originOf[i]!]!
-    const kind = (frame.kinds[i]! & KIND_VOID) !== 0 ? 'void' : 'usage'
-    const value = printQuantity(frame.values[i]!, metric.scale)
-    const time = new Date(frame.times[i]!).toISOString()
-    const row = this.#rejects.begin()
-    row.string(origin.tenant)
-    row.string('conflict')
-    row.string('id')
-    row.string(`the same identity came with other content before; not counted: ${kind} of ${value} at ${time}`)
-    row.string(origin.source)
-    row.stringBytes(frame.ids, i === 0 ? 0 : frame.idEnds[i - 1]!, frame.idEnds[i]!)
-    row.string(metric.key)
-    row.string('')
-    row.i64(frame.receivedAt)
-    row.i64(positionOf(sequence, i))
-    this.#rejects.end(id)
   }
 }

@@ -5,8 +5,9 @@
  * Sums, counts and averages of all tenants of a chunk are two questions, one to the rollups and one to the archive. The other
  * aggregations (extremes with their overrides, unique members) are asked one by one.
  */
-import { Decimal } from 'decimal.js'
+
 import type { Aggregation, Metric } from '../catalog/metric.js'
+import { Decimal } from '../decimal.js'
 import { limits } from '../limits.js'
 import { HOUR_MS, type Period } from '../period.js'
 import { EVENT_DIGEST, type ProofAnswer, prove, shownQuestion } from './proof.js'
@@ -191,8 +192,8 @@ function mismatchOf(tenant: string, metric: string, counted: string, archived: s
   return `${tenant} ${metric}: the rollups say ${counted}, the archive says ${archived}: run releve audit, nothing is billed until they agree`
 }
 
-const averageOf = (total: string, count: string): string =>
-  new Decimal(total).div(count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
+/** An average is rounded as live balances are. */
+const averageOf = (total: string, count: string): string => new Decimal(total).div(count).toDecimalPlaces(9).toFixed()
 
 function summed(aggregation: Aggregation, total: string, count: string): string {
   if (aggregation === 'count') return count

@@ -3,7 +3,8 @@
  *
  * Writing is exactly once by token: a chunk is the same bytes every time it is made, and its token names stream, epoch, table
  * and chunk. After a crash the rows that landed are counted first (the token window is bounded, the count is not); what is
- * missing is sent again with the same token.
+ * missing is sent again with the same token, and counted again: ClickHouse notes a token before the rows are in their place, so a
+ * kill between the two leaves a token that stands for nothing.
  *
  * It does not decide when: epochs, manifests and checkpoints are flow.ts.
  */
@@ -11,9 +12,9 @@ import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { ClickHouseClient } from '@clickhouse/client'
 import { TupleParam } from '@clickhouse/client'
-import { assert } from '../assert.js'
+import type { Aggregation } from '../catalog/metric.js'
 import { limits } from '../limits.js'
-import { HOUR_MS } from '../period.js'
+import { HOUR_MS, type Period } from '../period.js'
 import type { BalanceBase } from '../quota/figures.js'
 import { buildUsageQuery, hasExtremes, readsHours, type UsageQuery, type UsageRow, windowStarts } from './usage.js'
 
@@ -42,10 +43,36 @@ export interface Override {
   readonly window: number
 }
 
+/** Whose base is asked for: usage in epochs below `epoch`. */
+export interface BaseNeed {
+  readonly tenant: string
+  readonly metric: string
+  readonly aggregation: Aggregation
+  readonly period: Period
+  readonly epoch: number
+}
+
+const EMPTY_BASE: BalanceBase = {
+  sum: '0',
+  count: 0,
+  samples: 0,
+  min: '0',
+  max: '0',
+  last: '0',
+  lastTime: 0,
+  lastPosition: 0,
+  members: { hashes: new Uint8Array(0), counts: [] },
+}
+
+const nameOf = (tenant: string, metric: string): string => `${tenant.length}:${tenant}${metric}`
+
 export type Rollup = ReturnType<typeof openRollup>
 
 /** `sum(sum) AS sum` means the column inside: without this, ClickHouse puts the alias there. */
 const COLUMNS_FIRST = { prefer_column_name_to_alias: 1 } as const
+
+/** Calendar text: ClickHouse does not read a number of few digits, such as the 0 of a window without samples, as a time. */
+const dateTime64 = (ms: number): string => new Date(ms).toISOString().slice(0, 23).replace('T', ' ')
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
@@ -80,6 +107,15 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
       .then(({ stream }) => stream.resume())
   }
 
+  /** Takes back what has landed of a chunk, so that it can be inserted anew. Resolves when it is gone. */
+  async function remove(table: UsageTable, stream: number, epoch: number, chunk: number): Promise<void> {
+    await clickhouse.command({
+      query: `ALTER TABLE ${table} DELETE WHERE stream = {stream:UInt16} AND epoch = {epoch:UInt64} AND chunk = {chunk:UInt16}`,
+      query_params: { stream, epoch, chunk },
+      clickhouse_settings: { mutations_sync: '2' },
+    })
+  }
+
   /** Rows that are there, by table and chunk, of one epoch. */
   async function landed(stream: number, epoch: number, tables: readonly UsageTable[]): Promise<Map<string, number>> {
     const found = new Map<string, number>()
@@ -91,6 +127,21 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
       for (const row of rows) found.set(`${table}/${row.chunk}`, Number(row.rows))
     }
     return found
+  }
+
+  /** Rows that are there of the epochs (from, to], by `epoch/chunk`. */
+  async function rowsByChunk(
+    table: UsageTable,
+    stream: number,
+    from: number,
+    to: number,
+  ): Promise<Map<string, number>> {
+    const rows = await rowsOf<{ epoch: string; chunk: number; n: string }>(
+      `SELECT epoch, chunk, count() AS n FROM ${table}
+WHERE stream = {stream:UInt16} AND epoch > {from:UInt64} AND epoch <= {to:UInt64} GROUP BY epoch, chunk`,
+      { stream, from, to },
+    )
+    return new Map(rows.map((row) => [`${row.epoch}/${row.chunk}`, Number(row.n)]))
   }
 
   /**
@@ -145,7 +196,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
             min: row?.min ?? '0',
             max: row?.max ?? '0',
             last: row?.last ?? '0',
-            last_time: (Number(lastTime) / 1000).toFixed(3),
+            last_time: dateTime64(Number(lastTime)),
             last_position: lastPosition,
             sum_vt: '0',
             override: 1,
@@ -220,9 +271,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
     for await (const batch of result.stream<Record<string, unknown>>()) {
       for (const row of batch) {
         const { last_ms, ...rest } = row.json() as Record<string, unknown>
-        lines.push(
-          JSON.stringify({ ...rest, last_time: (Number(last_ms) / 1000).toFixed(3), stream, epoch: to, chunk }),
-        )
+        lines.push(JSON.stringify({ ...rest, last_time: dateTime64(Number(last_ms)), stream, epoch: to, chunk }))
         if (lines.length === limits.chunkRowsMax) yield make()
       }
     }
@@ -251,7 +300,9 @@ GROUP BY tenant, metric, subject, dims, minute`,
   async function usage(
     question: Omit<UsageQuery, 'minutesOnly'>,
   ): Promise<{ rows: UsageRow[]; query: string; params: Record<string, unknown>; rung: 'hour' | 'minute' }> {
-    const query = { ...question, minutesOnly: await hasOpenOverride(question) }
+    // First the windows: a question that has too many costs no query.
+    const starts = windowStarts(question)
+    const query = { ...question, starts, minutesOnly: await hasOpenOverride(question) }
     const statement = buildUsageQuery(query)
     const found = await rowsOf<{
       bucket: number
@@ -282,59 +333,100 @@ GROUP BY tenant, metric, subject, dims, minute`,
     }
   }
 
-  /** What a balance starts from: everything of a tenant's metric in a period, up to an epoch. */
-  async function base(
-    query: Omit<UsageQuery, 'minutesOnly' | 'window' | 'groupBy' | 'timeZone' | 'folded'>,
+  /**
+   * What balances start from: everything of a tenant's metric in a period, up to an epoch. Many at once, in few queries: one for
+   * each period, epoch and kind of aggregation, by limits.basesMax. A base without `members` has more of them than `membersMax`.
+   */
+  async function* bases<Need extends BaseNeed>(
+    stream: number,
+    needed: readonly Need[],
     membersMax: number,
-  ): Promise<BalanceBase> {
-    const params = {
-      tenant: query.tenant,
-      metric: query.metric,
-      from: query.from / 1000,
-      to: query.to / 1000,
-      stream: query.stream,
-      epoch: query.epoch,
+  ): AsyncGenerator<{ need: Need; base: BalanceBase }> {
+    const groups = new Map<string, Need[]>()
+    for (const need of needed) {
+      const key = `${need.period.from}/${need.period.to}/${need.epoch}/${need.aggregation === 'unique'}`
+      const group = groups.get(key)
+      if (group === undefined) groups.set(key, [need])
+      else group.push(need)
     }
-    const where = `tenant = {tenant:String} AND metric = {metric:String} AND stream = {stream:UInt16} AND epoch <= {epoch:UInt64}`
-    const [row] = await rowsOf<Record<string, string>>(
-      `SELECT sum(sum) AS sum_value, sum(count) AS count_value, sumIf(samples, kept) AS n, minIf(min, kept AND samples > 0) AS min_value,
-  maxIf(max, kept AND samples > 0) AS max_value, argMaxIf(last, (last_time, last_position), kept AND samples > 0) AS last_value,
-  maxIf(toUnixTimestamp64Milli(last_time), kept AND samples > 0) AS newest,
-  argMaxIf(last_position, (last_time, last_position), kept AND samples > 0) AS newest_position
-FROM (
-  SELECT *, max(if(override = 1, epoch, 0)) OVER (PARTITION BY subject, dims, window) AS overridden,
-    epoch > overridden OR (override = 1 AND epoch = overridden) AS kept
-  FROM usage_minute WHERE ${where} AND window >= {from:DateTime('UTC')} AND window < {to:DateTime('UTC')}
-)`,
-      params,
-    )
-    assert(row !== undefined, 'an aggregate without a group gives one row')
-    const figures = {
-      sum: row.sum_value!,
-      count: Number(row.count_value),
-      samples: Number(row.n),
-      min: row.min_value!,
-      max: row.max_value!,
-      last: row.last_value!,
-      lastTime: Number(row.newest),
-      lastPosition: Number(row.newest_position),
-    }
-    if (query.aggregation !== 'unique') return figures
-    const members = await rowsOf<{ member: string; n: string }>(
-      `SELECT hex(member) AS member, sum(n) AS n FROM usage_members
-WHERE ${where} AND bucket >= {from:DateTime('UTC')} AND bucket < {to:DateTime('UTC')}
-GROUP BY member HAVING sum(n) != 0 LIMIT {limit:UInt32}`,
-      { ...params, limit: membersMax + 1 },
-    )
-    if (members.length > membersMax) return figures
-    return {
-      ...figures,
-      members: {
-        hashes: Buffer.from(members.map((m) => m.member).join(''), 'hex'),
-        counts: members.map((m) => Number(m.n)),
-      },
+    for (const group of groups.values()) {
+      for (let from = 0; from < group.length; from += limits.basesMax) {
+        const part = group.slice(from, from + limits.basesMax)
+        const found = await basesOf(stream, part, membersMax)
+        for (const need of part) yield { need, base: found.get(nameOf(need.tenant, need.metric)) ?? EMPTY_BASE }
+      }
     }
   }
 
-  return { insert, landed, overrideChunk, foldChunks, usage, base, rowsOf, windowStarts }
+  /** One query for needs of the same period and epoch, and a second one for members. */
+  async function basesOf(
+    stream: number,
+    part: readonly BaseNeed[],
+    membersMax: number,
+  ): Promise<Map<string, BalanceBase>> {
+    const { period, epoch, aggregation } = part[0]!
+    const where = `tenant IN {tenants:Array(String)} AND metric IN {metrics:Array(String)}
+    AND (tenant, metric) IN {pairs:Array(Tuple(String, String))} AND stream = {stream:UInt16} AND epoch < {epoch:UInt64}`
+    const params = {
+      tenants: [...new Set(part.map((need) => need.tenant))],
+      metrics: [...new Set(part.map((need) => need.metric))],
+      pairs: part.map((need) => new TupleParam([need.tenant, need.metric])),
+      from: period.from / 1000,
+      to: period.to / 1000,
+      stream,
+      epoch,
+    }
+    const rows = await rowsOf<Record<string, string>>(
+      `SELECT tenant, metric, sum(sum) AS sum_value, sum(count) AS count_value, sumIf(samples, kept) AS n,
+  minIf(min, kept AND samples > 0) AS min_value, maxIf(max, kept AND samples > 0) AS max_value,
+  argMaxIf(last, (last_time, last_position), kept AND samples > 0) AS last_value,
+  maxIf(toUnixTimestamp64Milli(last_time), kept AND samples > 0) AS newest,
+  argMaxIf(last_position, (last_time, last_position), kept AND samples > 0) AS newest_position
+FROM (
+  SELECT *, max(if(override = 1, epoch, 0)) OVER (PARTITION BY tenant, metric, subject, dims, window) AS overridden,
+    epoch > overridden OR (override = 1 AND epoch = overridden) AS kept
+  FROM usage_minute WHERE ${where} AND window >= {from:DateTime('UTC')} AND window < {to:DateTime('UTC')}
+) GROUP BY tenant, metric`,
+      params,
+    )
+    const found = new Map<string, BalanceBase>()
+    for (const row of rows) {
+      found.set(nameOf(row.tenant!, row.metric!), {
+        sum: row.sum_value!,
+        count: Number(row.count_value),
+        samples: Number(row.n),
+        min: row.min_value!,
+        max: row.max_value!,
+        last: row.last_value!,
+        lastTime: Number(row.newest),
+        lastPosition: Number(row.newest_position),
+        ...(aggregation === 'unique' ? { members: { hashes: Buffer.alloc(0), counts: [] } } : {}),
+      })
+    }
+    if (aggregation !== 'unique') return found
+    const members = await rowsOf<{ tenant: string; metric: string; members: string; counts: string[] }>(
+      `SELECT tenant, metric, arrayStringConcat(groupArray(hex(member))) AS members, groupArray(events) AS counts FROM (
+  SELECT tenant, metric, member, sum(n) AS events FROM usage_members
+  WHERE ${where} AND bucket >= {from:DateTime('UTC')} AND bucket < {to:DateTime('UTC')}
+  GROUP BY tenant, metric, member HAVING events != 0
+) GROUP BY tenant, metric HAVING length(counts) <= {limit:UInt32}`,
+      { ...params, limit: membersMax },
+    )
+    for (const [name, base] of found) {
+      const own = members.find((row) => nameOf(row.tenant, row.metric) === name)
+      if (own === undefined) {
+        // Too many to hold; a metric whose members were all voided has usage 0 all the same, and is asked for again.
+        const { members: _, ...figures } = base
+        found.set(name, figures.count === 0 ? base : figures)
+      } else {
+        found.set(name, {
+          ...base,
+          members: { hashes: Buffer.from(own.members, 'hex'), counts: own.counts.map(Number) },
+        })
+      }
+    }
+    return found
+  }
+
+  return { insert, remove, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf }
 }

@@ -542,6 +542,27 @@ test('a void of an extreme => stale at once, asked for at the next barrier, live
   expect([current().state, current().usage]).toEqual(['live', '4'])
 })
 
+test(`a threshold rang before the process began and lies above the base => resolved once; not of another version, not one that is reached ${promises('alert:once-per-crossing')}`, () => {
+  const thresholds = ['3', '5', '7'].map((value) => ({ code: value, kind: 'absolute' as const, value }))
+  const entitlement = entitlementOf({ metric: 'max', aggregation: 'max', thresholds, limitVersion: 2 })
+  const balances = openBalances({ memberHash: testMemberHash })
+  const { needed } = balances.setEntitlements([entitlement], at)
+  const need = needed.find(({ period }) => period.from === april.from)!
+  const rung = [
+    { threshold: '3', limitVersion: 2 },
+    { threshold: '5', limitVersion: 2 },
+    { threshold: '7', limitVersion: 1 },
+    { threshold: 'gone', limitVersion: 2 },
+  ]
+  const base = { ...zeroBase, samples: 1, max: '4' }
+  // What is reached had rung already, and is not told again.
+  expect(balances.setBase(need, base, rung).map(shortOf)).toEqual(['alert.resolved 5 at 4 v2'])
+  expect(balances.setBase(need, base, rung)).toEqual([])
+  const metric = metricOf('max', 'max')
+  const rise = send(balances, START, eventOf({ metric, value: 9n, eventTime: START }))
+  expect(rise.map(shortOf)).toEqual(['alert.triggered 7 at 9 v2'])
+})
+
 test(`more members than the bound => the balance is stale and holds none; what ClickHouse says rings its thresholds ${promises('system:bounded')}`, () => {
   const metric = metricOf('unique', 'unique')
   const thresholds = [{ code: '5', kind: 'absolute' as const, value: '5' }]
@@ -642,3 +663,41 @@ test(`an answer => carries the record, time and epoch up to which it counts ${pr
   expect(balances.read('acme').at(-1)!.asOf).toEqual({ receivedAt: START + 6, sequence, epoch: 2 })
   expect(balances.read('zeta')).toEqual([])
 })
+
+test(`totals of a frame instead of its events one by one => the same figures and the same crossings ${promises('alert:once-per-crossing')}`, () => {
+  const versions = [...metrics, metricOf('sum', 'sum', 5, 2)]
+  const all = histories({
+    metrics: versions,
+    start: START - DAY_MS,
+    stepMsMax: 10 * DAY_MS,
+    lateMs: 20 * DAY_MS,
+    aheadMs: DAY_MS,
+    valueMax: 2n ** 41n,
+    eventsMax: 30,
+  })
+  let crossed = 0
+  fc.assert(
+    fc.property(all, fc.constantFrom('0', '10', '1000', '100000000', '10000000000000'), (records, limit) => {
+      const [first, second] = [false, true].map((oneByOne) => {
+        const balances = openBalances({ memberHash: testMemberHash, oneByOne })
+        const at = { epoch: 1, receivedAt: START - 2 * DAY_MS, sequence: 0 }
+        const { needed } = balances.setEntitlements(
+          everyEntitlement.map((entitlement) => ({ ...entitlement, limit })),
+          at,
+        )
+        // Every second one stays pending: a delta is added up as well.
+        for (const [i, need] of needed.entries()) if (i % 2 === 0) balances.setBase(need, zeroBase)
+        const crossings = records.flatMap((record) => {
+          const { frame, verdicts } = frameOf(record)
+          return balances.apply(frame, record.sequence, verdicts)
+        })
+        for (const need of needed) crossings.push(...balances.setBase(need, zeroBase))
+        return { crossings, views: ['acme', 'zeta'].flatMap((tenant) => balances.read(tenant)) }
+      })
+      expect(first).toEqual(second)
+      crossed += first!.crossings.length
+    }),
+    { numRuns: 300 },
+  )
+  expect(crossed).toBeGreaterThan(1_000)
+}, 60_000)

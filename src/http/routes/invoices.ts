@@ -10,9 +10,15 @@ import { keyOf } from '../http.js'
 export function invoiceRoutes(system: System): FastifyPluginAsync {
   return async (app) => {
     const tags = ['invoices']
-    const own = (tenant: string | null, of: string): void => {
-      // Another tenant's invoice is answered as if it were not there.
-      if (tenant !== null && tenant !== of) throw new ReleveError('not_found', 'there is no such invoice or contract')
+    /** For a key of a tenant, what belongs to another is answered as if it were not there: in the same words. */
+    const own = async <T>(tenant: string | null, find: () => Promise<T>, tenantOf: (found: T) => string) => {
+      const found = await find().catch((error: unknown) => {
+        if (error instanceof ReleveError && error.code === 'not_found') return undefined
+        throw error
+      })
+      if (found === undefined || (tenant !== null && tenant !== tenantOf(found)))
+        throw new ReleveError('not_found', 'there is no such invoice or contract')
+      return found
     }
 
     app.get<{ Querystring: { tenant?: string; limit?: number } }>(
@@ -128,7 +134,11 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         schema: { tags, summary: 'The running period as an invoice, now; nothing is kept' },
       },
       async (request) => {
-        own(keyOf(request).tenant, system.catalog.book().contractOf(request.params.contract).tenant)
+        await own(
+          keyOf(request).tenant,
+          async () => system.catalog.book().contractOf(request.params.contract),
+          (contract) => contract.tenant,
+        )
         return system.previewInvoice(request.params.contract)
       },
     )

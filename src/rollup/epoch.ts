@@ -1,0 +1,96 @@
+/**
+ * Epoch: the rows of one stream's open epoch, from frames and verdicts to the chunks of all four tables. Two real sides with the
+ * same bytes: `PlainEpoch` here, made of aggregate/ and archive.ts, and `KernelEpoch` in WASM (kernel-epoch.ts).
+ *
+ * Pure: what comes out depends on frames, sequences and verdicts alone, and rows come out in the order in which they were first
+ * touched. The caller seals at the bounds of limits.ts: `seriesTouched`, `bytes`, and its own count of events.
+ */
+import { type Aggregate, type MemberHash, type Override, openAggregate } from '../aggregate/aggregate.js'
+import { type Frame, KIND_VOID } from '../frame.js'
+import { ShardVerdict } from '../ingest/verdict.js'
+import { limits } from '../limits.js'
+import { type Archive, openArchive } from './archive.js'
+import { type Chunk, encodeMembers, encodeMinutes } from './chunks.js'
+
+/** What one frame added; stored = accepted + duplicate + conflict. */
+export interface FrameBooks {
+  readonly accepted: number
+  readonly duplicate: number
+  readonly conflict: number
+  /** Among the accepted. */
+  readonly voids: number
+  readonly archived: number
+}
+
+export interface DrainedEpoch {
+  /** usage_minute, usage_members, usage_events, ingest_rejects. */
+  readonly chunks: Chunk[]
+  readonly overrides: Override[]
+}
+
+export interface Epoch {
+  /** Rows applied from now on carry this epoch. Called when an epoch opens, with nothing buffered. */
+  open(epoch: number): void
+  /** Adds the frame with this log sequence. `verdicts` holds one ShardVerdict per event. */
+  apply(frame: Frame, sequence: number, verdicts: Uint8Array): FrameBooks
+  readonly seriesTouched: number
+  /** Encoded bytes of archive and reject rows. */
+  readonly bytes: number
+  /** The epoch's content; afterwards an epoch must be opened again. */
+  drain(): DrainedEpoch
+}
+
+/** The plain side: the oracle, and the fallback where the kernel cannot be used. */
+export class PlainEpoch implements Epoch {
+  readonly #stream: number
+  readonly #rowsMax: number
+  readonly #aggregate: Aggregate
+  readonly #archive: Archive
+  #epoch = 0
+
+  constructor(stream: number, memberHash: MemberHash, rowsMax: number = limits.chunkRowsMax) {
+    this.#stream = stream
+    this.#rowsMax = rowsMax
+    this.#aggregate = openAggregate(memberHash)
+    this.#archive = openArchive(stream, rowsMax)
+  }
+
+  get seriesTouched(): number {
+    return this.#aggregate.seriesTouched
+  }
+
+  get bytes(): number {
+    return this.#archive.bytes
+  }
+
+  open(epoch: number): void {
+    this.#epoch = epoch
+    this.#archive.openEpoch(epoch)
+  }
+
+  apply(frame: Frame, sequence: number, verdicts: Uint8Array): FrameBooks {
+    this.#aggregate.apply(frame, sequence, verdicts)
+    this.#archive.apply(frame, sequence, verdicts)
+    const books = { accepted: 0, duplicate: 0, conflict: 0, voids: 0, archived: 0 }
+    for (let i = 0; i < frame.events; i += 1) {
+      if (verdicts[i] === ShardVerdict.accepted) {
+        books.accepted += 1
+        if ((frame.kinds[i]! & KIND_VOID) !== 0) books.voids += 1
+        if (frame.metrics[frame.series[frame.seriesOf[i]!]!.metric]!.archive) books.archived += 1
+      } else if (verdicts[i] === ShardVerdict.duplicate) books.duplicate += 1
+      else books.conflict += 1
+    }
+    return books
+  }
+
+  drain(): DrainedEpoch {
+    const id = { stream: this.#stream, epoch: this.#epoch }
+    const { minutes, members, overrides } = this.#aggregate.drain()
+    const chunks = [
+      ...encodeMinutes(minutes, id, this.#rowsMax),
+      ...encodeMembers(members, id, this.#rowsMax),
+      ...this.#archive.drain(),
+    ]
+    return { chunks, overrides }
+  }
+}

@@ -1,0 +1,212 @@
+/**
+ * The open epoch in WASM memory (workers/kernel/epoch.as.ts): the fast side of Epoch, byte for byte like the plain one. A frame is
+ * copied in once; series, rows and RowBinary are made there without an object for an event, and chunks are copied out.
+ *
+ * Memory: about 24 MiB of addresses for the largest frame and 11 MiB of slots, touched as they are used, and blocks of 1 MiB for
+ * rows, which are used again by the next epochs. limits.epochSeriesMax and epochBytesMax bound them.
+ */
+import { createHash, randomBytes } from 'node:crypto'
+import type { Override } from '../aggregate/aggregate.js'
+import { assert } from '../assert.js'
+import { purposeKey } from '../dedupe/identity.js'
+import type { Frame } from '../frame.js'
+import { growTo, type KernelConstant, type KernelMemory, openKernel } from '../kernel.js'
+import { limits } from '../limits.js'
+import { MINUTE_MS } from '../period.js'
+import type { Chunk, ChunkTable } from './chunks.js'
+import type { DrainedEpoch, Epoch, FrameBooks } from './epoch.js'
+import { Rejects } from './rejects.js'
+
+interface Exports {
+  readonly memory: KernelMemory
+  readonly EPOCH_BLOCKS: KernelConstant
+  readonly EPOCH_FRAME: KernelConstant
+  readonly EPOCH_FRAME_BYTES: KernelConstant
+  readonly EPOCH_MEMBER_KEY: KernelConstant
+  readonly EPOCH_ROWS_MAX: KernelConstant
+  readonly EPOCH_SERIES_MAX: KernelConstant
+  epochLayOut(seed: bigint, stream: number, rowsMax: number): void
+  epochOpen(epoch: number): void
+  epochApply(length: number, verdicts: number, sequence: number): number
+  epochSeries(): number
+  epochMinutes(): number
+  epochMembers(): number
+  epochAccepted(): number
+  epochDuplicates(): number
+  epochVoids(): number
+  epochArchived(): number
+  epochFirstBlock(table: number): number
+  epochChunk(table: number): number
+  epochChunkRows(table: number): number
+  epochBytes(table: number): number
+  epochRows(table: number): number
+  epochFreeBlock(table: number): void
+  epochEncode(): void
+  epochFirstOverride(): number
+  epochNextOverride(row: number): number
+  epochNames(row: number): number
+  epochMinute(row: number): number
+  epochClear(): void
+}
+
+const SLACK = 64
+const BLOCK_HEAD = 16
+/** Writers of the kernel, by number. */
+const TABLES = ['usage_events', 'usage_minute', 'usage_members'] as const satisfies ChunkTable[]
+const EVENTS = 0
+const MINUTES = 1
+const MEMBERS = 2
+
+export class KernelEpoch implements Epoch {
+  readonly #kernel: Exports
+  readonly #stream: number
+  readonly #rowsMax: number
+  readonly #rejects: Rejects
+  /** Chunks of usage_events that are full already, and their bytes. */
+  #events: Chunk[] = []
+  #epoch = -1
+  #bytes: Uint8Array
+
+  /** `secret`: the secret of the identities. */
+  constructor(kernel: Exports, stream: number, secret: Uint8Array, rowsMax: number) {
+    this.#kernel = kernel
+    this.#stream = stream
+    this.#rowsMax = rowsMax
+    this.#rejects = new Rejects(rowsMax)
+    growTo(kernel.memory, kernel.EPOCH_BLOCKS.value)
+    this.#bytes = new Uint8Array(kernel.memory.buffer)
+    kernel.epochLayOut(randomBytes(8).readBigInt64LE(), stream, rowsMax)
+    this.#bytes.set(new Uint8Array(purposeKey(secret, 'member').buffer), kernel.EPOCH_MEMBER_KEY.value)
+  }
+
+  get seriesTouched(): number {
+    return this.#kernel.epochSeries()
+  }
+
+  get bytes(): number {
+    return this.#kernel.epochBytes(EVENTS) + this.#rejects.bytes
+  }
+
+  open(epoch: number): void {
+    assert(this.#kernel.epochRows(EVENTS) + this.#rejects.rows === 0, `epoch ${epoch} opens with rows of another`)
+    this.#epoch = epoch
+    this.#kernel.epochOpen(epoch)
+  }
+
+  apply(frame: Frame, sequence: number, verdicts: Uint8Array): FrameBooks {
+    const { events, bytes } = frame
+    const kernel = this.#kernel
+    assert(verdicts.length === events, `${verdicts.length} verdicts for ${events} events`)
+    assert(this.#epoch >= 0, 'a frame reached the epoch outside of one')
+    const at = kernel.EPOCH_FRAME.value
+    const verdictsAt = at + bytes.length + SLACK
+    assert(verdictsAt + events <= at + kernel.EPOCH_FRAME_BYTES.value, `a frame of ${bytes.length} bytes`)
+    assert(kernel.epochSeries() + events <= kernel.EPOCH_SERIES_MAX.value, 'an epoch was not sealed at its series')
+    assert(kernel.epochMinutes() + events <= kernel.EPOCH_ROWS_MAX.value, 'an epoch was not sealed at its rows')
+    assert(kernel.epochMembers() + events <= kernel.EPOCH_ROWS_MAX.value, 'an epoch was not sealed at its members')
+    this.#bytes.set(bytes, at)
+    this.#bytes.set(verdicts, verdictsAt)
+    assert(kernel.epochApply(bytes.length, verdictsAt, sequence) !== 0, 'the tables of a frame have another length')
+    this.#refresh()
+    const accepted = kernel.epochAccepted()
+    const duplicate = kernel.epochDuplicates()
+    const conflict = events - accepted - duplicate
+    if (conflict > 0 || frame.refusals > 0) {
+      this.#rejects.apply({ stream: this.#stream, epoch: this.#epoch }, frame, sequence, verdicts)
+    }
+    // As they fill up, so that the digest of all of them is not one long pause at the seal.
+    this.#takeFull()
+    return { accepted, duplicate, conflict, voids: kernel.epochVoids(), archived: kernel.epochArchived() }
+  }
+
+  drain(): DrainedEpoch {
+    const kernel = this.#kernel
+    kernel.epochEncode()
+    this.#refresh()
+    const minutes = this.#takeAll(MINUTES, [])
+    const members = this.#takeAll(MEMBERS, [])
+    const events = this.#takeAll(EVENTS, this.#events)
+    const overrides = this.#overrides()
+    this.#events = []
+    this.#epoch = -1
+    kernel.epochClear()
+    return { chunks: [...minutes, ...members, ...events, ...this.#rejects.drain()], overrides }
+  }
+
+  /** Takes the chunks of usage_events that no row will be added to. */
+  #takeFull(): void {
+    const kernel = this.#kernel
+    const open = kernel.epochChunk(EVENTS) + (kernel.epochChunkRows(EVENTS) === this.#rowsMax ? 1 : 0)
+    while (this.#events.length < open) this.#events.push(this.#take(EVENTS, this.#events.length, this.#rowsMax))
+  }
+
+  #takeAll(table: number, taken: Chunk[]): Chunk[] {
+    const kernel = this.#kernel
+    const rows = kernel.epochRows(table)
+    for (let done = taken.length * this.#rowsMax; done < rows; done += this.#rowsMax) {
+      taken.push(this.#take(table, taken.length, Math.min(this.#rowsMax, rows - done)))
+    }
+    return taken
+  }
+
+  /** Copies the blocks of one chunk out and gives them back. */
+  #take(table: number, chunk: number, rows: number): Chunk {
+    const kernel = this.#kernel
+    const view = new DataView(this.#bytes.buffer)
+    const pieces: Uint8Array[] = []
+    let length = 0
+    for (let block = kernel.epochFirstBlock(table); block !== 0; ) {
+      if (view.getUint32(block + 8, true) !== chunk) break
+      const piece = this.#bytes.subarray(block + BLOCK_HEAD, view.getUint32(block + 4, true))
+      pieces.push(piece)
+      length += piece.length
+      block = view.getUint32(block, true)
+    }
+    const bytes = new Uint8Array(length)
+    const hash = createHash('sha256')
+    let at = 0
+    for (const piece of pieces) {
+      bytes.set(piece, at)
+      at += piece.length
+      kernel.epochFreeBlock(table)
+    }
+    hash.update(bytes)
+    return { table: TABLES[table]!, chunk, rows, bytes, digest: hash.digest('hex') }
+  }
+
+  #overrides(): Override[] {
+    const kernel = this.#kernel
+    const overrides: Override[] = []
+    for (let row = kernel.epochFirstOverride(); row !== 0; row = kernel.epochNextOverride(row)) {
+      let at = kernel.epochNames(row)
+      const text = (): string => {
+        let length = 0
+        for (let shift = 0; ; shift += 7, at += 1) {
+          const byte = this.#bytes[at]!
+          length |= (byte & 0x7f) << shift
+          if (byte < 0x80) break
+        }
+        at += 1 + length
+        return Buffer.from(this.#bytes.buffer, at - length, length).toString()
+      }
+      const series = { tenant: text(), metric: text(), subject: text(), dims: text() }
+      overrides.push({ series, window: kernel.epochMinute(row) * MINUTE_MS })
+    }
+    return overrides
+  }
+
+  /** The kernel takes memory for its blocks itself. */
+  #refresh(): void {
+    if (this.#bytes.buffer !== this.#kernel.memory.buffer) this.#bytes = new Uint8Array(this.#kernel.memory.buffer)
+  }
+}
+
+/** A KernelEpoch, or null when the kernel was not built. */
+export function openKernelEpoch(
+  stream: number,
+  secret: Uint8Array,
+  rowsMax: number = limits.chunkRowsMax,
+): KernelEpoch | null {
+  const kernel = openKernel<Exports>()
+  return kernel === null ? null : new KernelEpoch(kernel, stream, secret, rowsMax)
+}
