@@ -23,7 +23,7 @@ function level(file: string): number {
   if (file === 'main.ts') return 5
   if (doors.includes(room)) return 4
   if (file === 'system.ts') return 3
-  if (file === 'flow.ts' || file === 'shard.ts' || file === 'invoicing/close.ts') return 2
+  if (['flow.ts', 'shard.ts', 'invoicing/close.ts', 'invoicing/close-many.ts'].includes(file)) return 2
   return room === '' ? 0 : 1
 }
 
@@ -118,7 +118,7 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
   ['asks the time', /\bDate\.now\b|new Date\(\)/, { 'clock.ts': 'the place' }],
   ['knows fastify', /from '(@fastify\/|fastify)/, { 'http/': 'the place' }],
   ['knows NATS', /from '(nats|@nats-io\/)/, { 'nats/': 'the place' }],
-  ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place' }],
+  ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place', 'invoicing/draft-batch.ts': 'the rating threads' }],
   [
     'ends the process',
     /\bprocess\.exit\b/,
