@@ -24,8 +24,25 @@ export interface Config {
   readonly dedupeIdsMax: number
   readonly logBytesMax: number
   readonly segmentBytes: number
+  /** Frames kept in memory between log and shard, per stream; not a setting, but tests make it small. */
+  readonly tailBytesMax: number
+  /** undefined: no NATS door. */
+  readonly nats: NatsConfig | undefined
   /** Test hook: die by SIGKILL at the n-th pass of a named point, «after-manifest» or «after-chunk:3». Empty in production. */
   readonly crashAt: string
+}
+
+export interface NatsConfig {
+  /** nats:// or tls://, with user:password@ or token@ where the server asks for one. */
+  readonly url: string
+  /** Files; the seed of an nkey, and certificates in PEM. */
+  readonly nkeyFile: string | undefined
+  readonly caFile: string | undefined
+  readonly certificateFile: string | undefined
+  readonly keyFile: string | undefined
+  /** Name of the JetStream stream of usage.in.>; undefined: none, and usage.in.<tenant> is request and reply. */
+  readonly stream: string | undefined
+  readonly streamBytes: number
 }
 
 interface Fault {
@@ -64,6 +81,37 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     return text
   }
 
+  const nats = (): NatsConfig | undefined => {
+    const address = url('RELEVE_NATS_URL', ['nats:', 'tls:'])
+    const jetStream = oneOf('RELEVE_NATS_JETSTREAM', 'on', ['on', 'off'])
+    const name = env.RELEVE_NATS_STREAM || 'RELEVE_USAGE'
+    if (!/^[A-Za-z0-9_-]{1,32}$/.test(name)) {
+      faults.push({ name: 'RELEVE_NATS_STREAM', reason: `is «${name}», must be 1 to 32 letters, digits, _ and -` })
+    }
+    const [certificateFile, keyFile] = [env.RELEVE_NATS_CERT_FILE || undefined, env.RELEVE_NATS_KEY_FILE || undefined]
+    if ((certificateFile === undefined) !== (keyFile === undefined)) {
+      faults.push({
+        name: 'RELEVE_NATS_CERT_FILE',
+        reason: 'and RELEVE_NATS_KEY_FILE are given together or not at all',
+      })
+    }
+    const streamBytes = integer('RELEVE_NATS_STREAM_BYTES', limits.natsStreamBytesMax, limits.natsPullBytesMax, 2 ** 44)
+    if (address === undefined) {
+      const other = Object.keys(env).find((key) => key.startsWith('RELEVE_NATS_') && env[key])
+      if (other !== undefined) faults.push({ name: other, reason: 'means nothing without RELEVE_NATS_URL' })
+      return undefined
+    }
+    return {
+      url: address,
+      nkeyFile: env.RELEVE_NATS_NKEY_FILE || undefined,
+      caFile: env.RELEVE_NATS_CA_FILE || undefined,
+      certificateFile,
+      keyFile,
+      stream: jetStream === 'on' ? name : undefined,
+      streamBytes,
+    }
+  }
+
   const config: Config = {
     dataDirectory: resolve(env.RELEVE_DATA || '.data'),
     host: env.RELEVE_HOST || '127.0.0.1',
@@ -79,6 +127,8 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     dedupeIdsMax: integer('RELEVE_DEDUPE_IDS', limits.dedupeIdsMax, 16 * limits.batchEventsMax, limits.dedupeIdsMax),
     logBytesMax: integer('RELEVE_LOG_BYTES', limits.logBytesMax, 8 * limits.segmentBytes, 2 ** 44),
     segmentBytes: limits.segmentBytes,
+    tailBytesMax: limits.tailBytesMax,
+    nats: nats(),
     crashAt: env.RELEVE_CRASH_AT || '',
   }
 
@@ -91,7 +141,8 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     })
   }
   for (const name of Object.keys(env)) {
-    if (name.startsWith('RELEVE_') && !known.has(name)) faults.push({ name, reason: 'is not a setting of releve' })
+    if (name.startsWith('RELEVE_') && !settings.includes(name))
+      faults.push({ name, reason: 'is not a setting of releve' })
   }
   if (faults.length > 0) {
     throw new Error(
@@ -101,11 +152,14 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
   return Object.freeze(config)
 }
 
-const known = new Set([
+/** Every variable that is read. */
+export const settings: readonly string[] = [
   'RELEVE_DATA',
   'RELEVE_HOST',
   'RELEVE_PORT',
   'RELEVE_LOG',
+  'CLICKHOUSE_URL',
+  'POSTGRES_URL',
   'RELEVE_STREAMS',
   'RELEVE_EPOCH_MS',
   'RELEVE_GRACE_MS',
@@ -114,10 +168,15 @@ const known = new Set([
   'RELEVE_DEDUPE_IDS',
   'RELEVE_LOG_BYTES',
   'RELEVE_CRASH_AT',
-  // Read by the command line, not by the service.
-  'RELEVE_URL',
-  'RELEVE_KEY',
-])
+  'RELEVE_NATS_URL',
+  'RELEVE_NATS_NKEY_FILE',
+  'RELEVE_NATS_CA_FILE',
+  'RELEVE_NATS_CERT_FILE',
+  'RELEVE_NATS_KEY_FILE',
+  'RELEVE_NATS_JETSTREAM',
+  'RELEVE_NATS_STREAM',
+  'RELEVE_NATS_STREAM_BYTES',
+]
 
 /** The environment as it is. Callers outside tests pass nothing. */
 export function loadConfig(): Config {

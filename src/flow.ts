@@ -16,6 +16,7 @@
  * the process, everything that it writes is a function of the log within these bounds, and each write can be told apart from
  * its repetition, by its token and by counting.
  */
+import { randomUUID } from 'node:crypto'
 import type { Pool } from 'pg'
 import { assert } from './assert.js'
 import type { Clock } from './clock.js'
@@ -29,7 +30,7 @@ import type { Log, LogRecord } from './log/log.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
-import type { AsOf, ItemMetric, LiveEntitlement } from './quota/balance.js'
+import type { AsOf, ItemMetric, LiveEntitlement, RungThreshold } from './quota/balance.js'
 import type { ChunkKey, Repair } from './rollup/repair.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
 import {
@@ -64,6 +65,8 @@ export interface FlowOptions {
   readonly metrics: Metrics
   readonly epochMs: number
   readonly lateMs: number
+  /** Frames kept in memory between log and shard, bytes. */
+  readonly tailBytesMax: number
   /** The stream cannot go on: the process ends and the log replays. */
   readonly onFatal: (error: Error) => void
 }
@@ -83,6 +86,8 @@ const ZERO: Totals = {
   epochs: 0,
 }
 
+/** Times that a chunk is taken back and inserted anew before the stream gives up. */
+const REPAIRS_MAX = 5
 const APPLY_RECORDS_MAX = 16
 const APPLY_BYTES_MAX = 4 * 1024 * 1024
 
@@ -391,7 +396,7 @@ export class StreamFlow {
     if (this.#tail.length > 0 && record.sequence !== this.#tail[this.#tail.length - 1]!.sequence + 1) this.#dropTail()
     this.#tail.push(record)
     this.#tailBytes += record.payload.byteLength
-    if (this.#tailBytes > limits.tailBytesMax) this.#dropTail()
+    if (this.#tailBytes > this.#o.tailBytesMax) this.#dropTail()
     this.#wakeUp()
   }
 
@@ -558,21 +563,50 @@ export class StreamFlow {
   }
 
   async #insert(chunk: StoreChunk, epoch: number, landed: ReadonlyMap<string, number>): Promise<void> {
-    const { rollup, crash, metrics } = this.#o
+    const key = { table: chunk.table, stream: this.stream, epoch, chunk: chunk.chunk }
     const there = landed.get(`${chunk.table}/${chunk.chunk}`) ?? 0
-    if (there > chunk.rows) {
-      await this.#takeOutSurplus(
-        { table: chunk.table, stream: this.stream, epoch, chunk: chunk.chunk },
-        there,
-        chunk.rows,
-      )
-    }
-    if (there < chunk.rows) {
-      const token = `${this.stream}/${epoch}/${chunk.table}/${chunk.chunk}`
-      await this.#retry('insert', () => rollup.insert(chunk, token))
+    // An epoch that is flushed for the first time has no rows and no tokens anywhere.
+    const isFirst = there === 0 && this.#state !== 'opening'
+    await this.#land(chunk, key, `${this.stream}/${epoch}/${chunk.table}/${chunk.chunk}`, there, isFirst)
+    this.#o.crash('after-chunk')
+  }
+
+  /**
+   * Resolves when exactly the rows of a chunk are there; `there` of them were counted. A first insert that is answered has landed;
+   * after any doubt the rows are counted again. A surplus is taken out. When rows are missing although ClickHouse knows the token
+   * (see rollup.ts), what is there is taken back and the chunk goes in under a token of its own.
+   */
+  async #land(chunk: StoreChunk, key: ChunkKey, token: string, there: number, isFirst: boolean): Promise<void> {
+    const { rollup, metrics, logger } = this.#o
+    for (let round = 0; there !== chunk.rows; round += 1) {
+      if (round > REPAIRS_MAX) {
+        throw new Error(
+          `FATAL: ${chunk.table} of stream ${this.stream} holds ${there} rows of epoch ${key.epoch}, chunk ${chunk.chunk}, instead of ${chunk.rows}, whatever is done`,
+        )
+      }
+      if (there > chunk.rows) {
+        await this.#takeOutSurplus(key, there, chunk.rows)
+        return
+      }
+      let name = token
+      if (round > 0) {
+        logger.error(
+          { ...key, there, expected: chunk.rows },
+          'a known token stands for missing rows: the chunk is inserted anew',
+        )
+        await this.#retry('repair', () => rollup.remove(chunk.table, this.stream, key.epoch, chunk.chunk))
+        name = `${token}/${randomUUID()}`
+      }
+      let tries = 0
+      await this.#retry('insert', () => {
+        tries += 1
+        return rollup.insert(chunk, name)
+      })
       metrics.rows.inc({ table: chunk.table }, chunk.rows)
+      if (isFirst && tries === 1) return
+      const counted = await this.#retry('count', () => rollup.landed(this.stream, key.epoch, [chunk.table]))
+      there = counted.get(`${chunk.table}/${chunk.chunk}`) ?? 0
     }
-    crash('after-chunk')
   }
 
   async #takeOutSurplus(key: ChunkKey, there: number, expected: number): Promise<void> {
@@ -708,7 +742,7 @@ export class StreamFlow {
       } catch (error) {
         const final = error instanceof Fenced || (error instanceof ReleveError && error.code === 'unavailable')
         const ended = this.#state === 'failed' || this.#state === 'closed'
-        if (final || ended || (error instanceof Error && error.message.startsWith('BUG:'))) throw error
+        if (final || ended || (error instanceof Error && /^(BUG|FATAL):/.test(error.message))) throw error
         this.#fault = `${step}: ${error instanceof Error ? error.message : String(error)}`
         this.#o.metrics.flushRetries.inc({ step })
         this.#o.logger.warn(
@@ -725,11 +759,17 @@ export class StreamFlow {
   #foldSoon(): void {
     const pending = this.#checkpointEpoch - this.#folded
     if (pending <= 0 || this.#state !== 'running') return
-    this.#folding = this.#folding.then(() => this.fold()).catch((error: Error) => this.#fail(error))
+    this.fold().catch((error: Error) => this.#fail(error))
   }
 
-  /** Takes the minutes of the epochs behind the last fold into hours; never across an open cut. */
-  async fold(): Promise<void> {
+  /** Takes the minutes of the epochs behind the last fold into hours; never across an open cut. One after the other. */
+  fold(): Promise<void> {
+    const done = this.#folding.then(() => this.#foldOnce())
+    this.#folding = done.catch(() => {})
+    return done
+  }
+
+  async #foldOnce(): Promise<void> {
     const { postgres } = this.#o
     const from = this.#folded
     const { rows } = await this.#retry('fold', () =>
@@ -763,14 +803,17 @@ export class StreamFlow {
 
   async #runFold(fold: number, from: number, to: number): Promise<void> {
     const { postgres, rollup, crash } = this.#o
+    // A fold that was begun before may have rows and tokens in ClickHouse already.
+    let isFirst = this.#state !== 'opening'
     const records = await this.#retry('fold', async () => {
+      const first = isFirst
+      isFirst = false
       const landed = await rollup.landed(this.stream, to, ['usage_hour'])
       const made: ChunkRecord[] = []
       for await (const chunk of rollup.foldChunks(this.stream, from, to)) {
-        if ((landed.get(`usage_hour/${chunk.chunk}`) ?? 0) < chunk.rows) {
-          await rollup.insert(chunk, `${this.stream}/fold/${to}/${chunk.chunk}`)
-          this.#o.metrics.rows.inc({ table: chunk.table }, chunk.rows)
-        }
+        const there = landed.get(`usage_hour/${chunk.chunk}`) ?? 0
+        const key = { table: chunk.table, stream: this.stream, epoch: to, chunk: chunk.chunk }
+        await this.#land(chunk, key, `${this.stream}/fold/${to}/${chunk.chunk}`, there, first && there === 0)
         made.push(recordOf(chunk))
         crash('after-fold-chunk')
       }
@@ -789,6 +832,12 @@ export class StreamFlow {
     this.#o.metrics.folds.inc({ stream: String(this.stream) })
   }
 
+  /** No fold runs any more, until the process ends. */
+  async stopFolds(): Promise<void> {
+    clearInterval(this.#foldTimer)
+    await this.#folding
+  }
+
   // ---- Balances ----------------------------------------------------------------------------------------------------------
 
   /** At a barrier. `done` resolves when the bases are there: they wait for the checkpoint of the epoch before. */
@@ -802,11 +851,21 @@ export class StreamFlow {
 
   /** Usage up to the epoch before the one that each balance began to count in; that epoch has its checkpoint. */
   async #loadBases(needed: readonly NeededBase[]): Promise<void> {
-    const { shard, rollup } = this.#o
+    const { shard, rollup, alerts } = this.#o
+    if (needed.length === 0) return
     // Told twice after a fault in the middle: a balance that has its base ignores the second one.
     await this.#retry('base', async () => {
+      const rung = new Map<string, RungThreshold[]>()
+      // What rang behind the checkpoint is not in the bases yet; the replay comes to it.
+      const items = [...new Set(needed.map((need) => need.item))]
+      const unresolved = await alerts.unresolved(this.stream, items, this.#checkpointSequence)
+      for (const { item, metric, periodFrom, ...threshold } of unresolved) {
+        const key = JSON.stringify([item, metric, periodFrom])
+        rung.set(key, [...(rung.get(key) ?? []), threshold])
+      }
       for await (const { need, base } of rollup.bases(this.stream, needed, limits.liveMembersMax)) {
-        this.#raise({ crossings: await shard.setBase(need, base) })
+        const key = JSON.stringify([need.item, need.metric, need.period.from])
+        this.#raise({ crossings: await shard.setBase(need, base, rung.get(key) ?? []) })
       }
     })
   }

@@ -50,12 +50,28 @@ export function formatDate(date: string, language: Language): string {
 
 /** The calendar date of an instant in a zone, YYYY-MM-DD. */
 export function dateIn(time: number, zone: string): string {
-  return DateTime.fromMillis(time, { zone }).toFormat('yyyy-MM-dd')
+  return remembered(`d ${time} ${zone}`, () => DateTime.fromMillis(time, { zone }).toFormat('yyyy-MM-dd'))
 }
 
 /** «mars 2026», «March 2026». */
 export function formatMonth(time: number, zone: string, language: Language): string {
-  return DateTime.fromMillis(time, { zone, locale: language }).toFormat('LLLL yyyy')
+  return remembered(`${language} ${time} ${zone}`, () =>
+    DateTime.fromMillis(time, { zone, locale: language }).toFormat('LLLL yyyy'),
+  )
+}
+
+/** The bounds of periods are few and asked for by every contract; calendar arithmetic in a zone was a fifth of drafting. */
+const texts = new Map<string, string>()
+const TEXTS_MAX = 10_000
+
+function remembered(key: string, make: () => string): string {
+  let text = texts.get(key)
+  if (text === undefined) {
+    if (texts.size >= TEXTS_MAX) texts.clear()
+    text = make()
+    texts.set(key, text)
+  }
+  return text
 }
 
 /** 2400000 is «2.4M»: one decimal, cut (never rounded up to a figure that was not reached). */

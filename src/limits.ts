@@ -31,6 +31,8 @@ export const limits = {
   refusalRawBytesMax: 512,
   /** The same for all refusals of one request; behind it they carry none. With it a record of refusals alone fits recordBytesMax. */
   requestRawBytesMax: 2 * MiB,
+  /** Bodies inflated at once; each may take bodyBytesMax. As many as there are threads that inflate. */
+  inflatingMax: 4,
   /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
   inflightBytesMax: 256 * MiB,
 
@@ -102,9 +104,35 @@ export const limits = {
   /** Tasks that wait for one shard's thread; the doors' bound on bytes comes first. */
   shardTasksMax: 100_000,
 
+  // NATS.
+  /** One message: what a publisher may send at once. Below the server's own default of 1 MiB. */
+  natsMessageBytesMax: 512 * KiB,
+  /** One pull from the stream. Measured: with 46 MB in flight a server called its consumer slow and the pull hung. */
+  natsPullBytesMax: 4 * MiB,
+  /** Messages of one pull. */
+  natsPullMessagesMax: 512,
+  /** A pull that has not been filled ends after this long, and the next one begins. */
+  natsPullMs: 5_000,
+  /** Without an acknowledgement for this long the server delivers a message again. */
+  natsAckWaitMs: 30_000,
+  /** Messages delivered and not acknowledged; at it the server waits. */
+  natsAckPendingMax: 2_048,
+  /** A message that cannot be taken now comes again after this long. */
+  natsRetryMs: 1_000,
+  /** Silence after which the door asks the server whether anything waits; with a yes, or no answer, it connects anew. */
+  natsStallMs: 30_000,
+  /** Default size of the stream that is created; when it is full the server refuses publishers, it drops nothing. */
+  natsStreamBytesMax: 1024 * MiB,
+  /** Between two attempts to connect. */
+  natsReconnectMs: 1_000,
+  /** A question to the server's JetStream. */
+  natsTimeoutMs: 5_000,
+
   // Answers.
   /** Rows of one usage answer. */
   usageRowsMax: 100_000,
+  /** Hours, days or months of one usage answer. Their starts go to ClickHouse as one parameter, which it takes up to 128 KiB. */
+  usageWindowsMax: 10_000,
   /** Open SSE streams. */
   sseStreamsMax: 1_000,
   /** Messages waiting for one slow SSE reader; above it the stream is closed and the reader resumes with Last-Event-ID. */
@@ -150,6 +178,16 @@ export const limits = {
   scheduleMonthsMax: 600,
   /** Earlier periods that a closing counts again for late usage: more than the age limit L reaches, for imports. */
   latePeriodsMax: 3,
+  /** Tenants' metrics that one question counts for closings. */
+  measureGroupMax: 5_000,
+  /** Contracts of one chunk of a batch closing: one transaction, about 20 KiB each. */
+  closeChunkMax: 500,
+  /** Chunks of a batch closing that are worked on at once. */
+  closeChunksInFlightMax: 3,
+  /** Contracts of one task for a rating thread. */
+  draftTaskMax: 125,
+  /** Failures that the report of a batch closing spells out; all are counted. */
+  closeFailuresMax: 100,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 
@@ -160,6 +198,12 @@ export const limits = {
 
 // The relations. A changed number that breaks one of them stops the process at import.
 assert(limits.recordBytesMax > limits.bodyBytesMax, 'a record must hold the largest body')
+assert(limits.natsMessageBytesMax < limits.bodyBytesMax, 'a message is a body')
+assert(
+  limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
+  'a pull holds several of the largest messages, and stays where no stall was seen',
+)
+assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
 assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')
 assert(limits.logQueueBytesMax > limits.recordBytesMax, 'the commit queue must hold the largest record')

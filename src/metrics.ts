@@ -69,6 +69,15 @@ export function openMetrics() {
     alerts: counter('releve_alerts_total', 'Alerts recorded', ['type']),
     sseStreams: gauge('releve_sse_streams', 'Open alert streams'),
     sseDropped: counter('releve_sse_dropped_total', 'Alert streams closed because the reader was too slow'),
+    // NATS.
+    natsMessages: counter('releve_nats_messages_total', 'Messages that came in', ['via', 'outcome']),
+    natsConnections: counter('releve_nats_connections_total', 'Connections made, the first one included'),
+    natsStalls: counter(
+      'releve_nats_stalls_total',
+      'Connections given up because nothing came though something waited',
+    ),
+    natsAlerts: counter('releve_nats_alerts_total', 'Alerts handed to the server'),
+    natsUp: gauge('releve_nats_up', '1 when the door is connected'),
     // Engines.
     engineUp: gauge('releve_engine_up', '1 when the engine answers', ['engine']),
     engineRestarts: counter('releve_engine_restarts_total', 'Restarts of an embedded engine', ['engine']),

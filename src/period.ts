@@ -29,8 +29,12 @@ export function minuteOf(time: number): number {
   return Math.floor(time / MINUTE_MS) * MINUTE_MS
 }
 
-/** The window of a size that holds `time`. Days and months in the zone; minutes and hours are the zone's wall-clock ones too. */
+/**
+ * The window of a size that holds `time`. Days and months in the zone; minutes and hours are the zone's wall-clock ones too. An
+ * hour in which the clocks change by less than an hour (Lord Howe) is two windows, cut at the change.
+ */
 export function windowOf(time: number, size: WindowSize, zone: string): Period {
+  if (size === 'minute' || size === 'hour') return clockWindowOf(time, size === 'minute' ? MINUTE_MS : HOUR_MS, zone)
   const at = DateTime.fromMillis(time, { zone })
   assert(at.isValid, `cannot place ${time} in zone ${zone}`)
   const from = at.startOf(size)
@@ -41,6 +45,18 @@ export function windowOf(time: number, size: WindowSize, zone: string): Period {
       .startOf(size)
       .toMillis(),
   }
+}
+
+function clockWindowOf(time: number, size: number, zone: string): Period {
+  const offset = (ms: number): number => IANAZone.create(zone).offset(ms) * MINUTE_MS
+  const own = offset(time)
+  assert(Number.isFinite(own), `cannot place ${time} in zone ${zone}`)
+  let from = Math.floor((time + own) / size) * size - own
+  let to = from + size
+  // Changes fall on whole minutes, so these find them.
+  while (from < time && offset(from) !== own) from += MINUTE_MS
+  while (to - 1 > time && offset(to - 1) !== own) to -= MINUTE_MS
+  return { from, to }
 }
 
 /**

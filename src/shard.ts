@@ -30,6 +30,7 @@ import {
   type LiveEntitlement,
   type NeededBase,
   openBalances,
+  type RungThreshold,
 } from './quota/balance.js'
 import type { BalanceBase } from './quota/figures.js'
 import type { Chunk } from './rollup/chunks.js'
@@ -244,8 +245,8 @@ export class Shard {
     return this.#balances.setEntitlements(list, this.#barrier())
   }
 
-  setBase(need: NeededBase, base: BalanceBase): Crossing[] {
-    return this.#balances.setBase(need, base)
+  setBase(need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]): Crossing[] {
+    return this.#balances.setBase(need, base, rung)
   }
 
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
@@ -313,7 +314,8 @@ export function openShardThread(options: ShardOptions) {
     seal: () => run<ReturnType<Shard['seal']>>('seal', []),
     setEntitlements: (list: readonly LiveEntitlement[], receivedAt: number) =>
       run<ReturnType<Shard['setEntitlements']>>('setEntitlements', [list, receivedAt]),
-    setBase: (need: NeededBase, base: BalanceBase) => run<Crossing[]>('setBase', [need, base]),
+    setBase: (need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]) =>
+      run<Crossing[]>('setBase', [need, base, rung]),
     observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) =>
       run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),

@@ -2,10 +2,9 @@
  * System: everything that the service can do, as plain functions. The doors (http, cli, later nats, mcp, console) call these and
  * nothing behind them. Opens the rooms in the order of the road and closes them in reverse.
  */
-import { randomBytes } from 'node:crypto'
-import { hostname } from 'node:os'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { availableParallelism, hostname } from 'node:os'
 import { join } from 'node:path'
-import { Decimal } from 'decimal.js'
 import { DateTime } from 'luxon'
 import { type Keys, openKeys } from './access/keys.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
@@ -14,16 +13,21 @@ import type { Clock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
 import { KeyFiles } from './dedupe/key-files.js'
-import { type Engines, lockDataDirectory, openEngines } from './engines/engines.js'
+import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
 import { streamOf } from './event.js'
 import { openFlow, type StreamFlow, type Totals } from './flow.js'
+import { encodeFrame } from './frame.js'
+import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
-import { type Closed, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import { type Closed, type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
 import type { ItemUsage } from './invoicing/draft.js'
+import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import { Invoicing, type KeptInvoice } from './invoicing/invoicing.js'
+import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
@@ -34,11 +38,12 @@ import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { BalanceView, LiveEntitlement } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { audit } from './rollup/audit.js'
-import { prove } from './rollup/proof.js'
+import { archivedFigure, figureOf, measureMany } from './rollup/measure.js'
+import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
-import { checkRange, type UsageQuery, type UsageRow } from './rollup/usage.js'
+import { checkRange, type UsageQuery } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
 
 export const VERSION = '0.1.0'
@@ -109,6 +114,14 @@ export interface QuotaLine {
   readonly asOf: { readonly sequence: number; readonly ageMs: number }
 }
 
+/** How a door beside HTTP is. */
+export interface DoorState {
+  readonly up: boolean
+  readonly state: string
+  /** Why it is not up, for an operator. */
+  readonly reason?: string
+}
+
 export interface Health {
   readonly ready: boolean
   readonly engines: Record<
@@ -122,6 +135,8 @@ export interface Health {
     readonly flushLagMs: number
     readonly lostRecords: number
   }[]
+  /** Doors beside HTTP, by name. A door that is away does not make the service unready: the others take events. */
+  readonly doors: Readonly<Record<string, DoorState>>
   /** Why it is not ready, or what an operator should look at. */
   readonly notes: readonly string[]
 }
@@ -174,7 +189,10 @@ export class System {
   #catalogVersion = -1
   #entitlementsText = ''
   #closed: Promise<void> | undefined
+  #draftPool: DraftPool | undefined
+  #batch = false
   #ready = false
+  readonly #doors = new Map<string, () => DoorState>()
 
   constructor(options: OpenSystemOptions) {
     this.#options = options
@@ -286,6 +304,7 @@ export class System {
             metrics,
             epochMs: config.epochMs,
             lateMs: config.lateMs,
+            tailBytesMax: config.tailBytesMax,
             onFatal,
           },
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
@@ -361,6 +380,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#draftPool?.close(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#log?.close(),
@@ -377,6 +397,11 @@ export class System {
         this.logger.error({ error: String(error) }, 'closing goes on after a fault')
       }
     }
+  }
+
+  /** A door that health shows from now on. */
+  addDoor(name: string, state: () => DoorState): void {
+    this.#doors.set(name, state)
   }
 
   // ---- Events ------------------------------------------------------------------------------------------------------------
@@ -398,10 +423,17 @@ export class System {
     }
   }
 
+  /** Whether a call failed because an engine is away: then the same call may be made again. */
+  isAway(error: unknown): boolean {
+    return isAway(error)
+  }
+
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
   async ingest(request: {
     body: Uint8Array
     format: EventFormat
+    /** Only with `cloudevents-binary`. */
+    attributes?: CloudEventHeaders
     tenant: string | null
     wait: boolean
   }): Promise<IngestAnswer> {
@@ -414,6 +446,7 @@ export class System {
     const judging = metrics.judgeSeconds.startTimer()
     const judged = await this.#shards[reader]!.judge(request.body, {
       format: request.format,
+      ...(request.attributes === undefined ? {} : { attributes: request.attributes }),
       tenant: request.tenant,
       receivedAt,
       floorTime,
@@ -451,6 +484,29 @@ export class System {
       })
     }
     return { ...answer, applied: { ...totals, verdicts } }
+  }
+
+  /**
+   * A whole body that nobody could read, from a door that cannot send it back: kept as one refusal of the tenant, so that it
+   * blocks nothing and is not forgotten. Resolves when that is on disk. Rejects with `overloaded` or `unavailable`.
+   */
+  async refuseBody(refused: { tenant: string; message: string; body: Uint8Array }): Promise<void> {
+    const receivedAt = this.clock.now()
+    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
+    const stream = streamOf(refused.tenant, this.#streams)
+    // What is no text is kept as far as it is text: a broken byte is U+FFFD, and three bytes long.
+    const raw = new TextDecoder().decode(refused.body.subarray(0, Math.floor(limits.refusalRawBytesMax / 3)), {
+      stream: true,
+    })
+    const refusal = { index: 0, code: 'malformed' as const, field: '', message: refused.message.slice(0, 1_024) }
+    const frame = encodeFrame(
+      { receivedAt, floorTime, catalogVersion: this.#catalog.snapshot().version },
+      [],
+      [{ ...refusal, tenant: refused.tenant.slice(0, limits.nameBytesMax), source: '', id: '', metric: '', raw }],
+    )
+    await this.#flows[stream]!.append(receivedAt, floorTime, frame, false)
+    this.metrics.received.inc()
+    this.metrics.refused.inc({ code: refusal.code })
   }
 
   async rejects(query: {
@@ -620,6 +676,11 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     await Promise.all(this.#flows.map((flow) => flow.cut()))
   }
 
+  /** Folds now what has a checkpoint, instead of when it is due. */
+  async fold(): Promise<void> {
+    await Promise.all(this.#flows.map((flow) => flow.fold()))
+  }
+
   /** Compares books, checkpoints, rows and archive. Reads all of ClickHouse: for operators, not for a request path. */
   async audit() {
     await this.settle()
@@ -634,6 +695,8 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
   /** The rollups again from the archive. For a service that takes no events meanwhile: the command line runs it alone. */
   async rebuild(options: { dryRun: boolean; onProgress?: (step: string) => void }): Promise<RebuildReport> {
     await this.settle()
+    // A fold meanwhile would be compared with hours from before it, or land in a table that is put aside.
+    await Promise.all(this.#flows.map((flow) => flow.stopFolds()))
     const report = await rebuild({
       clickhouse: this.#engines.clickhouse,
       rollup: this.#rollup,
@@ -650,22 +713,87 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
 
   /** Closes the period of a contract that holds `at`: usage at a cut, rated, drafted and, unless told otherwise, issued. */
   async closePeriod(request: { contract: string; at: number; finalise?: boolean }): Promise<Closed> {
-    return closePeriod(
-      {
-        postgres: this.#engines.postgres,
-        clock: this.clock,
-        catalog: this.#catalog,
-        invoicing: this.#invoicing,
-        usageAtCut: this.#usageAtCut,
-        releaseCut: async (closing) => {
-          await this.#engines.postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
-            closing,
-            this.clock.now(),
-          ])
-        },
+    return closePeriod(this.#closing(), { ...request, graceMs: this.config.graceMs })
+  }
+
+  /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
+  async closeDuePeriods(request: { at: number | null; finalise?: boolean; tenant?: string }): Promise<CloseManyReport> {
+    if (this.#batch) throw new ReleveError('conflict', 'a batch closing is running')
+    this.#batch = true
+    this.#draftPool ??= openDraftPool(Math.max(1, availableParallelism() - 1))
+    try {
+      return await closeMany(
+        { ...this.#closing(), pool: this.#draftPool, openCut: () => this.#openBatchCut() },
+        { ...request, graceMs: this.config.graceMs },
+      )
+    } finally {
+      this.#batch = false
+    }
+  }
+
+  #closing(): CloseOptions {
+    const { postgres } = this.#engines
+    return {
+      postgres,
+      clock: this.clock,
+      catalog: this.#catalog,
+      invoicing: this.#invoicing,
+      usageAtCut: this.#usageAtCut,
+      releaseCut: async (closing) => {
+        await postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
+          closing,
+          this.clock.now(),
+        ])
       },
-      { ...request, graceMs: this.config.graceMs },
+    }
+  }
+
+  /** One cut of all streams. Those that a killed batch has left are released: nothing was kept from them. */
+  async #openBatchCut(): Promise<Awaited<ReturnType<CloseManyOptions['openCut']>>> {
+    const { postgres } = this.#engines
+    const release = async (): Promise<void> => {
+      await postgres.query(`UPDATE cuts SET released_at = $1 WHERE released_at IS NULL AND starts_with(id, 'batch:')`, [
+        this.clock.now(),
+      ])
+    }
+    await release()
+    const epochs = Object.fromEntries(
+      await Promise.all(this.#flows.map(async (flow) => [flow.stream, await flow.cut()] as const)),
     )
+    await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3)', [
+      `batch:${randomUUID()}`,
+      JSON.stringify(epochs),
+      this.clock.now(),
+    ])
+    return { release, count: (requests) => this.#countMany(requests, epochs) }
+  }
+
+  /** Contracts of one stream together; an answer per request, in their order. */
+  async #countMany(
+    requests: readonly CountRequest[],
+    epochs: Readonly<Record<string, number>>,
+  ): Promise<(ItemUsage[] | { mismatch: string })[]> {
+    const answers: (ItemUsage[] | { mismatch: string })[] = requests.map(() => [])
+    for (const flow of this.#flows) {
+      const asked = requests.flatMap(({ tenant, items, period }, request) =>
+        this.#flowOf(tenant) !== flow
+          ? []
+          : items.flatMap(({ item, metrics, period: part = period }) =>
+              metrics.map((key) => ({ request, item, metric: this.#metric(key), tenant, period: part })),
+            ),
+      )
+      const epoch = epochs[String(flow.stream)]!
+      const cut = { [flow.stream]: epoch }
+      const { stream } = flow
+      const found = await measureMany(this.#rollup, asked, { stream, epoch, folded: flow.position.folded })
+      for (const [i, { mismatch, ...usage }] of found.entries()) {
+        const { request, item, metric } = asked[i]!
+        const answer = answers[request]!
+        if (mismatch !== null) answers[request] = { mismatch }
+        else if (Array.isArray(answer)) answer.push({ item, metric: metric.key, cut, ...usage })
+      }
+    }
+    return answers
   }
 
   /** What the invoice of the running period would be now. Nothing is kept. */
@@ -673,10 +801,62 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     const terms = this.#catalog.book().contractOf(contract)
     const now = this.clock.now()
     const period = monthlyPeriodOf(now, midnightOf(terms.start, terms.timeZone), terms.timeZone)
-    const wanted = this.#catalog.entitlements().filter((e) => e.contract === contract)
     const flow = this.#flowOf(terms.tenant)
-    const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, groupByItem(wanted))
+    const items = this.#catalog.terms(contract, period).items.map(({ item, metrics, period: part }) => ({
+      item,
+      metrics: metrics.map((metric) => metric.metric),
+      ...(part === undefined ? {} : { period: part }),
+    }))
+    const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
     return previewInvoice(this.#catalog, contract, period, usage)
+  }
+
+  /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */
+  async verifyInvoice(idOrNumber: string, tenant: string | null = null): Promise<Verification> {
+    return verifyInvoice(
+      {
+        postgres: this.#engines.postgres,
+        invoicing: this.#invoicing,
+        book: this.#catalog.book(),
+        recount: async ({ tenant, metric: key, period, cut }) => {
+          const metric = this.#metric(key)
+          if (!metric.archive) return null
+          const { stream } = this.#flowOf(tenant)
+          const epoch = cut[String(stream)] ?? 0
+          const { aggregation } = metric
+          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
+          return { quantity: archivedFigure(proof), count: proof.events, digest: proof.digest }
+        },
+      },
+      idOrNumber,
+      tenant,
+    )
+  }
+
+  /** The archived events behind a line, in the order of the log, at most a page; `next` continues behind it. */
+  async invoiceEvents(request: {
+    invoice: string
+    tenant: string | null
+    line: number
+    after: string
+    limit: number
+  }): Promise<{ events: ArchivedEvent[]; next: string | null }> {
+    const { invoice } = await this.#invoicing.get(request.invoice, request.tenant)
+    const line = invoice.lines.find((one) => one.no === request.line)
+    if (line === undefined) throw new ReleveError('not_found', `${request.invoice} has no line ${request.line}`)
+    if (line.metric === null || line.proof === null) return { events: [], next: null }
+    const { stream } = this.#flowOf(invoice.tenant)
+    const events = await eventsBehind(this.#rollup, {
+      tenant: invoice.tenant,
+      metric: line.metric,
+      period: line.period,
+      stream,
+      epoch: line.proof.cut[String(stream)] ?? 0,
+      since: line.since?.[String(stream)] ?? 0,
+      after: request.after,
+      limit: request.limit,
+    })
+    return { events, next: events.length < request.limit ? null : (events.at(-1)?.position ?? null) }
   }
 
   /** The cut of a closing is taken once and kept: asked again, the same events are counted. */
@@ -714,54 +894,17 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     period: Period,
     stream: number,
     epoch: number,
-    items: readonly { readonly item: string; readonly metrics: readonly string[] }[],
+    items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[],
   ): Promise<ItemUsage[]> {
-    const flow = this.#flowOf(tenant)
-    const measured: ItemUsage[] = []
-    for (const { item, metrics } of items) {
-      for (const key of metrics) {
-        const metric = this.#metric(key)
-        const query = {
-          tenant,
-          metric: key,
-          aggregation: metric.aggregation,
-          from: period.from,
-          to: period.to,
-          window: null,
-          timeZone: 'UTC',
-          groupBy: [],
-          stream,
-          epoch,
-          folded: flow.position.folded,
-        } satisfies Omit<UsageQuery, 'minutesOnly'>
-        const { rows } = await this.#rollup.usage(query)
-        const quantity = (rows[0] === undefined ? null : figureOf(metric.aggregation, rows[0])) ?? '0'
-        const proof = await prove(this.#rollup, {
-          tenant,
-          metric: key,
-          aggregation: metric.aggregation,
-          period,
-          stream,
-          epoch,
-        })
-        if (metric.archive && !new Decimal(proofValue(proof.value)).eq(quantity)) {
-          throw new ReleveError(
-            'conflict',
-            `${tenant} ${key}: the rollups say ${quantity}, the archive says ${proof.value}: run releve audit, nothing is billed until they agree`,
-          )
-        }
-        measured.push({
-          item,
-          metric: key,
-          quantity,
-          cut: { [stream]: epoch },
-          query: proof.query,
-          count: proof.events,
-          digest: proof.digest,
-        })
-      }
-    }
-    return measured
+    const { folded } = this.#flowOf(tenant).position
+    const asked = items.flatMap(({ item, metrics, period: part = period }) =>
+      metrics.map((key) => ({ item, metric: this.#metric(key), tenant, period: part })),
+    )
+    const found = await measureMany(this.#rollup, asked, { stream, epoch, folded })
+    return found.map(({ mismatch, ...usage }, i): ItemUsage => {
+      if (mismatch !== null) throw new ReleveError('conflict', mismatch)
+      return { item: asked[i]!.item, metric: asked[i]!.metric.key, cut: { [stream]: epoch }, ...usage }
+    })
   }
 
   // ---- Operators ---------------------------------------------------------------------------------------------------------
@@ -787,6 +930,11 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     for (const [name, engine] of Object.entries(engines ?? {})) {
       if (!engine.up) notes.push(`${name} is away: events are taken into the log and counted when it is back`)
     }
+    const doors = Object.fromEntries([...this.#doors].map(([name, state]) => [name, state()]))
+    for (const [name, door] of Object.entries(doors)) {
+      if (!door.up)
+        notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
+    }
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),
@@ -797,6 +945,7 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
         ]),
       ),
       streams,
+      doors,
       notes,
     }
   }
@@ -821,43 +970,6 @@ function sum(a: Totals, b: Totals): Totals {
   return Object.fromEntries(
     Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]]),
   ) as unknown as Totals
-}
-
-/** What a row says for an aggregation, as decimal text; null when nothing is there. */
-export function figureOf(aggregation: LiveEntitlement['aggregation'], row: UsageRow): string | null {
-  switch (aggregation) {
-    case 'sum':
-      return new Decimal(row.sum).toFixed()
-    case 'count':
-      return row.count
-    case 'unique':
-      return row.members
-    case 'average':
-      return row.count === '0'
-        ? null
-        : new Decimal(row.sum).div(row.count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
-    case 'max':
-      return row.samples === '0' ? null : new Decimal(row.max).toFixed()
-    case 'min':
-      return row.samples === '0' ? null : new Decimal(row.min).toFixed()
-    case 'latest':
-      return row.samples === '0' ? null : new Decimal(row.last).toFixed()
-  }
-}
-
-/** An average comes as sum/count, so that the archive's figure is rounded the same way as the rollups'. */
-function proofValue(value: string | null): string {
-  if (value === null) return '0'
-  const [sum, count] = value.split('/')
-  return count === undefined
-    ? value
-    : new Decimal(sum!).div(count).toDecimalPlaces(9, Decimal.ROUND_HALF_EVEN).toFixed()
-}
-
-function groupByItem(entitlements: readonly { item: string; metric: string }[]): { item: string; metrics: string[] }[] {
-  const items = new Map<string, string[]>()
-  for (const { item, metric } of entitlements) items.set(item, [...(items.get(item) ?? []), metric])
-  return [...items].map(([item, metrics]) => ({ item, metrics }))
 }
 
 const isoIn = (time: number, zone: string): string =>

@@ -8,6 +8,7 @@ import type { Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
 import type { Contract, Customer, LegalEntity, Plan, Product } from './definition.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
+import { partOf } from './part.js'
 import { type Price, parsePrice } from './price.js'
 import { midnightOf } from './schedule.js'
 
@@ -40,7 +41,20 @@ export interface Terms {
     readonly feeRule: string | null
     readonly fee: Price | null
     readonly metrics: readonly TermsMetric[]
+    /** The part of the period that the item covers; absent: all of it. */
+    readonly period?: Period
+    readonly prorateIncluded?: boolean
+    readonly addOns?: readonly TermsAddOn[]
   }[]
+}
+
+export interface TermsAddOn {
+  readonly name: string
+  readonly rule: string
+  readonly quantity: string
+  readonly once: boolean
+  readonly period: Period
+  readonly price: Price | null
 }
 
 export interface TermsMetric {
@@ -181,21 +195,36 @@ export class Book {
     )
   }
 
+  /** One version of a rule in normal form, whatever its status; null when there is none. */
+  priceAt(rule: string, version: string): Price | null {
+    const found = this.prices.get(rule)?.find((price) => price.version === version)
+    return found === undefined ? null : normalForm(found)
+  }
+
   /** What a contract's period is billed by. Throws ReleveError `not_found`. */
   terms(contractId: string, period: Period): Terms {
     const contract = this.contractOf(contractId)
     const price = (rule: string | null): Price | null => {
       const found = rule === null ? null : this.priceInForce(rule, period.from)
-      return found === null ? null : parsePrice(found.definition, found.version)
+      return found === null ? null : normalForm(found)
     }
     return {
       catalogVersion: this.version,
       contract,
       customer: this.customers.get(contract.tenant) ?? missing('customer', contract.tenant),
       legalEntity: this.legalEntities.get(contract.legalEntity) ?? missing('legal entity', contract.legalEntity),
-      items: contract.items.map((item) => {
+      items: contract.items.flatMap((item) => {
+        const part = partOf(contract, item, period)
+        if (part === null) return []
+        const addOns = (item.addOns ?? []).flatMap((addOn): TermsAddOn[] => {
+          const { name, rule, quantity, once } = addOn
+          // What is billed once has its day; the rest goes with the item.
+          const days = once ? { from: addOn.from!, until: addOn.from! } : addOn
+          const own = partOf(contract, days, once ? period : part)
+          return own === null ? [] : [{ name, rule, quantity, once, period: own, price: price(rule) }]
+        })
         const plan = this.planOf(item.plan, item.planVersion)
-        return {
+        const own = {
           item: item.id,
           product: this.products.get(plan.product) ?? missing('product', plan.product),
           plan: { key: plan.key, version: plan.version, name: plan.name },
@@ -212,9 +241,29 @@ export class Book {
             }
           }),
         }
+        return [
+          {
+            ...own,
+            ...(part.from === period.from && part.to === period.to ? {} : { period: part }),
+            ...(plan.prorateIncluded === true ? { prorateIncluded: true } : {}),
+            ...(addOns.length === 0 ? {} : { addOns }),
+          },
+        ]
       }),
     }
   }
+}
+
+/** Parsed once per version: the terms of many contracts share one object. */
+const normalForms = new WeakMap<PriceVersion, Price>()
+
+function normalForm(version: PriceVersion): Price {
+  let price = normalForms.get(version)
+  if (price === undefined) {
+    price = parsePrice(version.definition, version.version)
+    normalForms.set(version, price)
+  }
+  return price
 }
 
 function missing(what: string, key: string): never {

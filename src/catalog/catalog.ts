@@ -364,7 +364,9 @@ export class Catalog {
                 : old.limitVersion + 1
           return { ...entitlement, limitVersion }
         })
-        return { id: item.id, plan: item.plan, planVersion, entitlements }
+        for (const { rule } of item.addOns ?? [])
+          if (!book.prices.has(rule)) unprocessable(`items: there is no price rule ${rule}`)
+        return { ...item, planVersion, entitlements }
       })
       const value: Contract = { ...input, items }
       if (before !== undefined && same(before, value)) return before

@@ -14,6 +14,7 @@ import { isTimeZone } from '../period.js'
 import type { Threshold } from '../quota/entitlement.js'
 import { Aggregation, type Metric } from './metric.js'
 import { assertPattern } from './number-pattern.js'
+import type { Days } from './part.js'
 import { midnightOf } from './schedule.js'
 import { isSubscriptionState, type SubscriptionState } from './subscription.js'
 
@@ -40,6 +41,8 @@ export interface Plan {
   /** The rule of the periodic fee; null: no fee. */
   readonly feeRule: string | null
   readonly metrics: readonly PlanMetric[]
+  /** Whether an item that covers a part of a period has that part of the included quantities; default: all of them. */
+  readonly prorateIncluded?: boolean
   readonly features: readonly string[]
 }
 
@@ -53,6 +56,8 @@ export interface LegalEntity {
   readonly registrations: Readonly<Record<string, string>>
   readonly invoicePattern: string
   readonly creditNotePattern: string
+  /** Texts for the foot of each document, besides what the law of the country gives. */
+  readonly mentions?: readonly string[]
   /** Whose calendar the issue dates follow, and with them the years of the numbers. */
   readonly timeZone: string
 }
@@ -82,11 +87,36 @@ export interface ItemEntitlement {
   readonly thresholds: readonly Threshold[]
 }
 
-export interface ContractItem {
+/** Something beside the plan: so many of a rule's price each period, or once. */
+export interface AddOn extends Days {
+  readonly name: string
+  readonly rule: string
+  /** Decimal text; 1 for a flat price. */
+  readonly quantity: string
+  /** Due once, in the period that holds `from`. */
+  readonly once: boolean
+}
+
+/** `from` and `until`: the days it covers when not those of the contract; then fees are due by the part. */
+export interface ContractItem extends Days {
   readonly id: string
   readonly plan: string
   readonly planVersion: number
   readonly entitlements: readonly ItemEntitlement[]
+  readonly addOns?: readonly AddOn[]
+}
+
+export interface Discount extends Days {
+  readonly name: string
+  readonly kind: 'percent' | 'amount'
+  readonly value: string
+}
+
+/** What is agreed on for the charges of a period in all, HT in the customer's currency. */
+export interface Adjustments {
+  readonly discounts?: readonly Discount[]
+  readonly minimum?: string
+  readonly maximum?: string
 }
 
 export interface Contract {
@@ -99,6 +129,11 @@ export interface Contract {
   readonly timeZone: string
   readonly cycle: 'monthly'
   readonly state: SubscriptionState
+  /** Last day; absent: open. */
+  readonly end?: string
+  /** How a part of a period is measured; default by day. */
+  readonly prorate?: 'day' | 'second'
+  readonly adjustments?: Adjustments
   readonly items: readonly ContractItem[]
 }
 
@@ -109,6 +144,9 @@ export interface ContractInput extends Omit<Contract, 'items'> {
     readonly id: string
     readonly plan: string
     readonly planVersion?: number
+    readonly from?: string
+    readonly until?: string
+    readonly addOns?: readonly AddOn[]
     /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
     readonly entitlements?: readonly Omit<ItemEntitlement, 'limitVersion'>[]
   }[]
@@ -152,7 +190,7 @@ export function parseProduct(json: unknown): Product {
 }
 
 export function parsePlan(json: unknown): PlanInput {
-  const fields = fieldsOf(json, 'plan', ['key', 'product', 'name', 'feeRule', 'metrics', 'features'])
+  const fields = fieldsOf(json, 'plan', ['key', 'product', 'name', 'feeRule', 'metrics', 'prorateIncluded', 'features'])
   const metrics = list(fields.metrics ?? [], 'metrics', limits.planMetricsMax).map((entry, i) => {
     const at = fieldsOf(entry, `metrics[${i}]`, ['metric', 'included', 'rule'])
     return {
@@ -171,6 +209,9 @@ export function parsePlan(json: unknown): PlanInput {
     name: name(fields.name, 'name'),
     feeRule: fields.feeRule == null ? null : name(fields.feeRule, 'feeRule'),
     metrics,
+    ...(fields.prorateIncluded === undefined
+      ? {}
+      : { prorateIncluded: flag(fields.prorateIncluded, 'prorateIncluded') }),
     features: list(fields.features ?? [], 'features', 100).map((feature, i) => name(feature, `features[${i}]`)),
   }
 }
@@ -184,6 +225,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     'registrations',
     'invoicePattern',
     'creditNotePattern',
+    'mentions',
     'timeZone',
   ])
   const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
@@ -200,6 +242,9 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     registrations: texts(fields.registrations ?? {}, 'registrations'),
     invoicePattern,
     creditNotePattern,
+    ...(fields.mentions === undefined
+      ? {}
+      : { mentions: list(fields.mentions, 'mentions', 20).map((text, i) => name(text, `mentions[${i}]`)) }),
     timeZone: zone(fields.timeZone ?? 'UTC'),
   }
 }
@@ -248,6 +293,9 @@ export function parseContract(json: unknown): ContractInput {
     'timeZone',
     'cycle',
     'state',
+    'end',
+    'prorate',
+    'adjustments',
     'items',
   ])
   const timeZone = zone(fields.timeZone)
@@ -256,8 +304,13 @@ export function parseContract(json: unknown): ContractInput {
   const state = name(fields.state ?? 'active', 'state')
   if (!isSubscriptionState(state)) throw new ReleveError('invalid_request', `state: unknown ${state}`)
   const items = list(fields.items, 'items', limits.contractItemsMax).map((entry, i) => {
-    const at = fieldsOf(entry, `items[${i}]`, ['id', 'plan', 'planVersion', 'entitlements'])
-    const base = { id: name(at.id, `items[${i}].id`), plan: name(at.plan, `items[${i}].plan`) }
+    const at = fieldsOf(entry, `items[${i}]`, ['id', 'plan', 'planVersion', 'from', 'until', 'addOns', 'entitlements'])
+    const base = {
+      id: name(at.id, `items[${i}].id`),
+      plan: name(at.plan, `items[${i}].plan`),
+      ...daysOf(at, timeZone, `items[${i}]`),
+      ...(at.addOns === undefined ? {} : { addOns: addOns(at.addOns, timeZone, `items[${i}].addOns`) }),
+    }
     const planVersion =
       at.planVersion === undefined
         ? {}
@@ -285,7 +338,75 @@ export function parseContract(json: unknown): ContractInput {
     timeZone,
     cycle: oneOf(fields.cycle ?? 'monthly', ['monthly'] as const, 'cycle'),
     state,
+    ...(fields.end === undefined ? {} : { end: lastDay(fields.end, start, timeZone) }),
+    ...(fields.prorate === undefined ? {} : { prorate: oneOf(fields.prorate, ['day', 'second'] as const, 'prorate') }),
+    ...(fields.adjustments === undefined ? {} : { adjustments: adjustments(fields.adjustments, timeZone) }),
     items,
+  }
+}
+
+function lastDay(value: unknown, start: string, timeZone: string): string {
+  const end = name(value, 'end')
+  if (midnightOf(end, timeZone) < midnightOf(start, timeZone))
+    throw new ReleveError('invalid_request', 'end: lies before the start')
+  return end
+}
+
+function daysOf(fields: Fields, timeZone: string, at: string): Days {
+  const day = (value: unknown, field: string): string => {
+    const date = name(value, field)
+    midnightOf(date, timeZone)
+    return date
+  }
+  const from = fields.from === undefined ? {} : { from: day(fields.from, `${at}.from`) }
+  const until = fields.until === undefined ? {} : { until: day(fields.until, `${at}.until`) }
+  if (from.from !== undefined && until.until !== undefined && until.until < from.from)
+    throw new ReleveError('invalid_request', `${at}.until: lies before from`)
+  return { ...from, ...until }
+}
+
+function addOns(value: unknown, timeZone: string, at: string): AddOn[] {
+  return list(value, at, limits.planMetricsMax).map((entry, i) => {
+    const fields = fieldsOf(entry, `${at}[${i}]`, ['name', 'rule', 'quantity', 'once', 'from', 'until'])
+    const once = fields.once === undefined ? false : flag(fields.once, `${at}[${i}].once`)
+    if (once && fields.from === undefined)
+      throw new ReleveError('invalid_request', `${at}[${i}].from: says when what is billed once is due`)
+    return {
+      name: name(fields.name, `${at}[${i}].name`),
+      rule: name(fields.rule, `${at}[${i}].rule`),
+      quantity: quantity(fields.quantity ?? '1', `${at}[${i}].quantity`),
+      once,
+      ...daysOf(fields, timeZone, `${at}[${i}]`),
+    }
+  })
+}
+
+function adjustments(value: unknown, timeZone: string): Adjustments {
+  const fields = fieldsOf(value, 'adjustments', ['discounts', 'minimum', 'maximum'])
+  const discounts =
+    fields.discounts === undefined
+      ? undefined
+      : list(fields.discounts, 'adjustments.discounts', 50).map((entry, i): Discount => {
+          const at = `adjustments.discounts[${i}]`
+          const one = fieldsOf(entry, at, ['name', 'kind', 'value', 'from', 'until'])
+          const kind = oneOf(one.kind, ['percent', 'amount'] as const, `${at}.kind`)
+          const discount = quantity(one.value, `${at}.value`)
+          if (kind === 'percent' && parseDecimal(discount, at).gt(100))
+            throw new ReleveError('invalid_request', `${at}.value: percent from 0 to 100`)
+          return { name: name(one.name, `${at}.name`), kind, value: discount, ...daysOf(one, timeZone, at) }
+        })
+  assertOnce(
+    (discounts ?? []).map((one) => one.name),
+    'adjustments.discounts',
+  )
+  const minimum = fields.minimum === undefined ? undefined : quantity(fields.minimum, 'adjustments.minimum')
+  const maximum = fields.maximum === undefined ? undefined : quantity(fields.maximum, 'adjustments.maximum')
+  if (minimum !== undefined && maximum !== undefined && parseDecimal(minimum, 'minimum').gt(maximum))
+    throw new ReleveError('invalid_request', 'adjustments.minimum: is above the maximum')
+  return {
+    ...(discounts === undefined ? {} : { discounts }),
+    ...(minimum === undefined ? {} : { minimum }),
+    ...(maximum === undefined ? {} : { maximum }),
   }
 }
 

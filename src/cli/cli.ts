@@ -1,6 +1,6 @@
 /**
  * The command line: data on stdout, everything else on stderr. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 key refused, 4 not
- * found, 5 conflict, 6 the audit found a difference.
+ * found, 5 conflict, 6 an audit or a verification found a difference.
  */
 import { Command, CommanderError } from 'commander'
 import { loadConfig } from '../config.js'
@@ -8,6 +8,7 @@ import { ReleveError } from '../errors.js'
 import { VERSION } from '../system.js'
 import { auditCommand } from './commands/audit.js'
 import { demoCommand } from './commands/demo.js'
+import { invoiceCommand } from './commands/invoice.js'
 import { keysCommand } from './commands/keys.js'
 import { rebuildCommand } from './commands/rebuild.js'
 import { serveCommand } from './commands/serve.js'
@@ -31,7 +32,7 @@ export async function runCli(args: readonly string[]): Promise<number> {
       'after',
       `
 Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 key refused,
-4 not found, 5 conflict, 6 the audit found a difference.`,
+4 not found, 5 conflict, 6 an audit or a verification found a difference.`,
     )
   program
     .command('serve')
@@ -64,6 +65,9 @@ Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1
       code = await rebuildCommand(loadConfig(), { dryRun: options.dryRun ?? false, json: options.json ?? false })
     })
   keysCommand(program, (n) => {
+    code = n
+  })
+  invoiceCommand(program, (n) => {
     code = n
   })
   try {

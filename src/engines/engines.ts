@@ -58,6 +58,23 @@ export interface EngineState {
   readonly restarts: number
 }
 
+/** Whether an error of a request says that the engine is away rather than that the request is wrong. */
+export function isAway(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    const { code = '' } = at as { code?: unknown }
+    if (awayCodes.has(String(code)) || awayMessages.test(at.message)) return true
+  }
+  return false
+}
+
+const awayCodes = new Set([
+  ...['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EHOSTUNREACH'],
+  // PostgreSQL: is stopped, has crashed, is not ready yet, has no connection left; and a connection that broke.
+  ...['57P01', '57P02', '57P03', '53300', '08000', '08003', '08006'],
+])
+const awayMessages =
+  /^(Timeout error\.|socket hang up|Connection terminated|timeout exceeded when trying to connect|Query read timeout)/
+
 export interface Engines {
   readonly clickhouse: ClickHouseClient
   readonly clickhouseHttp: ClickHouseHttp

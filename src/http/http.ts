@@ -24,6 +24,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Set by the guard before any handler of /v1 runs. */
     apiKey: ApiKey | null
+    /** Keeps the room that the body took for longer than the answer; gives what ends that. */
+    holdBody: () => () => void
   }
   interface FastifyContextConfig {
     /** What the key must be allowed; `public` needs none. */
@@ -82,6 +84,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   })
 
   app.decorateRequest('apiKey', null)
+  app.decorateRequest('holdBody', () => () => {})
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
     const { scope } = request.routeOptions.config
@@ -97,20 +100,25 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     request.apiKey = key
   })
 
-  // Behind the guard: the page asks a browser for the key, as the password of any name.
-  await app.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: {
-        title: 'releve',
-        description: 'Usage metering and billing: an event goes to an invoice.',
-        version: system.version,
-      },
-      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
-      security: [{ key: [] }],
-    },
+  // Room for a body before the first byte of it is read: what is not let in never takes memory.
+  app.addHook('preParsing', async (request, reply) => {
+    const bytes = announcedBytes(request)
+    if (bytes === 0) return
+    const release = system.admit(bytes)
+    let holders = 0
+    request.holdBody = () => {
+      holders += 1
+      let held = true
+      return () => {
+        if (!held) return
+        held = false
+        holders -= 1
+        if (holders === 0) release()
+      }
+    }
+    // Comes once, after the answer as well as when the sender hangs up.
+    reply.raw.once('close', request.holdBody())
   })
-  await app.register(swaggerUi, { routePrefix: '/docs' })
 
   app.setErrorHandler(
     (
@@ -118,7 +126,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       request,
       reply,
     ) => {
-      const known = toReleveError(error)
+      const known = toReleveError(error, system)
       if (known.code === 'internal') {
         system.logger.error(
           { request: request.id, method: request.method, url: request.url, error: error.stack ?? String(error) },
@@ -152,6 +160,22 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     throw new ReleveError('not_found', `there is no ${request.method} ${request.url.split('?')[0]}`)
   })
 
+  // Behind the handlers of errors and keys, so that these pages have them too: a browser is asked for the key, as the password
+  // of any name.
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'releve',
+        description: 'Usage metering and billing: an event goes to an invoice.',
+        version: system.version,
+      },
+      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
+      security: [{ key: [] }],
+    },
+  })
+  await app.register(swaggerUi, { routePrefix: '/docs' })
+
   await app.register(healthRoutes(system))
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
@@ -162,10 +186,24 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   return app
 }
 
+/** A body without a stated length may be as large as any. One that states too much is refused by its header alone. */
+function announcedBytes({ method, headers }: FastifyRequest): number {
+  if (method === 'GET' || method === 'HEAD') return 0
+  if (headers['transfer-encoding'] !== undefined) return limits.bodyBytesMax
+  const stated = Number(headers['content-length'] ?? 0)
+  return stated > limits.bodyBytesMax ? 0 : stated
+}
+
 function toReleveError(
   error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] },
+  system: System,
 ): ReleveError {
   if (error instanceof ReleveError) return error
+  if (system.isAway(error))
+    return new ReleveError('unavailable', 'an engine is away; events are taken, this needs it', {
+      cause: error,
+      retryAfterS: 1,
+    })
   if (error.validation !== undefined) {
     const [first] = error.validation
     return new ReleveError(
@@ -178,7 +216,7 @@ function toReleveError(
     return new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)
   }
   if (error.statusCode === 415)
-    return new ReleveError('unsupported_format', 'send application/json or application/cloudevents+json')
+    return new ReleveError('unsupported_format', 'the content type is none that this route reads')
   if (error.statusCode === 400) return new ReleveError('malformed_body', error.message, { cause: error })
   return new ReleveError('internal', error.message, { cause: error })
 }

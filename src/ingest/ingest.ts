@@ -3,10 +3,11 @@
  * and every event has a verdict. Pure and synchronous: no I/O, no clock, no other state than tables that make it fast.
  *
  *   body --> json.ts --> native.ts | cloudevents.ts --> draft.ts --> vouch --> frame, one for each stream
+ *    msgpack, CSV, CloudEvents in headers: written down as JSON first (transcript.ts); NDJSON line by line
  *
  * Promises: an event is stored or refused with a code, a field and a reason; a bad one never costs its neighbours; two formats
- * of the same event give the same bytes; what does not fit is refused and never rounded. Only a body that is not JSON, is of
- * another type at the top or has too many events is refused as a whole.
+ * of the same event give the same bytes; what does not fit is refused and never rounded. Only a body in which nobody can tell
+ * where the next event begins, of another type at the top or with too many events is refused as a whole.
  *
  * Of several faults in one event the one told is: the first of its text and shape, in the order of the text; then tenant, id,
  * source, metric, subject, kind, time, dims, member, value, in this order.
@@ -20,17 +21,31 @@ import { streamOf, type UsageEvent } from '../event.js'
 import { encodeFrame } from '../frame.js'
 import { limits } from '../limits.js'
 import { readCloudEvent } from './cloudevents.js'
+import { type CloudEventHeaders, readBinaryCloudEvent } from './cloudevents-binary.js'
+import { readCsv } from './csv.js'
 import { Draft } from './draft.js'
 import { BRACE, BRACKET, JsonReader, kindName } from './json.js'
+import { eachLine } from './lines.js'
+import { readMsgpack } from './msgpack.js'
 import { readNative } from './native.js'
 import { parseEpochMs, parseTime } from './time.js'
+import type { Transcript, TranscriptFault } from './transcript.js'
 import type { Refusal } from './verdict.js'
 
-/** `json` is the native event, one or an array of them. */
-export type BodyFormat = 'json' | 'cloudevents' | 'cloudevents-batch'
+/** `json` is the native event, one or an array of them; ndjson, msgpack and csv are the same event in other clothes. */
+export type BodyFormat =
+  | 'json'
+  | 'ndjson'
+  | 'msgpack'
+  | 'csv'
+  | 'cloudevents'
+  | 'cloudevents-batch'
+  | 'cloudevents-binary'
 
 export interface IngestRequest {
   readonly format: BodyFormat
+  /** The attributes of `cloudevents-binary`; the body is then its data alone. */
+  readonly attributes?: CloudEventHeaders
   /** The tenant of the key; null for a key of the whole platform, whose events name theirs. */
   readonly tenant: string | null
   /** Epoch milliseconds. */
@@ -162,9 +177,7 @@ class PartDraft {
 /** Judges the events of one body one by one; the last answer stands in its fields. */
 export class EventJudge {
   readonly #door: Door
-  readonly #body: Uint8Array
   readonly #request: IngestRequest
-  readonly #readEvent: typeof readNative
   #rawLeft: number = limits.requestRawBytesMax
   /** Null when it is refused. */
   event: UsageEvent | null = null
@@ -172,33 +185,39 @@ export class EventJudge {
   refusal: Refusal | null = null
   stream = 0
 
-  constructor(door: Door, body: Uint8Array, request: IngestRequest) {
+  constructor(door: Door, request: IngestRequest) {
     this.#door = door
-    this.#body = body
     this.#request = request
-    this.#readEvent = request.format === 'json' ? readNative : readCloudEvent
   }
 
-  /** Judges the event at which the door's reader stands. Throws ReleveError `malformed_body` when it is no JSON. */
-  next(index: number): void {
+  /**
+   * Reads the JSON event at which the door's reader stands in `text`, and judges it. `fault` was found before the text was
+   * written, so it comes before whatever the text is refused for. Throws ReleveError `malformed_body` when it is no JSON.
+   */
+  read(index: number, text: Uint8Array, readEvent: typeof readNative, fault?: TranscriptFault): void {
     const { reader, draft } = this.#door
-    const request = this.#request
     // Stands on the first byte of the event, for the raw text.
     reader.peek()
     const start = reader.at
-    this.#readEvent(reader, draft)
+    readEvent(reader, draft)
+    if (fault !== undefined) {
+      draft.code = null
+      draft.fail('malformed', fault.field, fault.message)
+    }
+    this.settle(index, text, start, reader.at)
+  }
+
+  /** Judges the door's draft, which was read from these bytes. */
+  settle(index: number, text: Uint8Array, start: number, end: number): void {
+    const { draft, tenants, streams } = this.#door
+    const request = this.#request
     this.event = draft.code === null ? vouch(this.#door, draft, request) : null
     this.refusal = null
     const tenant = request.tenant ?? draft.tenant ?? ''
     this.stream =
-      request.tenant === null
-        ? (this.#door.tenants.get(tenant) ?? 0)
-        : (this.#door.tenants.get(tenant) ?? streamOf(tenant, this.#door.streams))
+      request.tenant === null ? (tenants.get(tenant) ?? 0) : (tenants.get(tenant) ?? streamOf(tenant, streams))
     if (this.event !== null) return
-    const raw = cut(
-      utf8(this.#body, start, Math.min(reader.at, start + limits.refusalRawBytesMax)),
-      limits.refusalRawBytesMax,
-    )
+    const raw = cut(utf8(text, start, Math.min(end, start + limits.refusalRawBytesMax)), limits.refusalRawBytesMax)
     const rawBytes = Buffer.byteLength(raw)
     this.refusal = refuse(draft, index, tenant, rawBytes <= this.#rawLeft ? raw : '')
     if (rawBytes <= this.#rawLeft) this.#rawLeft -= rawBytes
@@ -211,18 +230,19 @@ export class EventJudge {
  */
 export function judge(door: Door, body: Uint8Array, request: IngestRequest): Judged {
   const { reader } = door
-  const judging = new EventJudge(door, body, request)
+  const judging = new EventJudge(door, request)
   const parts: (PartDraft | undefined)[] = new Array(door.streams).fill(undefined)
   const refusals: Refusal[] = []
   let received = 0
 
-  const judgeNext = (): void => {
+  /** One event, judged by `run`, which is given its place. */
+  const each = (run: (index: number) => void): void => {
     if (received === limits.batchEventsMax) {
       throw new ReleveError('body_too_large', `more than ${limits.batchEventsMax} events (limits.batchEventsMax)`)
     }
     const index = received
     received += 1
-    judging.next(index)
+    run(index)
     const { event, refusal, stream } = judging
     let part = parts[stream]
     if (part === undefined) {
@@ -239,22 +259,27 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
   }
 
   try {
-    reader.begin(body)
-    if (reader.isBlank()) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
-    const first = reader.peek()
-    if (first === BRACKET && request.format !== 'cloudevents') {
-      reader.enterArray()
-      while (reader.nextElement()) judgeNext()
-    } else if (first === BRACE && request.format !== 'cloudevents-batch') {
-      judgeNext()
-    } else {
-      const wanted = { json: 'an event or an array of them', cloudevents: 'an event', 'cloudevents-batch': 'an array' }
-      throw new ReleveError(
-        'malformed_body',
-        `byte ${reader.at}: the body must be ${wanted[request.format]}, is ${kindName(first)}`,
-      )
+    switch (request.format) {
+      case 'json':
+      case 'cloudevents':
+      case 'cloudevents-batch':
+        judgeJson(door, judging, body, request.format, null, each)
+        break
+      case 'cloudevents-binary': {
+        const written = readBinaryCloudEvent(reader, body, request.attributes ?? [])
+        judgeJson(door, judging, written.finish(), 'cloudevents-batch', written, each)
+        break
+      }
+      case 'msgpack':
+      case 'csv': {
+        const written = request.format === 'csv' ? readCsv(body) : readMsgpack(body)
+        judgeJson(door, judging, written.finish(), 'json', written, each)
+        break
+      }
+      case 'ndjson':
+        judgeLines(door, judging, body, each)
+        break
     }
-    reader.finish()
   } finally {
     reader.release()
   }
@@ -276,6 +301,59 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
     })
   }
   return { received, stored: received - refusals.length, refused: refusals.length, refusals, parts: done }
+}
+
+type Each = (run: (index: number) => void) => void
+
+/** A body of JSON, or of what another format was written down as, with the faults that the writing found. */
+function judgeJson(
+  door: Door,
+  judging: EventJudge,
+  text: Uint8Array,
+  format: 'json' | 'cloudevents' | 'cloudevents-batch',
+  written: Transcript | null,
+  each: Each,
+): void {
+  const { reader } = door
+  const readEvent = format === 'json' ? readNative : readCloudEvent
+  const judgeNext = (): void => each((index) => judging.read(index, text, readEvent, written?.faults.get(index)))
+  reader.begin(text)
+  if (reader.isBlank()) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
+  const first = reader.peek()
+  if (first === BRACKET && format !== 'cloudevents') {
+    reader.enterArray()
+    while (reader.nextElement()) judgeNext()
+  } else if (first === BRACE && format !== 'cloudevents-batch') {
+    judgeNext()
+  } else {
+    const wanted = { json: 'an event or an array of them', cloudevents: 'an event', 'cloudevents-batch': 'an array' }
+    throw new ReleveError(
+      'malformed_body',
+      `byte ${reader.at}: the body must be ${wanted[format]}, is ${kindName(first)}`,
+    )
+  }
+  reader.finish()
+}
+
+/** NDJSON: broken syntax refuses its line alone, because lines are boundaries. */
+function judgeLines(door: Door, judging: EventJudge, body: Uint8Array, each: Each): void {
+  const { reader, draft } = door
+  let lines = 0
+  eachLine(body, 0, (from, to) => {
+    lines += 1
+    each((index) => {
+      try {
+        reader.begin(body.subarray(from, to))
+        readNative(reader, draft)
+        reader.finish()
+      } catch (error) {
+        if (!(error instanceof ReleveError)) throw error
+        draft.fail('malformed', '', `${error.message} (of this line)`)
+      }
+      judging.settle(index, body, from, to)
+    })
+  })
+  if (lines === 0) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
 }
 
 /** The meaning of a sound draft. Returns null when it is refused; the draft then says why. */

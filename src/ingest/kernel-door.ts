@@ -17,6 +17,7 @@ import { growTo, type KernelConstant, type KernelMemory, openKernel } from '../k
 import { limits } from '../limits.js'
 import { type Door, EventJudge, type IngestRequest, type Judged, judge, type Part } from './ingest.js'
 import { BRACKET } from './json.js'
+import { readNative } from './native.js'
 import type { Refusal } from './verdict.js'
 
 export interface KernelJudged extends Judged {
@@ -173,14 +174,14 @@ export class KernelDoor {
     let plain = 0
     let answer = kernel.run()
     if (answer === EVENT) {
-      const judging = new EventJudge(door, body, request)
+      const judging = new EventJudge(door, request)
       const depth = isArray(body) ? 1 : 0
       const { reader } = door
       try {
         while (answer === EVENT) {
           plain += 1
           reader.begin(body, kernel.eventAt() - bodyAt, depth)
-          judging.next(kernel.received())
+          judging.read(kernel.received(), body, readNative)
           const { refusal, stream } = judging
           if (refusal !== null) {
             refusals.push(refusal)

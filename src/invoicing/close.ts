@@ -19,6 +19,7 @@
 import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import type { Catalog, Terms } from '../catalog/catalog.js'
+import { partOf } from '../catalog/part.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
@@ -37,7 +38,8 @@ export type UsageAtCut = (request: {
   readonly closing: string
   readonly tenant: string
   readonly contract: string
-  readonly items: readonly { readonly item: string; readonly metrics: readonly string[] }[]
+  /** An item with a period of its own covers only this part. */
+  readonly items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[]
   readonly period: Period
 }) => Promise<readonly ItemUsage[]>
 
@@ -72,7 +74,8 @@ export interface Closed {
 }
 
 type ClosingState = 'open' | 'measured' | 'drafted' | 'done'
-interface Measured {
+/** What an invoice is a function of, as its closing keeps it. */
+export interface Measured {
   /** Grows with each measuring of the contract's closings: the highest one that counted a period is what was billed of it. */
   readonly order: number
   readonly terms: Terms
@@ -98,6 +101,8 @@ export async function closePeriod(options: CloseOptions, request: CloseRequest):
   const anchor = midnightOf(contract.start, contract.timeZone)
   if (request.at < anchor) throw new ReleveError('unprocessable', `at: the contract begins on ${contract.start}`)
   const period = monthlyPeriodOf(request.at, anchor, contract.timeZone)
+  if (partOf(contract, {}, period) === null)
+    throw new ReleveError('unprocessable', `at: the contract ended on ${contract.end}`)
   const due = period.to + (request.graceMs ?? limits.graceMs)
   if (clock.now() < due) {
     throw new ReleveError('conflict', `period: it can be closed from ${new Date(due).toISOString()} on, with its grace`)
@@ -185,7 +190,11 @@ async function count(
   period: Period,
 ): Promise<readonly ItemUsage[]> {
   const { contract } = terms
-  const items = terms.items.map((item) => ({ item: item.item, metrics: item.metrics.map((metric) => metric.metric) }))
+  const items = terms.items.map((item) => ({
+    item: item.item,
+    metrics: item.metrics.map((metric) => metric.metric),
+    ...(item.period === undefined ? {} : { period: item.period }),
+  }))
   const usage = await usageAtCut({ closing: cut, tenant: contract.tenant, contract: contract.id, items, period })
   for (const { item, metrics } of items) {
     for (const metric of metrics) {
@@ -237,7 +246,8 @@ function lastCounted(
   return last === null ? null : last.usage
 }
 
-function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[]): boolean {
+/** Whether two countings of a period say the same. */
+export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[]): boolean {
   const text = (usage: readonly ItemUsage[]): string =>
     usage
       .map((one) => JSON.stringify([one.item, one.metric, one.quantity, one.count]))
@@ -279,6 +289,16 @@ async function read(postgres: Pool, id: string): Promise<Row> {
   )
   assert(rows[0] !== undefined, `closing ${id} is there`)
   return rows[0]
+}
+
+/** What was measured for the invoice of a contract's period; null when the closing now stands for another one. */
+export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice']): Promise<Measured | null> {
+  const { rows } = await postgres.query<Row>(
+    'SELECT id, state, attempt, measured, invoice FROM closings WHERE contract = $1 AND period_from = $2',
+    [invoice.contract, invoice.period.from],
+  )
+  const row = rows[0]
+  return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : row.measured
 }
 
 /** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */

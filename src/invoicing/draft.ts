@@ -4,20 +4,26 @@
  * The fee of a period stands on the invoice of that period. A metric's line is there when something is due; what is above its
  * quota without a price becomes a notice, never a line of 0. Every metric of the contract has its entry in the statement.
  *
+ * An item that covers a part of the period pays its fee by that part, and its usage is that of the part. What the contract adds to
+ * the charges in all (adjustments.ts) follows them as lines.
+ *
  * Usage of an earlier period that came after its invoice becomes a «régularisation» line: what the whole costs now by the terms of
- * its own period, less what was billed for it.
+ * its own period, less what was billed for it; and the same for that period's discounts, cap and minimum.
  */
 import { assert } from '../assert.js'
 import type { Terms, TermsMetric } from '../catalog/book.js'
-import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
+import { printMoney } from '../currency.js'
+import { Decimal, parseDecimal, printDecimal, round } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import { dateIn, formatMoney, formatMonth, formatNumber, type Words } from '../format.js'
+import { dateIn, formatDate, formatMoney, formatMonth, formatNumber, type Words } from '../format.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import { quotaStatus } from '../quota/status.js'
 import { rateDelta } from '../rating/delta.js'
+import { daysOf, prorate } from '../rating/prorate.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
+import { type Adjustment, adjust } from './adjustments.js'
 import type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
 
 /** Usage of one metric of one contract item over a period, as counted at a cut. */
@@ -45,98 +51,11 @@ export function draftInvoice(
   late: readonly LatePart[] = [],
 ): Invoice {
   const { contract, customer } = terms
-  const lines: InvoiceLine[] = []
-  const statement: UsageStatement[] = []
-  const notices: Notice[] = []
-  const month: Words = {
-    fr: formatMonth(period.from, contract.timeZone, 'fr'),
-    en: formatMonth(period.from, contract.timeZone, 'en'),
-  }
-  for (const item of terms.items) {
-    const base = { item: item.item, product: item.product.key, plan: item.plan, taxRate: customer.taxRate }
-    if (item.fee !== null) {
-      assertCurrency(item.fee.currency, customer.currency, item.fee.rule)
-      const line = rate({ price: item.fee, quantity: '1' }).lines[0]
-      if (line !== undefined) {
-        const label = {
-          fr: `${item.plan.name} — abonnement, ${month.fr}`,
-          en: `${item.plan.name} — subscription, ${month.en}`,
-        }
-        lines.push({
-          ...base,
-          no: lines.length + 1,
-          type: 'fee',
-          metric: null,
-          unit: null,
-          label,
-          ...rated(line),
-          price: item.fee,
-          proof: null,
-        })
-      }
-    } else if (item.feeRule !== null) {
-      notices.push({
-        code: 'fee_unpriced',
-        item: item.item,
-        metric: null,
-        quantity: null,
-        text: {
-          fr: `abonnement sans prix en vigueur : ${item.feeRule}, non facturé`,
-          en: `subscription without a price in force: ${item.feeRule}, not billed`,
-        },
-      })
-    }
-    for (const metric of item.metrics) {
-      const measured = usageOf(usage, item.item, metric.metric)
-      const proof: Proof = { cut: measured.cut, query: measured.query, count: measured.count, digest: measured.digest }
-      const negative = parseDecimal(measured.quantity, 'quantity').lt(0)
-      if (negative) notices.push(negativeUsage(item.item, metric, measured.quantity))
-      const quantity = negative ? '0' : measured.quantity
-      const status = quotaStatus(quantity, metric.limit)
-      let no: number | null = null
-      let unpriced = '0'
-      // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
-      if (metric.limit !== null && metric.price !== null) {
-        assertCurrency(metric.price.currency, customer.currency, metric.price.rule)
-        const rating = rate({ price: metric.price, quantity, included: metric.limit, events: String(measured.count) })
-        unpriced = rating.unpriced
-        for (const line of rating.lines) {
-          no = lines.length + 1
-          const label = {
-            fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
-            en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
-          }
-          lines.push({
-            ...base,
-            no,
-            type: 'usage',
-            metric: metric.metric,
-            unit: metric.unit,
-            label,
-            ...rated(line),
-            price: metric.price,
-            proof,
-          })
-        }
-      } else if (metric.limit !== null) {
-        unpriced = status.overage ?? '0'
-      }
-      if (new Decimal(unpriced).gt(0)) notices.push(unpricedOverage(item.item, metric, unpriced))
-      statement.push({
-        item: item.item,
-        product: item.product.key,
-        metric: metric.metric,
-        unit: metric.unit,
-        quantity: measured.quantity,
-        limit: metric.limit,
-        ...status,
-        line: no,
-        proof,
-      })
-    }
-  }
+  const charged = chargesOf(terms, period, usage)
+  const lines = [...charged.lines, ...adjustmentLines(terms, period, charged.lines, [])]
+  const notices = [...charged.notices]
   for (const part of late) {
-    const found = regularise(part, customer.currency, lines.length)
+    const found = regularise(part, customer.currency)
     lines.push(...found.lines)
     notices.push(...found.notices)
   }
@@ -160,7 +79,7 @@ export function draftInvoice(
       timeZone: contract.timeZone,
       firstDay: dateIn(period.from, contract.timeZone),
       lastDay: dateIn(period.to - 1, contract.timeZone),
-      label: month,
+      label: monthOf(terms, period),
     },
     issuedOn: null,
     dueOn: null,
@@ -169,40 +88,250 @@ export function draftInvoice(
     seller: terms.legalEntity,
     customer,
     refersTo: null,
-    lines,
-    usage: statement,
+    lines: lines.map((line, i) => ({ ...line, no: i + 1 })),
+    usage: charged.statement,
     notices,
     ...totals,
   }
 }
 
+type DraftLine = Omit<InvoiceLine, 'no'>
+
+interface Charges {
+  readonly lines: readonly DraftLine[]
+  readonly statement: readonly UsageStatement[]
+  readonly notices: readonly Notice[]
+}
+
+/** Fees, add-ons and usage of a period, each rounded; before anything that the contract adds to them in all. */
+function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): Charges {
+  const { customer } = terms
+  const lines: DraftLine[] = []
+  const statement: UsageStatement[] = []
+  const notices: Notice[] = []
+  const month = monthOf(terms, period)
+  for (const item of terms.items) {
+    const part = item.period ?? period
+    const base = { item: item.item, product: item.product.key, plan: item.plan, taxRate: customer.taxRate, since: null }
+    if (item.fee !== null) {
+      assertCurrency(item.fee.currency, customer.currency, item.fee.rule)
+      const line = rate({ price: item.fee, quantity: '1' }).lines[0]
+      if (line !== undefined) {
+        lines.push({
+          ...base,
+          type: 'fee',
+          metric: null,
+          unit: null,
+          label: {
+            fr: `${item.plan.name} — abonnement, ${month.fr}`,
+            en: `${item.plan.name} — subscription, ${month.en}`,
+          },
+          ...byPart(rated(line), terms, part, period),
+          price: item.fee,
+          proof: null,
+          period: part,
+        })
+      }
+    } else if (item.feeRule !== null) notices.push(unpricedRule('fee_unpriced', item.item, item.feeRule))
+    for (const addOn of item.addOns ?? []) {
+      if (addOn.price === null) {
+        notices.push(unpricedRule('add_on_unpriced', item.item, addOn.rule))
+        continue
+      }
+      assertCurrency(addOn.price.currency, customer.currency, addOn.rule)
+      const line = rate({ price: addOn.price, quantity: addOn.quantity }).lines[0]
+      if (line === undefined) continue
+      const label = `${item.plan.name} — ${addOn.name}`
+      lines.push({
+        ...base,
+        type: 'add_on',
+        metric: null,
+        unit: null,
+        label: { fr: `${label}, ${month.fr}`, en: `${label}, ${month.en}` },
+        ...(addOn.once ? rated(line) : byPart(rated(line), terms, addOn.period, period)),
+        price: addOn.price,
+        proof: null,
+        period: addOn.period,
+      })
+    }
+    for (const metric of item.metrics) {
+      const measured = usageOf(usage, item.item, metric.metric)
+      const proof: Proof = { cut: measured.cut, query: measured.query, count: measured.count, digest: measured.digest }
+      const limit = limitOf(item, metric, terms, period)
+      const negative = parseDecimal(measured.quantity, 'quantity').lt(0)
+      if (negative) notices.push(negativeUsage(item.item, metric, measured.quantity))
+      const quantity = negative ? '0' : measured.quantity
+      const status = quotaStatus(quantity, limit)
+      let no: number | null = null
+      let unpriced = '0'
+      // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
+      if (limit !== null && metric.price !== null) {
+        assertCurrency(metric.price.currency, customer.currency, metric.price.rule)
+        const rating = rate({ price: metric.price, quantity, included: limit, events: String(measured.count) })
+        unpriced = rating.unpriced
+        for (const line of rating.lines) {
+          no = lines.length + 1
+          lines.push({
+            ...base,
+            type: 'usage',
+            metric: metric.metric,
+            unit: metric.unit,
+            label: {
+              fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
+              en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
+            },
+            ...rated(line),
+            price: metric.price,
+            proof,
+            period: part,
+          })
+        }
+      } else if (limit !== null) {
+        unpriced = status.overage ?? '0'
+      }
+      if (new Decimal(unpriced).gt(0)) notices.push(unpricedOverage(item.item, metric, limit ?? '0', unpriced))
+      statement.push({
+        item: item.item,
+        product: item.product.key,
+        metric: metric.metric,
+        unit: metric.unit,
+        quantity: measured.quantity,
+        limit,
+        ...status,
+        line: no,
+        proof,
+      })
+    }
+  }
+  return { lines, statement, notices }
+
+  /** A fee of a part of the period: the amount by days (or seconds), with the days in words. */
+  function byPart(line: Rated, { contract: { timeZone, prorate: by } }: Terms, part: Period, whole: Period): Rated {
+    if (part.from === whole.from && part.to === whole.to) return line
+    const count = (range: Period): number =>
+      by === 'second' ? (range.to - range.from) / 1000 : daysOf(range, timeZone)
+    const amount = prorate(line.amount, count(part), count(whole), customer.currency)
+    const say = (language: 'fr' | 'en'): string => {
+      const money = (value: string): string => formatMoney(value, customer.currency, language)
+      const [some, all] = [count(part), count(whole)].map((n) => formatNumber(String(n), language))
+      const unit = { fr: by === 'second' ? 'secondes' : 'jours', en: by === 'second' ? 'seconds' : 'days' }[language]
+      const days = [part.from, part.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
+      return language === 'fr'
+        ? `du ${days[0]} au ${days[1]} : ${money(line.amount)} × ${some} ${unit} sur ${all} = ${money(amount)}`
+        : `${days[0]} to ${days[1]}: ${money(line.amount)} × ${some} of ${all} ${unit} = ${money(amount)}`
+    }
+    return { ...line, steps: [], exact: amount, amount, explanation: { fr: say('fr'), en: say('en') } }
+  }
+}
+
+/** The quota of an item: a part of it for a part of the period, in whole units, only if the plan says so. */
+function limitOf(
+  item: Terms['items'][number],
+  metric: TermsMetric,
+  { contract }: Terms,
+  period: Period,
+): string | null {
+  if (metric.limit === null || item.prorateIncluded !== true || item.period === undefined) return metric.limit
+  const days = (range: Period): number => daysOf(range, contract.timeZone)
+  const part = new Decimal(metric.limit).times(days(item.period)).dividedBy(days(period))
+  return printDecimal(round(part, 0))
+}
+
+function monthOf({ contract }: Terms, period: Period): Words {
+  return {
+    fr: formatMonth(period.from, contract.timeZone, 'fr'),
+    en: formatMonth(period.from, contract.timeZone, 'en'),
+  }
+}
+
+/**
+ * Discounts, cap and minimum over the charges of a period. With `before` (the charges as they were billed) only what changed is
+ * due, as one line for each kind.
+ */
+function adjustmentLines(
+  terms: Terms,
+  period: Period,
+  charges: readonly DraftLine[],
+  before: readonly DraftLine[],
+  regularised = false,
+): DraftLine[] {
+  const [item] = terms.items
+  if (item === undefined || terms.contract.adjustments === undefined) return []
+  const total = (lines: readonly DraftLine[]): string =>
+    printDecimal(lines.reduce((all, line) => all.plus(line.amount), new Decimal(0)))
+  const { currency } = terms.customer
+  const old = new Map<string, Adjustment>()
+  if (regularised) for (const one of adjust(terms, period, total(before))) old.set(one.label.fr, one)
+  const now = new Map(adjust(terms, period, total(charges)).map((one) => [one.label.fr, one]))
+  return [...new Set([...now.keys(), ...old.keys()])].flatMap((key): DraftLine[] => {
+    const one = (now.get(key) ?? old.get(key))!
+    const [is, was] = [now.get(key)?.amount ?? '0', old.get(key)?.amount ?? '0']
+    const amount = printMoney(new Decimal(is).minus(was), currency)
+    if (new Decimal(amount).isZero()) return []
+    const month = monthOf(terms, period)
+    const say = (language: 'fr' | 'en'): string => {
+      const money = (value: string): string => formatMoney(value, currency, language)
+      if (!regularised) return one.explanation[language]
+      return language === 'fr'
+        ? `${money(is)} au lieu de ${money(was)} = ${money(amount)}`
+        : `${money(is)} instead of ${money(was)} = ${money(amount)}`
+    }
+    return [
+      {
+        item: item.item,
+        product: item.product.key,
+        plan: item.plan,
+        type: regularised ? 'regularisation' : one.type,
+        metric: null,
+        unit: null,
+        label: regularised
+          ? { fr: `Régularisation ${month.fr} — ${one.label.fr}`, en: `Adjustment for ${month.en} — ${one.label.en}` }
+          : one.label,
+        quantity: '1',
+        included: '0',
+        billable: '1',
+        steps: [],
+        exact: amount,
+        amount,
+        explanation: { fr: say('fr'), en: say('en') },
+        taxRate: terms.customer.taxRate,
+        price: null,
+        proof: null,
+        period,
+        since: null,
+      },
+    ]
+  })
+}
+
 function regularise(
   part: LatePart,
   currency: string,
-  before: number,
-): { readonly lines: readonly InvoiceLine[]; readonly notices: readonly Notice[] } {
-  const lines: InvoiceLine[] = []
+): { readonly lines: readonly DraftLine[]; readonly notices: readonly Notice[] } {
+  const lines: DraftLine[] = []
   const notices: Notice[] = []
-  const { contract, customer } = part.terms
+  const { terms } = part
+  const { contract, customer } = terms
   const month = (language: 'fr' | 'en'): string => formatMonth(part.period.from, contract.timeZone, language)
-  for (const item of part.terms.items) {
+  for (const item of terms.items) {
     for (const metric of item.metrics) {
       const now = usageOf(part.usage, item.item, metric.metric)
       const billed = usageOf(part.billed, item.item, metric.metric)
+      const limit = limitOf(item, metric, terms, part.period)
       const [quantity, old] = [atLeastZero(now.quantity), atLeastZero(billed.quantity)]
       // The count of events matters only to a price that charges them.
       const same = quantity === old && (metric.price?.model !== 'percentage' || now.count === billed.count)
-      if (metric.limit === null || same) continue
+      if (limit === null || same) continue
       if (metric.price === null) {
-        const above = new Decimal(quotaStatus(quantity, metric.limit).overage ?? '0')
-        const more = above.minus(quotaStatus(old, metric.limit).overage ?? '0')
-        if (more.gt(0)) notices.push(unpricedOverage(item.item, metric, printDecimal(more)))
+        const above = new Decimal(quotaStatus(quantity, limit).overage ?? '0')
+        const more = above.minus(quotaStatus(old, limit).overage ?? '0')
+        if (more.gt(0)) notices.push(unpricedOverage(item.item, metric, limit, printDecimal(more)))
         continue
       }
       assertCurrency(metric.price.currency, currency, metric.price.rule)
       const delta = rateDelta({
         price: metric.price,
-        included: metric.limit,
+        included: limit,
         quantity,
         billed: old,
         events: String(now.count),
@@ -221,7 +350,6 @@ function regularise(
         item: item.item,
         product: item.product.key,
         plan: item.plan,
-        no: before + lines.length + 1,
         type: 'regularisation',
         metric: metric.metric,
         unit: metric.unit,
@@ -239,8 +367,14 @@ function regularise(
         taxRate: customer.taxRate,
         price: metric.price,
         proof: { cut: now.cut, query: now.query, count: now.count, digest: now.digest },
+        period: item.period ?? part.period,
+        since: billed.cut,
       })
     }
+  }
+  if (contract.adjustments !== undefined) {
+    const charges = (usage: readonly ItemUsage[]): readonly DraftLine[] => chargesOf(terms, part.period, usage).lines
+    lines.push(...adjustmentLines(terms, part.period, charges(part.usage), charges(part.billed), true))
   }
   return { lines, notices }
 }
@@ -255,9 +389,9 @@ function atLeastZero(quantity: string): string {
   return parseDecimal(quantity, 'quantity').lt(0) ? '0' : quantity
 }
 
-function rated(
-  line: RatedLine,
-): Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'> {
+type Rated = Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'>
+
+function rated(line: RatedLine): Rated {
   const { quantity, free, billable, steps, exact, amount, explanation } = line
   return { quantity, included: free, billable, steps, exact, amount, explanation }
 }
@@ -267,8 +401,21 @@ function assertCurrency(price: string, customer: string, rule: string): void {
     throw new ReleveError('unprocessable', `${rule} is in ${price}, the customer is billed in ${customer}`)
 }
 
-function unpricedOverage(item: string, metric: TermsMetric, quantity: string): Notice {
-  const limit = metric.limit ?? '0'
+function unpricedRule(code: 'fee_unpriced' | 'add_on_unpriced', item: string, rule: string): Notice {
+  const [fr, en] = code === 'fee_unpriced' ? ['abonnement', 'subscription'] : ['option', 'add-on']
+  return {
+    code,
+    item,
+    metric: null,
+    quantity: null,
+    text: {
+      fr: `${fr} sans prix en vigueur : ${rule}, non facturé`,
+      en: `${en} without a price in force: ${rule}, not billed`,
+    },
+  }
+}
+
+function unpricedOverage(item: string, metric: TermsMetric, limit: string, quantity: string): Notice {
   return {
     code: 'overage_unpriced',
     item,

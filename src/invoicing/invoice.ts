@@ -7,9 +7,9 @@
  *   {id, kind: 'invoice'|'credit_note', number|null, contract, contractName, tenant, catalogVersion,
  *    period: {from, to, timeZone, firstDay, lastDay, label: {fr, en}}, issuedOn|null, dueOn|null, currency, language,
  *    seller: LegalEntity, customer: Customer, refersTo: null | {id, number},
- *    lines: [{no, type: 'fee'|'usage'|'regularisation'|'credit', item, product, plan: {key, version, name}, metric|null, unit|null, label: {fr, en},
+ *    lines: [{no, type: 'fee'|'add_on'|'usage'|'regularisation'|'discount'|'cap'|'minimum'|'credit', item, product, plan: {key, version, name}, metric|null, unit|null, label: {fr, en},
  *             quantity, included, billable, steps: [{after, upTo|null, quantity, unitPrice, flat, amount}], exact, amount,
- *             explanation: {fr, en}, taxRate, price: Price|null, proof: Proof|null}],
+ *             explanation: {fr, en}, taxRate, price: Price|null, proof: Proof|null, period: {from, to}, since: cut|null}],
  *    usage: [{item, product, metric, unit, quantity, limit|null, percent|null, overage|null, status, line|null, proof}],
  *    notices: [{code, item, metric|null, quantity|null, text: {fr, en}}],
  *    taxes: [{rate, base, tax}], ht, tva, ttc}
@@ -21,6 +21,7 @@ import { canonical } from '../canonical.js'
 import type { Customer, LegalEntity } from '../catalog/definition.js'
 import type { Price } from '../catalog/price.js'
 import type { Language, Words } from '../format.js'
+import type { Period } from '../period.js'
 import type { QuotaState } from '../quota/status.js'
 import type { Step } from '../rating/rating.js'
 import type { TaxRow } from '../rating/tax.js'
@@ -38,7 +39,7 @@ export interface Proof {
 
 export interface InvoiceLine {
   readonly no: number
-  readonly type: 'fee' | 'usage' | 'regularisation' | 'credit'
+  readonly type: 'fee' | 'add_on' | 'usage' | 'regularisation' | 'discount' | 'cap' | 'minimum' | 'credit'
   readonly item: string
   readonly product: string
   readonly plan: { readonly key: string; readonly version: number; readonly name: string }
@@ -58,6 +59,10 @@ export interface InvoiceLine {
   readonly taxRate: string
   readonly price: Price | null
   readonly proof: Proof | null
+  /** What the line covers, half-open, epoch ms: of a regularisation the earlier period, of an item that began or ended its part. */
+  readonly period: Period
+  /** Of a regularisation: the cut up to which earlier invoices had counted. The events behind the line are those since. */
+  readonly since: Readonly<Record<string, number>> | null
 }
 
 /** Every metric of the contract, billed or not: the «relevé de consommation». */
@@ -77,7 +82,7 @@ export interface UsageStatement {
 }
 
 export interface Notice {
-  readonly code: 'overage_unpriced' | 'fee_unpriced' | 'usage_negative'
+  readonly code: 'overage_unpriced' | 'fee_unpriced' | 'add_on_unpriced' | 'usage_negative'
   readonly item: string
   readonly metric: string | null
   readonly quantity: string | null

@@ -116,11 +116,15 @@ export class Invoicing {
     return rows[0] === undefined ? null : kept(rows[0])
   }
 
-  /** By id or by number (of any legal entity; the first issued if two have it). Throws ReleveError `not_found`. */
-  async get(idOrNumber: string): Promise<KeptInvoice> {
+  /**
+   * By id or by number (of any legal entity; the first issued if two have it), among those of a tenant when one is given: another's
+   * is answered as if it were not there. Throws ReleveError `not_found`.
+   */
+  async get(idOrNumber: string, tenant: string | null = null): Promise<KeptInvoice> {
     const { rows } = await this.#postgres.query<Row>(
-      `SELECT state, hash, created_at, changed_at, document FROM invoices WHERE id = $1 OR number = $1 ORDER BY created_at LIMIT 1`,
-      [idOrNumber],
+      `SELECT state, hash, created_at, changed_at, document FROM invoices
+       WHERE (id = $1 OR number = $1) AND ($2::text IS NULL OR tenant = $2) ORDER BY created_at LIMIT 1`,
+      [idOrNumber, tenant],
     )
     if (rows[0] === undefined) throw new ReleveError('not_found', `invoice: there is no ${idOrNumber}`)
     return kept(rows[0])

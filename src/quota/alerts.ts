@@ -177,12 +177,57 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
     return rows.map(alertFromRow)
   }
 
+  /** Thresholds of these items that rang up to a log sequence and were not resolved, of every period. */
+  async function unresolved(
+    stream: number,
+    items: readonly string[],
+    until: number,
+  ): Promise<
+    readonly {
+      readonly item: string
+      readonly metric: string
+      readonly periodFrom: number
+      readonly threshold: string
+      readonly limitVersion: number
+    }[]
+  > {
+    const { rows } = await postgres.query(
+      `SELECT item, metric, period_from, threshold, limit_version FROM alerts t
+       WHERE stream = $1 AND type = 'alert.triggered' AND item = ANY($2) AND position <= $3 AND NOT EXISTS (
+         SELECT 1 FROM alerts r WHERE r.type = 'alert.resolved' AND (r.tenant, r.item, r.metric, r.period_from, r.threshold, r.limit_version)
+           = (t.tenant, t.item, t.metric, t.period_from, t.threshold, t.limit_version))`,
+      [stream, items, until],
+    )
+    return rows.map((row) => ({
+      item: row.item as string,
+      metric: row.metric as string,
+      periodFrom: Number(row.period_from),
+      threshold: row.threshold as string,
+      limitVersion: Number(row.limit_version),
+    }))
+  }
+
   /** Rows that a crash left between recording and sending. */
   async function sendUnsent(): Promise<void> {
     const { rows } = await postgres.query('SELECT * FROM alerts WHERE sent_at IS NULL ORDER BY serial')
     const unsent = rows.map(alertFromRow)
     deliver(unsent)
     await markSent(unsent)
+  }
+
+  /** Serial of the last alert that a reader was handed; a new reader begins with what is recorded from now on. */
+  async function readerAt(name: string): Promise<number> {
+    await postgres.query(
+      'INSERT INTO alert_readers (name, serial) SELECT $1, coalesce(max(serial), 0) FROM alerts ON CONFLICT DO NOTHING',
+      [name],
+    )
+    const { rows } = await postgres.query('SELECT serial FROM alert_readers WHERE name = $1', [name])
+    return Number(rows[0].serial)
+  }
+
+  /** Never goes back. */
+  async function moveReader(name: string, serial: number): Promise<void> {
+    await postgres.query('UPDATE alert_readers SET serial = $2 WHERE name = $1 AND serial < $2', [name, serial])
   }
 
   /** The listener must not throw and must not wait. Returns what ends the subscription. */
@@ -197,5 +242,5 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
     listeners.clear()
   }
 
-  return { record, list, sendUnsent, subscribe, close }
+  return { record, list, unresolved, sendUnsent, readerAt, moveReader, subscribe, close }
 }

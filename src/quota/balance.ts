@@ -12,7 +12,7 @@
  * A period that begins after everything that could have come so far starts live at zero.
  *
  * A threshold rings once in a period and limit version (`rung`), may fall silent once (`resolved`), and does not ring again.
- * After a restart the marks are made again from base and replay, so the same crossing may be returned twice.
+ * After a restart the marks are made again from base, replay and unresolved alerts, so the same crossing may be returned twice.
  */
 
 import type { MemberHash } from '../aggregate/aggregate.js'
@@ -51,6 +51,12 @@ export interface AsOf {
   readonly receivedAt: number
   readonly sequence: number
   readonly epoch: number
+}
+
+/** A threshold that rang and has not been resolved, as the alerts know it. */
+export interface RungThreshold {
+  readonly threshold: string
+  readonly limitVersion: number
 }
 
 /** A balance that waits for its usage in epochs below `epoch`. */
@@ -116,8 +122,15 @@ export interface Balances {
   setEntitlements(list: readonly LiveEntitlement[], at: Barrier): { needed: NeededBase[]; crossings: Crossing[] }
   /** Called whenever an epoch opens: opens and drops periods, and asks again for balances that a void made stale. */
   barrier(at: Barrier): { needed: NeededBase[] }
-  /** The answer to a NeededBase. One that nobody waits for any more is ignored. */
-  setBase(need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>, base: BalanceBase): Crossing[]
+  /**
+   * The answer to a NeededBase. One that nobody waits for any more is ignored. `rung` are the balance's unresolved alerts: what a
+   * process that died had still to resolve, this one does.
+   */
+  setBase(
+    need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>,
+    base: BalanceBase,
+    rung?: readonly RungThreshold[],
+  ): Crossing[]
   /** Usage of a stale balance as ClickHouse answers it, decimal text, so that its thresholds ring too. Ignored in other states. */
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[]
   /** Adds the accepted events of the frame with this log sequence. Crossings in the order of the events. */
@@ -260,7 +273,11 @@ class StreamBalances implements Balances {
     return { needed }
   }
 
-  setBase(need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>, base: BalanceBase): Crossing[] {
+  setBase(
+    need: Pick<NeededBase, 'item' | 'metric' | 'period' | 'epoch'>,
+    base: BalanceBase,
+    rung: readonly RungThreshold[] = [],
+  ): Crossing[] {
     const balance = this.#find(need, need.period.from)
     if (balance === undefined || balance.state !== 'pending' || balance.epoch !== need.epoch) return []
     const { figures } = balance
@@ -276,6 +293,12 @@ class StreamBalances implements Balances {
     figures.addBase(base)
     this.membersHeld += figures.membersHeld - heldBefore
     balance.state = 'live'
+    const { levels, entitlement } = balance.item
+    for (const { threshold, limitVersion } of rung) {
+      const level = levels.findIndex(({ code }) => code === threshold)
+      if (level !== -1 && limitVersion === entitlement.limitVersion && balance.marks[level] === Mark.quiet)
+        balance.marks[level] = Mark.rung
+    }
     const crossings: Crossing[] = []
     this.#evaluate(balance, this.#noEvent(), crossings)
     return crossings
@@ -503,12 +526,12 @@ class StreamBalances implements Balances {
       }
       balance.next += 1
     }
-    while (balance.next > 0 && !reaches(levels[balance.next - 1]!)) {
-      balance.next -= 1
-      if (marks[balance.next] === Mark.rung) {
-        marks[balance.next] = Mark.resolved
-        cross('alert.resolved', levels[balance.next]!)
-      }
+    while (balance.next > 0 && !reaches(levels[balance.next - 1]!)) balance.next -= 1
+    // From the top: also what rang before this process began.
+    for (let above = levels.length - 1; above >= balance.next; above -= 1) {
+      if (marks[above] !== Mark.rung) continue
+      marks[above] = Mark.resolved
+      cross('alert.resolved', levels[above]!)
     }
   }
 

@@ -55,15 +55,51 @@ function valueExpression(aggregation: Aggregation, where: string): string {
 
 const EVENT_TEXT = `arrayStringConcat([toString(kind), source, id, subject, toString(toUnixTimestamp64Milli(event_time)), toString(value), dims, member], '\\0')`
 
+/** Of the events of a group. */
+export const EVENT_DIGEST = `lower(hex(sumWithOverflow(reinterpretAsUInt256(SHA256(${EVENT_TEXT})))))`
+
+/** An archived event as the reader of a line sees it. Decimal text; times RFC 3339. */
+export interface ArchivedEvent {
+  /** Its place in the log, as text: what the next page continues behind. */
+  readonly position: string
+  readonly source: string
+  readonly id: string
+  readonly subject: string
+  readonly time: string
+  readonly value: string
+  readonly dims: string
+  readonly kind: 'usage' | 'void'
+  readonly receivedAt: string
+  readonly epoch: string
+}
+
+/** The events of a proof in the order of the log, a page at a time. `since` leaves those of epochs up to it out. */
+export async function eventsBehind(
+  rollup: Rollup,
+  request: Omit<ProofRequest, 'aggregation'> & {
+    readonly since: number
+    readonly after: string
+    readonly limit: number
+  },
+): Promise<ArchivedEvent[]> {
+  return rollup.rowsOf<ArchivedEvent>(
+    `SELECT toString(position) AS position, source, id, subject, formatDateTime(event_time, '%Y-%m-%dT%H:%i:%S.%fZ') AS time,
+  toString(value) AS value, dims, if(kind = 1, 'usage', 'void') AS kind,
+  formatDateTime(received_at, '%Y-%m-%dT%H:%i:%S.%fZ') AS receivedAt, toString(epoch) AS epoch
+FROM usage_events
+WHERE ${EVENTS} AND epoch > {since:UInt64} AND usage_events.position > {after:UInt64}
+ORDER BY usage_events.position LIMIT {limit:UInt32}`,
+    { ...paramsOf(request), since: request.since, after: request.after, limit: request.limit },
+  )
+}
+
 const quote = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
 
-export async function prove(rollup: Rollup, request: ProofRequest): Promise<ProofAnswer> {
-  const where =
-    'tenant = {tenant:String} AND metric = {metric:String} AND event_time >= fromUnixTimestamp64Milli({from:Int64}) AND event_time < fromUnixTimestamp64Milli({to:Int64}) AND stream = {stream:UInt16} AND epoch <= {epoch:UInt64}'
-  const query = `SELECT count() AS events, ${valueExpression(request.aggregation, where)} AS value,
-  lower(hex(sumWithOverflow(reinterpretAsUInt256(SHA256(${EVENT_TEXT}))))) AS digest
-FROM usage_events WHERE ${where}`
-  const params = {
+const EVENTS =
+  'tenant = {tenant:String} AND metric = {metric:String} AND event_time >= fromUnixTimestamp64Milli({from:Int64}) AND event_time < fromUnixTimestamp64Milli({to:Int64}) AND stream = {stream:UInt16} AND epoch <= {epoch:UInt64}'
+
+function paramsOf(request: Omit<ProofRequest, 'aggregation'>): Record<string, string | number> {
+  return {
     tenant: request.tenant,
     metric: request.metric,
     from: request.period.from,
@@ -71,16 +107,45 @@ FROM usage_events WHERE ${where}`
     stream: request.stream,
     epoch: request.epoch,
   }
-  const [row] = await rollup.rowsOf<{ events: string; value: string | null; digest: string }>(query, params)
-  const shown = Object.entries(params).reduce(
-    (text, [name, value]) =>
-      text.replaceAll(new RegExp(`\\{${name}:\\w+\\}`, 'g'), typeof value === 'string' ? quote(value) : String(value)),
-    query,
+}
+
+function question(aggregation: Aggregation): string {
+  return `SELECT count() AS events, ${valueExpression(aggregation, EVENTS)} AS value,
+  ${EVENT_DIGEST} AS digest
+FROM usage_events WHERE ${EVENTS}`
+}
+
+/** The question of an aggregation in pieces, cut at its parameters: for showing it with their values. */
+const pieces = new Map<Aggregation, readonly string[]>()
+
+/** The question as it would be asked by hand, on one line. */
+export function shownQuestion(request: ProofRequest): string {
+  let parts = pieces.get(request.aggregation)
+  if (parts === undefined) {
+    parts = question(request.aggregation)
+      .replaceAll(/\s+/g, ' ')
+      .split(/\{(\w+):\w+\}/)
+    pieces.set(request.aggregation, parts)
+  }
+  const params = paramsOf(request)
+  return parts
+    .map((part, i) => {
+      if (i % 2 === 0) return part
+      const value = params[part]!
+      return typeof value === 'string' ? quote(value) : String(value)
+    })
+    .join('')
+}
+
+export async function prove(rollup: Rollup, request: ProofRequest): Promise<ProofAnswer> {
+  const [row] = await rollup.rowsOf<{ events: string; value: string | null; digest: string }>(
+    question(request.aggregation),
+    paramsOf(request),
   )
   return {
     events: Number(row!.events),
     value: row!.value,
     digest: row!.digest.padStart(64, '0'),
-    query: shown.replaceAll(/\s+/g, ' '),
+    query: shownQuestion(request),
   }
 }

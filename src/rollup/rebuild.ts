@@ -7,6 +7,7 @@
  */
 import type { ClickHouseClient } from '@clickhouse/client'
 import type { Metric } from '../catalog/metric.js'
+import { limits } from '../limits.js'
 import type { Rollup } from './rollup.js'
 
 export interface RebuildReport {
@@ -15,6 +16,15 @@ export interface RebuildReport {
 }
 
 const SERIES = 'tenant, metric, subject, dims'
+
+/** Rows of a table of windows, with whether each still says something of min, max and last: see the overrides in usage.ts. */
+export const withKept = (from: string): string =>
+  `SELECT *, max(if(override = 1, epoch, 0)) OVER (PARTITION BY ${SERIES}, window) AS overridden,
+    epoch > overridden OR (override = 1 AND epoch = overridden) AS kept FROM ${from}`
+
+/** Samples, min, max and last of rows that carry `kept`. */
+export const KEPT_EXTREMES = `sumIf(samples, kept), minIf(min, kept AND samples > 0), maxIf(max, kept AND samples > 0),
+  argMaxIf(last, (last_time, last_position), kept AND samples > 0)`
 
 export async function rebuild(options: {
   readonly clickhouse: ClickHouseClient
@@ -41,9 +51,11 @@ export async function rebuild(options: {
     await command(`CREATE TABLE ${table}_rebuilt AS ${table}`)
   }
 
+  await command('DROP TABLE IF EXISTS usage_minute_unnumbered')
+  await command('CREATE TABLE usage_minute_unnumbered AS usage_minute')
   onProgress('minutes')
   await command(
-    `INSERT INTO usage_minute_rebuilt
+    `INSERT INTO usage_minute_unnumbered
 SELECT ${SERIES}, toStartOfMinute(event_time) AS window, sum(value * kind), sum(kind), countIf(kind = 1),
   minIf(value, kind = 1), maxIf(value, kind = 1), argMaxIf(value, (event_time, position), kind = 1),
   maxIf(event_time, kind = 1), maxIf((event_time, position), kind = 1).2,
@@ -53,24 +65,45 @@ FROM usage_events WHERE metric IN {metrics:Array(String)}
 GROUP BY ${SERIES}, window, stream, epoch`,
     { metrics },
   )
-  // What a void has touched: the extremes as the archive has them up to the last void of that minute.
+  // What voids have touched: for each epoch with a void of a minute, the extremes as the archive has them up to that epoch, as the
+  // road wrote them. So an older cut means the same as before.
   await command(
-    `INSERT INTO usage_minute_rebuilt
+    `INSERT INTO usage_minute_unnumbered
 SELECT ${SERIES}, window, 0, 0, countIf(valid), minIf(value, valid), maxIf(value, valid), argMaxIf(value, (event_time, position), valid),
-  maxIf(event_time, valid), maxIf((event_time, position), valid).2, 0, 1, stream, last_void, 0
+  maxIf(event_time, valid), maxIf((event_time, position), valid).2, 0, 1, stream, void_epoch, 0
 FROM (
-  SELECT ${SERIES}, toStartOfMinute(event_time) AS window, event_time, position, value, kind, stream, epoch,
-    max(if(kind = -1, epoch, 0)) OVER (PARTITION BY ${SERIES}, toStartOfMinute(event_time)) AS last_void,
-    min(kind) OVER (PARTITION BY tenant, source, id) = 1 AND kind = 1 AND epoch <= last_void AS valid
-  FROM usage_events WHERE metric IN {extremes:Array(String)}
-) WHERE last_void > 0
-GROUP BY ${SERIES}, window, stream, last_void`,
+  SELECT ${SERIES}, window, stream, void_epoch, event_time, position, value,
+    kind = 1 AND epoch <= void_epoch AND (voided_in = 0 OR voided_in > void_epoch) AS valid
+  FROM (
+    SELECT ${SERIES}, toStartOfMinute(event_time) AS window, event_time, position, value, kind, stream, epoch,
+      minIf(epoch, kind = -1) OVER (PARTITION BY tenant, source, id) AS voided_in
+    FROM usage_events WHERE metric IN {extremes:Array(String)}
+  ) AS event
+  INNER JOIN (
+    SELECT DISTINCT ${SERIES}, toStartOfMinute(event_time) AS window, stream, epoch AS void_epoch
+    FROM usage_events WHERE metric IN {extremes:Array(String)} AND kind = -1
+  ) AS void USING (${SERIES}, window, stream)
+)
+GROUP BY ${SERIES}, window, stream, void_epoch`,
     { extremes },
   )
   await command(
-    'INSERT INTO usage_minute_rebuilt SELECT * FROM usage_minute WHERE metric NOT IN {metrics:Array(String)}',
+    'INSERT INTO usage_minute_unnumbered SELECT * FROM usage_minute WHERE metric NOT IN {metrics:Array(String)}',
     { metrics },
   )
+  // Chunks as the road numbers them, so that rows and checkpoints can be held against each other as before: full ones first,
+  // and the overrides of an epoch behind its other rows.
+  await command(
+    `INSERT INTO usage_minute_rebuilt
+SELECT * EXCEPT (plain, place) REPLACE (toUInt16(override = 1 ? ceil(plain / {rows:UInt32}) : intDiv(place - 1, {rows:UInt32})) AS chunk)
+FROM (
+  SELECT *, countIf(override = 0) OVER (PARTITION BY stream, epoch) AS plain,
+    row_number() OVER (PARTITION BY stream, epoch, override ORDER BY ${SERIES}, window) AS place
+  FROM usage_minute_unnumbered
+)`,
+    { rows: limits.chunkRowsMax },
+  )
+  await command('DROP TABLE usage_minute_unnumbered')
 
   onProgress('members')
   // The hash of a member is keyed with the service's secret, which ClickHouse does not have: the live rows stay, and the audit
@@ -97,18 +130,16 @@ GROUP BY ${SERIES}, hour, stream`,
 
   onProgress('compare')
   const tables: RebuildReport['tables'][number][] = []
-  for (const [table, window] of [
-    ['usage_minute', 'window'],
-    ['usage_members', 'bucket'],
-    ['usage_hour', 'window'],
-  ] as const) {
-    const figures = table === 'usage_members' ? 'n' : 'sum, count, sum_vt'
-    const negated = table === 'usage_members' ? '-n AS n' : '-sum AS sum, -count AS count, -sum_vt AS sum_vt'
-    const zero = table === 'usage_members' ? 'sum(n) != 0' : 'sum(sum) != 0 OR sum(count) != 0 OR sum(sum_vt) != 0'
+  for (const table of ['usage_minute', 'usage_members', 'usage_hour'] as const) {
+    const key = `${SERIES}, ${table === 'usage_members' ? 'bucket, member' : 'window'}`
+    const figures = (from: string): string =>
+      table === 'usage_members'
+        ? `SELECT ${key}, tuple(sum(n)) AS figures FROM ${from} GROUP BY ${key}`
+        : `SELECT ${key}, (sum(sum), sum(count), sum(sum_vt), ${KEPT_EXTREMES}) AS figures FROM (${withKept(from)}) GROUP BY ${key}`
     const [differing] = await rollup.rowsOf<{ n: string }>(
-      `SELECT count() AS n FROM (SELECT ${SERIES}, ${window} FROM (
-  SELECT ${SERIES}, ${window}, ${figures} FROM ${table}_rebuilt UNION ALL SELECT ${SERIES}, ${window}, ${negated} FROM ${table}
-) GROUP BY ${SERIES}, ${window} HAVING ${zero})`,
+      `SELECT count() AS n FROM (SELECT ${key}, groupArray(figures) AS found
+  FROM (${figures(table)} UNION ALL ${figures(`${table}_rebuilt`)})
+  GROUP BY ${key} HAVING length(found) != 2 OR found[1] != found[2])`,
       {},
     )
     const [made] = await rollup.rowsOf<{ n: string }>(`SELECT count() AS n FROM ${table}_rebuilt`, {})

@@ -3,7 +3,8 @@
  *
  * Writing is exactly once by token: a chunk is the same bytes every time it is made, and its token names stream, epoch, table
  * and chunk. After a crash the rows that landed are counted first (the token window is bounded, the count is not); what is
- * missing is sent again with the same token.
+ * missing is sent again with the same token, and counted again: ClickHouse notes a token before the rows are in their place, so a
+ * kill between the two leaves a token that stands for nothing.
  *
  * It does not decide when: epochs, manifests and checkpoints are flow.ts.
  */
@@ -70,6 +71,9 @@ export type Rollup = ReturnType<typeof openRollup>
 /** `sum(sum) AS sum` means the column inside: without this, ClickHouse puts the alias there. */
 const COLUMNS_FIRST = { prefer_column_name_to_alias: 1 } as const
 
+/** Calendar text: ClickHouse does not read a number of few digits, such as the 0 of a window without samples, as a time. */
+const dateTime64 = (ms: number): string => new Date(ms).toISOString().slice(0, 23).replace('T', ' ')
+
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
 export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
@@ -101,6 +105,15 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
         },
       })
       .then(({ stream }) => stream.resume())
+  }
+
+  /** Takes back what has landed of a chunk, so that it can be inserted anew. Resolves when it is gone. */
+  async function remove(table: UsageTable, stream: number, epoch: number, chunk: number): Promise<void> {
+    await clickhouse.command({
+      query: `ALTER TABLE ${table} DELETE WHERE stream = {stream:UInt16} AND epoch = {epoch:UInt64} AND chunk = {chunk:UInt16}`,
+      query_params: { stream, epoch, chunk },
+      clickhouse_settings: { mutations_sync: '2' },
+    })
   }
 
   /** Rows that are there, by table and chunk, of one epoch. */
@@ -183,7 +196,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
             min: row?.min ?? '0',
             max: row?.max ?? '0',
             last: row?.last ?? '0',
-            last_time: (Number(lastTime) / 1000).toFixed(3),
+            last_time: dateTime64(Number(lastTime)),
             last_position: lastPosition,
             sum_vt: '0',
             override: 1,
@@ -258,9 +271,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
     for await (const batch of result.stream<Record<string, unknown>>()) {
       for (const row of batch) {
         const { last_ms, ...rest } = row.json() as Record<string, unknown>
-        lines.push(
-          JSON.stringify({ ...rest, last_time: (Number(last_ms) / 1000).toFixed(3), stream, epoch: to, chunk }),
-        )
+        lines.push(JSON.stringify({ ...rest, last_time: dateTime64(Number(last_ms)), stream, epoch: to, chunk }))
         if (lines.length === limits.chunkRowsMax) yield make()
       }
     }
@@ -289,7 +300,9 @@ GROUP BY tenant, metric, subject, dims, minute`,
   async function usage(
     question: Omit<UsageQuery, 'minutesOnly'>,
   ): Promise<{ rows: UsageRow[]; query: string; params: Record<string, unknown>; rung: 'hour' | 'minute' }> {
-    const query = { ...question, minutesOnly: await hasOpenOverride(question) }
+    // First the windows: a question that has too many costs no query.
+    const starts = windowStarts(question)
+    const query = { ...question, starts, minutesOnly: await hasOpenOverride(question) }
     const statement = buildUsageQuery(query)
     const found = await rowsOf<{
       bucket: number
@@ -415,5 +428,5 @@ FROM (
     return found
   }
 
-  return { insert, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf, windowStarts }
+  return { insert, remove, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf }
 }

@@ -60,26 +60,36 @@ export interface UsageRow {
 
 const seconds = (ms: number): number => Math.floor(ms / 1000)
 
-/** The starts of the windows that touch [from, to), the first one cut to `from`. */
+/** A question with the starts of its windows, which are computed once: they cost microseconds each. */
+export interface PreparedQuery extends UsageQuery {
+  readonly starts: readonly number[]
+}
+
+/** The starts of the windows that touch [from, to), the first one cut to `from`. Minutes are their own and have none here. */
 export function windowStarts(query: Pick<UsageQuery, 'from' | 'to' | 'window' | 'timeZone'>): number[] {
-  if (query.window === null) return [query.from]
+  const { from, to, window, timeZone } = query
+  if (window === null) return [from]
+  const tooMany = (max: number): ReleveError =>
+    new ReleveError(
+      'invalid_request',
+      `the range has more than ${max} windows: choose a larger window or a shorter range`,
+    )
+  if (window === 'minute') {
+    if ((to - from) / MINUTE_MS > limits.usageRowsMax) throw tooMany(limits.usageRowsMax)
+    return []
+  }
   const starts: number[] = []
-  for (let at = query.from; at < query.to; at = windowOf(at, query.window, query.timeZone).to) {
+  for (let at = from; at < to; at = windowOf(at, window, timeZone).to) {
+    if (starts.length === limits.usageWindowsMax) throw tooMany(limits.usageWindowsMax)
     starts.push(at)
-    if (starts.length > limits.usageRowsMax) {
-      throw new ReleveError(
-        'invalid_request',
-        `the range has more than ${limits.usageRowsMax} windows: choose a larger window or a shorter range`,
-      )
-    }
   }
   return starts
 }
 
-export function readsHours(query: UsageQuery): boolean {
+export function readsHours(query: PreparedQuery): boolean {
   if (query.minutesOnly || query.window === 'minute' || query.epoch < query.folded || query.folded === 0) return false
   const aligned = (ms: number): boolean => ms % HOUR_MS === 0
-  return aligned(query.from) && aligned(query.to) && windowStarts(query).every(aligned)
+  return aligned(query.from) && aligned(query.to) && query.starts.every(aligned)
 }
 
 /** Whether min, max and last say something for an aggregation, so that overrides matter. */
@@ -88,7 +98,7 @@ export function hasExtremes(aggregation: Aggregation): boolean {
 }
 
 function conditions(
-  query: UsageQuery,
+  query: PreparedQuery,
   column: 'window' | 'bucket',
 ): { where: string; params: Record<string, unknown> } {
   const where = [
@@ -106,7 +116,7 @@ function conditions(
     stream: query.stream,
     epoch: query.epoch,
     folded: query.folded,
-    starts: windowStarts(query).map(seconds),
+    starts: query.starts.map(seconds),
   }
   if (query.subject !== undefined) {
     where.push('subject = {subject:String}')
@@ -120,7 +130,7 @@ function conditions(
   return { where: where.join(' AND '), params }
 }
 
-function groupColumns(query: UsageQuery, params: Record<string, unknown>): string {
+function groupColumns(query: PreparedQuery, params: Record<string, unknown>): string {
   const columns = query.groupBy.map((name, i) => {
     if (name === 'subject') return 'subject'
     params[`group${i}`] = name
@@ -130,16 +140,16 @@ function groupColumns(query: UsageQuery, params: Record<string, unknown>): strin
 }
 
 /** The window's start, by the boundaries. Minutes are their own. */
-function bucketColumn(query: UsageQuery, column: 'window' | 'bucket'): string {
+function bucketColumn(query: PreparedQuery, column: 'window' | 'bucket'): string {
   if (query.window === 'minute') return `toUInt32(${column})`
   return `roundDown(toUInt32(${column}), {starts:Array(UInt32)})`
 }
 
-export function buildUsageQuery(query: UsageQuery): Statement {
+export function buildUsageQuery(query: PreparedQuery): Statement {
   return query.aggregation === 'unique' ? membersQuery(query) : figuresQuery(query)
 }
 
-function figuresQuery(query: UsageQuery): Statement {
+function figuresQuery(query: PreparedQuery): Statement {
   const { where, params } = conditions(query, 'window')
   const columns =
     'window, subject, dims, sum, count, samples, min, max, last, last_time, last_position, override, epoch'
@@ -175,7 +185,7 @@ LIMIT ${limits.usageRowsMax + 1}`,
   }
 }
 
-function membersQuery(query: UsageQuery): Statement {
+function membersQuery(query: PreparedQuery): Statement {
   const { where, params } = conditions(query, 'bucket')
   const groups = groupColumns(query, params)
   return {

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chownSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { chownSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -13,6 +13,9 @@ import { fileURLToPath } from 'node:url'
 import { afterEach, vi } from 'vitest'
 import { type Engines, openEngines } from '../../src/engines/engines.js'
 import { silentLogger } from '../../src/logger.js'
+import { enginesIn, isAlive } from '../processes.js'
+
+export { enginesIn, isAlive }
 
 // The bound of every wait in these tests; starting an engine on a loaded machine takes seconds.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
@@ -75,28 +78,6 @@ export async function kill(service: Service): Promise<void> {
   const exited = once(service.child, 'exit')
   service.child.kill('SIGKILL')
   await exited
-}
-
-export function isAlive(pid: number): boolean {
-  try {
-    return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ')
-  } catch {
-    return false
-  }
-}
-
-/** Every process whose command line names the directory, and the leashes of the given engines. */
-export function enginesIn(directory: string): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .filter((name) => {
-      try {
-        return readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(`${directory}/`) && isAlive(Number(name))
-      } catch {
-        return false
-      }
-    })
-    .map(Number)
 }
 
 /** The leashes that a service has started. */

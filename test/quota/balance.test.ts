@@ -542,6 +542,27 @@ test('a void of an extreme => stale at once, asked for at the next barrier, live
   expect([current().state, current().usage]).toEqual(['live', '4'])
 })
 
+test(`a threshold rang before the process began and lies above the base => resolved once; not of another version, not one that is reached ${promises('alert:once-per-crossing')}`, () => {
+  const thresholds = ['3', '5', '7'].map((value) => ({ code: value, kind: 'absolute' as const, value }))
+  const entitlement = entitlementOf({ metric: 'max', aggregation: 'max', thresholds, limitVersion: 2 })
+  const balances = openBalances({ memberHash: testMemberHash })
+  const { needed } = balances.setEntitlements([entitlement], at)
+  const need = needed.find(({ period }) => period.from === april.from)!
+  const rung = [
+    { threshold: '3', limitVersion: 2 },
+    { threshold: '5', limitVersion: 2 },
+    { threshold: '7', limitVersion: 1 },
+    { threshold: 'gone', limitVersion: 2 },
+  ]
+  const base = { ...zeroBase, samples: 1, max: '4' }
+  // What is reached had rung already, and is not told again.
+  expect(balances.setBase(need, base, rung).map(shortOf)).toEqual(['alert.resolved 5 at 4 v2'])
+  expect(balances.setBase(need, base, rung)).toEqual([])
+  const metric = metricOf('max', 'max')
+  const rise = send(balances, START, eventOf({ metric, value: 9n, eventTime: START }))
+  expect(rise.map(shortOf)).toEqual(['alert.triggered 7 at 9 v2'])
+})
+
 test(`more members than the bound => the balance is stale and holds none; what ClickHouse says rings its thresholds ${promises('system:bounded')}`, () => {
   const metric = metricOf('unique', 'unique')
   const thresholds = [{ code: '5', kind: 'absolute' as const, value: '5' }]

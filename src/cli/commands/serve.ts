@@ -8,6 +8,7 @@ import { systemClock } from '../../clock.js'
 import type { Config } from '../../config.js'
 import { buildHttp, listen } from '../../http/http.js'
 import { openLogger } from '../../logger.js'
+import { openNatsDoor } from '../../nats/nats.js'
 import { openSystem } from '../../system.js'
 
 /** Where other commands find the running service. */
@@ -32,15 +33,22 @@ export async function serveCommand(config: Config): Promise<number> {
     },
   })
   const app = await buildHttp(system)
-  const address = await listen(app, config.host, config.port).catch(async (error: unknown) => {
+  const nats = config.nats === undefined ? undefined : openNatsDoor(system, config.nats)
+  try {
+    const address = await listen(app, config.host, config.port)
+    writeFileSync(serviceFile(config.dataDirectory), JSON.stringify({ url: address, pid: process.pid }), {
+      mode: 0o600,
+    })
+    logger.info({ address, startMs: Math.round(performance.now() - started) }, 'releve is ready')
+    process.stderr.write(
+      `releve is ready at ${address} (API page: ${address}/docs)\nThe admin key is in ${system.keys.adminKeyFile}\n`,
+    )
+  } catch (error) {
+    // A port that is taken, for example: the engines must not keep the process.
+    await Promise.all([nats?.close(), app.close()])
     await system.close()
     throw error
-  })
-  writeFileSync(serviceFile(config.dataDirectory), JSON.stringify({ url: address, pid: process.pid }), { mode: 0o600 })
-  logger.info({ address, startMs: Math.round(performance.now() - started) }, 'releve is ready')
-  process.stderr.write(
-    `releve is ready at ${address} (API page: ${address}/docs)\nThe admin key is in ${system.keys.adminKeyFile}\n`,
-  )
+  }
 
   let signals = 0
   const stop = (signal: NodeJS.Signals): void => {
@@ -48,8 +56,7 @@ export async function serveCommand(config: Config): Promise<number> {
     if (signals > 1) process.exit(1)
     logger.info({ signal }, 'stopping: drain, seal, checkpoint')
     rmSync(serviceFile(config.dataDirectory), { force: true })
-    app
-      .close()
+    Promise.all([nats?.close(), app.close()])
       .then(() => system.close())
       .then(
         () => end(0),

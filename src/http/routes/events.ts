@@ -1,35 +1,29 @@
 /**
- * POST /v1/events: native JSON (one event or an array) and CloudEvents 1.0 (one or a batch), plain or gzip. 2xx only after the
- * log has it on disk. One bad event never costs its neighbours: the answer says which, which field, and why.
+ * POST /v1/events: native JSON, NDJSON, msgpack and CSV, CloudEvents 1.0 (one, a batch, or with its attributes in headers);
+ * plain, gzip, or zstd where Node has it. 2xx only after the log has it on disk. One bad event never costs its neighbours: the
+ * answer says which, which field, and why. src/ingest/README.md has the table of formats.
  */
-import { promisify } from 'node:util'
-import { gunzip } from 'node:zlib'
-import type { FastifyPluginAsync } from 'fastify'
+import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import { ReleveError } from '../../errors.js'
-import { limits } from '../../limits.js'
-import type { EventFormat, IngestAnswer, System } from '../../system.js'
+import { contentEncodings, inflate } from '../../inflate.js'
+import type { CloudEventHeaders } from '../../ingest/cloudevents-binary.js'
+import { contentTypes, formatOf } from '../../ingest/content-type.js'
+import type { IngestAnswer, System } from '../../system.js'
 import { keyOf } from '../http.js'
 
-const gunzipAsync = promisify(gunzip)
-
-const formats: Readonly<Record<string, EventFormat>> = {
-  'application/json': 'json',
-  'application/cloudevents+json': 'cloudevents',
-  'application/cloudevents-batch+json': 'cloudevents-batch',
-}
-
-async function inflate(body: Buffer, encoding: string | undefined): Promise<Buffer> {
-  if (encoding === undefined || encoding === 'identity' || encoding === '') return body
-  if (encoding !== 'gzip')
-    throw new ReleveError('unsupported_format', `content-encoding ${encoding}: send gzip or none`)
-  try {
-    return await gunzipAsync(body, { maxOutputLength: limits.bodyBytesMax })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') {
-      throw new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes when inflated`)
-    }
-    throw new ReleveError('malformed_body', 'the body is not whole gzip data', { cause: error })
+/** The attributes of a CloudEvent in binary mode; undefined for a request that is none. */
+function attributesOf(request: FastifyRequest): CloudEventHeaders | undefined {
+  const contentType = request.headers['content-type']
+  if (contentType?.trimStart().toLowerCase().startsWith('application/cloudevents') === true) return undefined
+  const attributes: [string, string][] = []
+  // The raw list, because a header that comes twice must not be joined in silence.
+  const { rawHeaders } = request.raw
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i]!.toLowerCase()
+    if (name.startsWith('ce-')) attributes.push([name.slice(3), rawHeaders[i + 1]!])
   }
+  if (attributes.length === 0) return undefined
+  return contentType === undefined ? attributes : [...attributes, ['datacontenttype', contentType]]
 }
 
 export function eventRoutes(system: System): FastifyPluginAsync {
@@ -45,8 +39,7 @@ export function eventRoutes(system: System): FastifyPluginAsync {
         schema: {
           tags: ['usage'],
           summary: 'Send events',
-          description:
-            'One event or an array, as application/json, or CloudEvents 1.0 as application/cloudevents+json and application/cloudevents-batch+json; content-encoding gzip or none. 202 when at least one event is stored, 422 when all are refused.',
+          description: `As ${contentTypes.join(', ')}, or a CloudEvent in ce-* headers; content-encoding ${contentEncodings.join(', ')} or none. 202 when at least one event is stored, 422 when all are refused.`,
           querystring: {
             type: 'object',
             properties: {
@@ -62,27 +55,34 @@ export function eventRoutes(system: System): FastifyPluginAsync {
       },
       async (request, reply): Promise<IngestAnswer> => {
         const key = keyOf(request)
-        const type = (request.headers['content-type'] ?? '').split(';')[0]!.trim().toLowerCase()
-        const format = formats[type]
+        const attributes = attributesOf(request)
+        const format = attributes === undefined ? formatOf(request.headers['content-type'] ?? '') : 'cloudevents-binary'
         if (format === undefined) {
-          throw new ReleveError('unsupported_format', `content-type «${type}»: send ${Object.keys(formats).join(', ')}`)
+          throw new ReleveError(
+            'unsupported_format',
+            `content-type «${request.headers['content-type'] ?? ''}»: send ${contentTypes.join(', ')}, or CloudEvents in headers`,
+          )
         }
-        const raw = request.body
-        if (raw === undefined || raw === null || raw.length === 0)
-          throw new ReleveError('malformed_body', 'the body is empty')
-        const release = system.admit(raw.length)
+        // A CloudEvent in headers may have no data; every other body has something.
+        const raw = request.body ?? Buffer.alloc(0)
+        if (raw.length === 0 && attributes === undefined) throw new ReleveError('malformed_body', 'the body is empty')
+        const done = request.holdBody()
+        let inflated = (): void => {}
         try {
           const body = await inflate(raw, request.headers['content-encoding'])
+          if (body !== raw) inflated = system.admit(body.length)
           const answer = await system.ingest({
             body,
             format,
+            ...(attributes === undefined ? {} : { attributes }),
             tenant: key.tenant,
             wait: request.query.wait === 'applied',
           })
           reply.status(answer.stored > 0 || answer.received === 0 ? 202 : 422)
           return answer
         } finally {
-          release()
+          inflated()
+          done()
         }
       },
     )

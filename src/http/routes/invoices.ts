@@ -1,6 +1,8 @@
 /** Invoices and the closing of periods. */
 import type { FastifyPluginAsync } from 'fastify'
 import { ReleveError } from '../../errors.js'
+import { Language } from '../../format.js'
+import { DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
 import { limits } from '../../limits.js'
 import { parseTime, type System } from '../../system.js'
 import { keyOf } from '../http.js'
@@ -8,9 +10,15 @@ import { keyOf } from '../http.js'
 export function invoiceRoutes(system: System): FastifyPluginAsync {
   return async (app) => {
     const tags = ['invoices']
-    const own = (tenant: string | null, of: string): void => {
-      // Another tenant's invoice is answered as if it were not there.
-      if (tenant !== null && tenant !== of) throw new ReleveError('not_found', 'there is no such invoice or contract')
+    /** For a key of a tenant, what belongs to another is answered as if it were not there: in the same words. */
+    const own = async <T>(tenant: string | null, find: () => Promise<T>, tenantOf: (found: T) => string) => {
+      const found = await find().catch((error: unknown) => {
+        if (error instanceof ReleveError && error.code === 'not_found') return undefined
+        throw error
+      })
+      if (found === undefined || (tenant !== null && tenant !== tenantOf(found)))
+        throw new ReleveError('not_found', 'there is no such invoice or contract')
+      return found
     }
 
     app.get<{ Querystring: { tenant?: string; limit?: number } }>(
@@ -41,17 +49,82 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       },
     )
 
-    app.get<{ Params: { id: string } }>(
+    app.get<{ Params: { id: string }; Querystring: { format?: string; language?: Language } }>(
       '/v1/invoices/:id',
       {
         config: { scope: 'read' },
-        schema: { tags, summary: 'An invoice, by id or number; each line with tiers, cut, query, count and digest' },
+        schema: {
+          tags,
+          summary: 'An invoice, by id or number; each line with tiers, cut, query, count and digest',
+          description: `As ${DocumentFormat.join(', ')}: by ?format=, by a suffix such as FA-2026-0001.pdf, or by Accept. JSON by default.`,
+          querystring: {
+            type: 'object',
+            properties: {
+              format: { enum: ['json', ...DocumentFormat] },
+              language: { enum: Language, description: "of the printed text; the customer's by default" },
+            },
+            additionalProperties: false,
+          },
+        },
       },
-      async (request) => {
-        const kept = await system.invoicing.get(request.params.id)
-        own(keyOf(request).tenant, kept.invoice.tenant)
-        return kept
+      async (request, reply) => {
+        const { id, format } = formatOf(request.params.id, request.query.format, request.headers.accept)
+        const kept = await system.invoicing.get(id, keyOf(request).tenant)
+        if (format === 'json') return kept
+        const { type, body } = await printInvoice(kept.invoice, format, request.query.language)
+        const name = (kept.invoice.number ?? kept.invoice.id).replaceAll(/[^A-Za-z0-9._-]+/g, '-')
+        return reply
+          .type(type)
+          .header('content-disposition', `${format === 'txt' ? 'inline' : 'attachment'}; filename="${name}.${format}"`)
+          .send(body)
       },
+    )
+
+    app.post<{ Params: { id: string } }>(
+      '/v1/invoices/:id/verify',
+      {
+        config: { scope: 'read' },
+        schema: {
+          tags,
+          summary: 'Count the events of an invoice again, rate them by its pinned prices, and compare',
+          description: 'Reads the archive, never the rollups; every figure that differs is named with both values.',
+        },
+      },
+      async (request) => system.verifyInvoice(request.params.id, keyOf(request).tenant),
+    )
+
+    app.get<{ Params: { id: string; no: number }; Querystring: { after?: string; limit?: number } }>(
+      '/v1/invoices/:id/lines/:no/events',
+      {
+        config: { scope: 'read' },
+        schema: {
+          tags,
+          summary: 'The archived events behind a line, in the order of the log',
+          params: {
+            type: 'object',
+            properties: {
+              id: { type: 'string' },
+              no: { type: 'integer', minimum: 1, maximum: limits.invoiceLinesMax },
+            },
+          },
+          querystring: {
+            type: 'object',
+            properties: {
+              after: { type: 'string', pattern: '^[0-9]{1,19}$', description: '`next` of the page before' },
+              limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
+            },
+            additionalProperties: false,
+          },
+        },
+      },
+      async (request) =>
+        system.invoiceEvents({
+          invoice: request.params.id,
+          tenant: keyOf(request).tenant,
+          line: request.params.no,
+          after: request.query.after ?? '0',
+          limit: request.query.limit ?? 100,
+        }),
     )
 
     app.get<{ Params: { contract: string } }>(
@@ -61,24 +134,29 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         schema: { tags, summary: 'The running period as an invoice, now; nothing is kept' },
       },
       async (request) => {
-        own(keyOf(request).tenant, system.catalog.book().contractOf(request.params.contract).tenant)
+        await own(
+          keyOf(request).tenant,
+          async () => system.catalog.book().contractOf(request.params.contract),
+          (contract) => contract.tenant,
+        )
         return system.previewInvoice(request.params.contract)
       },
     )
 
-    app.post<{ Body: { contract: string; at: string; finalise?: boolean } }>(
+    app.post<{ Body: { contract?: string; tenant?: string; at?: string; finalise?: boolean } }>(
       '/v1/periods/close',
       {
         config: { scope: 'admin' },
         schema: {
           tags,
           summary: 'Close a period of a contract: usage at a cut, rated, drafted, issued',
-          description: 'Idempotent: asked again, it goes on where it stopped, or answers the same invoice.',
+          description:
+            'Idempotent: asked again, it goes on where it stopped, or answers the same invoice. Without a contract: all that are due (of the tenant, if one is named), each its latest ended period unless `at` names another; the answer counts them and names what failed.',
           body: {
             type: 'object',
-            required: ['contract', 'at'],
             properties: {
               contract: { type: 'string', maxLength: limits.nameBytesMax },
+              tenant: { type: 'string', maxLength: limits.nameBytesMax, description: 'without contract' },
               at: { type: 'string', maxLength: 40, description: 'any instant of the period, RFC 3339 or epoch ms' },
               finalise: { type: 'boolean', default: true, description: 'false leaves a draft' },
             },
@@ -87,7 +165,12 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         },
       },
       async (request) => {
-        const { contract, at, finalise = true } = request.body
+        const { contract, tenant, at, finalise = true } = request.body
+        if (contract === undefined) {
+          const time = at === undefined ? null : parseTime('at', at)
+          return system.closeDuePeriods({ at: time, finalise, ...(tenant === undefined ? {} : { tenant }) })
+        }
+        if (at === undefined) throw new ReleveError('invalid_request', 'at: names the period of the contract')
         return system.closePeriod({ contract, at: parseTime('at', at), finalise })
       },
     )

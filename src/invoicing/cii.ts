@@ -1,0 +1,272 @@
+/**
+ * An invoice as UN/CEFACT CII XML in the profile of EN 16931: the machine's half of a Factur-X document, and a file of its own.
+ * Pure; computes nothing but signs: every amount is one of the document's.
+ *
+ * A line whose price is one number is quantity × price. A line of several tiers is one unit at the line's amount with its
+ * calculation as a note, since the standard has no tiers. Prices are not negative there (BR-27): a negative line has a negative
+ * quantity. A credit note has type 381 and positive amounts. Discounts are lines, so allowances at document level do not occur.
+ */
+import { Decimal, parseDecimal } from '../decimal.js'
+import { dateIn, type Language } from '../format.js'
+import type { Period } from '../period.js'
+import type { Invoice, InvoiceLine } from './invoice.js'
+import { mentionsOf } from './mentions.js'
+import { opposite } from './state.js'
+
+const NAMESPACES = {
+  'xmlns:rsm': 'urn:un:unece:uncefact:data:standard:CrossIndustryInvoice:100',
+  'xmlns:ram': 'urn:un:unece:uncefact:data:standard:ReusableAggregateBusinessInformationEntity:100',
+  'xmlns:udt': 'urn:un:unece:uncefact:data:standard:UnqualifiedDataType:100',
+} as const
+const PROFILE = 'urn:cen.eu:en16931:2017'
+
+/** UN/ECE recommendation 20; one piece (C62) for anything that is counted. */
+const UNIT_CODES: Readonly<Record<string, string>> = {
+  Go: 'E34',
+  GB: 'E34',
+  Mo: '4L',
+  MB: '4L',
+  kWh: 'KWH',
+  kg: 'KGM',
+  km: 'KMT',
+  h: 'HUR',
+  min: 'MIN',
+  minute: 'MIN',
+  minutes: 'MIN',
+}
+
+/** How a credit note is shown to people and machines: its title says which way the money goes, so its amounts are positive. */
+export function asShown(invoice: Invoice): Invoice {
+  if (invoice.kind === 'invoice') return invoice
+  return {
+    ...invoice,
+    lines: invoice.lines.map((line) => ({ ...line, exact: opposite(line.exact), amount: opposite(line.amount) })),
+    taxes: invoice.taxes.map((row) => ({ rate: row.rate, base: opposite(row.base), tax: opposite(row.tax) })),
+    ht: opposite(invoice.ht),
+    tva: opposite(invoice.tva),
+    ttc: opposite(invoice.ttc),
+  }
+}
+
+/** Quantity and price that multiply to the line's amount, the price not negative. */
+export function unitsOf(line: InvoiceLine): {
+  readonly quantity: string
+  readonly price: string
+  /** Whether it is the price that was agreed on, not the whole line as one. */
+  readonly agreed: boolean
+} {
+  const [step, ...others] = line.steps
+  if (
+    line.type !== 'regularisation' &&
+    step !== undefined &&
+    others.length === 0 &&
+    line.price?.model !== 'package' &&
+    parseDecimal(step.flat, 'flat').isZero() &&
+    parseDecimal(step.quantity, 'quantity').times(step.unitPrice).eq(line.exact)
+  ) {
+    return { quantity: step.quantity, price: step.unitPrice, agreed: true }
+  }
+  const negative = line.amount.startsWith('-')
+  return { quantity: negative ? '-1' : '1', price: negative ? opposite(line.amount) : line.amount, agreed: false }
+}
+
+/** A sub-tree as text. Members that are undefined or empty are left out. */
+type Node = string | undefined | false
+const escaped = (text: string): string =>
+  text
+    .replace(/[^\t\n\r\u{20}-\u{d7ff}\u{e000}-\u{fffd}\u{10000}-\u{10ffff}]/gu, '')
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replaceAll('"', '&quot;')
+
+function el(name: string, children: readonly Node[], attributes: Readonly<Record<string, string>> = {}): string {
+  const inner = children.filter((child): child is string => typeof child === 'string' && child !== '')
+  const head = Object.entries(attributes).map(([key, value]) => ` ${key}="${escaped(value)}"`)
+  if (inner.length === 0) return `<${name}${head.join('')}/>`
+  return `<${name}${head.join('')}>\n${inner.join('\n').replaceAll(/^/gm, '  ')}\n</${name}>`
+}
+
+function leaf(name: string, text: string | null | undefined, attributes: Readonly<Record<string, string>> = {}): Node {
+  if (text === null || text === undefined || text === '') return undefined
+  const head = Object.entries(attributes).map(([key, value]) => ` ${key}="${escaped(value)}"`)
+  // One line: a note with line breaks would be moved by the indentation.
+  return `<${name}${head.join('')}>${escaped(text).replaceAll(/\s*\n\s*/g, ' ')}</${name}>`
+}
+
+const date = (name: string, day: string | null): Node =>
+  day === null ? undefined : el(name, [leaf('udt:DateTimeString', day.replaceAll('-', ''), { format: '102' })])
+
+/** Throws ReleveError for a document whose figures are no decimals; a draft has neither number nor date and gives a draft's XML. */
+export function toCii(document: Invoice, language: Language = document.language): string {
+  const invoice = asShown(document)
+  const { seller, customer } = invoice
+  const category = categoryOf(customer.taxCategory, customer.taxRate)
+  const lines = invoice.lines.map((line) => lineXml(invoice, line, category, language))
+  const root = el(
+    'rsm:CrossIndustryInvoice',
+    [
+      el('rsm:ExchangedDocumentContext', [
+        el('ram:GuidelineSpecifiedDocumentContextParameter', [leaf('ram:ID', PROFILE)]),
+      ]),
+      el('rsm:ExchangedDocument', [
+        leaf('ram:ID', invoice.number ?? invoice.id),
+        leaf('ram:TypeCode', invoice.kind === 'invoice' ? '380' : '381'),
+        date('ram:IssueDateTime', invoice.issuedOn ?? invoice.period.lastDay),
+        ...mentionsOf(invoice).map((mention) =>
+          el('ram:IncludedNote', [
+            leaf('ram:Content', mention.text[language]),
+            mention.code !== null && leaf('ram:SubjectCode', mention.code),
+          ]),
+        ),
+      ]),
+      el('rsm:SupplyChainTradeTransaction', [
+        ...lines,
+        el('ram:ApplicableHeaderTradeAgreement', [
+          party('ram:SellerTradeParty', seller.key, seller),
+          party('ram:BuyerTradeParty', customer.tenant, customer),
+          el('ram:ContractReferencedDocument', [leaf('ram:IssuerAssignedID', invoice.contract)]),
+        ]),
+        el('ram:ApplicableHeaderTradeDelivery', [
+          el('ram:ActualDeliverySupplyChainEvent', [date('ram:OccurrenceDateTime', invoice.period.lastDay)]),
+        ]),
+        settlement(invoice, category),
+      ]),
+    ],
+    NAMESPACES,
+  )
+  return `<?xml version="1.0" encoding="UTF-8"?>\n${root}\n`
+}
+
+function lineXml(invoice: Invoice, line: InvoiceLine, category: string, language: Language): string {
+  const { quantity, price, agreed } = unitsOf(line)
+  const unitCode = (agreed && line.unit !== null && UNIT_CODES[line.unit]) || 'C62'
+  return el('ram:IncludedSupplyChainTradeLineItem', [
+    el('ram:AssociatedDocumentLineDocument', [
+      leaf('ram:LineID', String(line.no)),
+      el('ram:IncludedNote', [leaf('ram:Content', line.explanation[language])]),
+    ]),
+    el('ram:SpecifiedTradeProduct', [
+      leaf('ram:SellerAssignedID', line.metric ?? line.plan.key),
+      leaf('ram:Name', line.label[language]),
+    ]),
+    el('ram:SpecifiedLineTradeAgreement', [el('ram:NetPriceProductTradePrice', [leaf('ram:ChargeAmount', price)])]),
+    el('ram:SpecifiedLineTradeDelivery', [leaf('ram:BilledQuantity', quantity, { unitCode })]),
+    el('ram:SpecifiedLineTradeSettlement', [
+      el('ram:ApplicableTradeTax', [
+        leaf('ram:TypeCode', 'VAT'),
+        leaf('ram:CategoryCode', categoryOf(category, line.taxRate)),
+        category !== 'O' && leaf('ram:RateApplicablePercent', line.taxRate),
+      ]),
+      periodXml(line.period, invoice.period.timeZone),
+      el('ram:SpecifiedTradeSettlementLineMonetarySummation', [leaf('ram:LineTotalAmount', line.amount)]),
+    ]),
+  ])
+}
+
+function settlement(invoice: Invoice, category: string): string {
+  const { seller, currency } = invoice
+  const iban = seller.registrations.IBAN?.replaceAll(' ', '')
+  return el('ram:ApplicableHeaderTradeSettlement', [
+    leaf('ram:PaymentReference', invoice.number),
+    leaf('ram:InvoiceCurrencyCode', currency),
+    iban !== undefined &&
+      el('ram:SpecifiedTradeSettlementPaymentMeans', [
+        leaf('ram:TypeCode', '30'),
+        el('ram:PayeePartyCreditorFinancialAccount', [leaf('ram:IBANID', iban)]),
+        seller.registrations.BIC !== undefined &&
+          el('ram:PayeeSpecifiedCreditorFinancialInstitution', [leaf('ram:BICID', seller.registrations.BIC)]),
+      ]),
+    ...invoice.taxes.map((row) => {
+      const code = categoryOf(category, row.rate)
+      return el('ram:ApplicableTradeTax', [
+        leaf('ram:CalculatedAmount', row.tax),
+        leaf('ram:TypeCode', 'VAT'),
+        leaf('ram:ExemptionReason', exemption(invoice, code)),
+        leaf('ram:BasisAmount', row.base),
+        leaf('ram:CategoryCode', code),
+        code !== 'O' && leaf('ram:RateApplicablePercent', row.rate),
+      ])
+    }),
+    periodXml(invoice.period, invoice.period.timeZone),
+    el('ram:SpecifiedTradePaymentTerms', [
+      leaf('ram:Description', invoice.dueOn === null ? `${invoice.customer.termDays} jours` : undefined),
+      date('ram:DueDateDateTime', invoice.dueOn),
+    ]),
+    el('ram:SpecifiedTradeSettlementHeaderMonetarySummation', [
+      leaf('ram:LineTotalAmount', invoice.ht),
+      leaf('ram:TaxBasisTotalAmount', invoice.ht),
+      leaf('ram:TaxTotalAmount', invoice.tva, { currencyID: currency }),
+      leaf('ram:GrandTotalAmount', invoice.ttc),
+      leaf('ram:DuePayableAmount', invoice.ttc),
+    ]),
+    invoice.refersTo !== null &&
+      el('ram:InvoiceReferencedDocument', [leaf('ram:IssuerAssignedID', invoice.refersTo.number)]),
+  ])
+}
+
+function periodXml(period: Period, zone: string): string {
+  return el('ram:BillingSpecifiedPeriod', [
+    date('ram:StartDateTime', dateIn(period.from, zone)),
+    date('ram:EndDateTime', dateIn(period.to - 1, zone)),
+  ])
+}
+
+function party(
+  name: string,
+  id: string,
+  who: {
+    readonly name: string
+    readonly country: string
+    readonly address: readonly string[]
+    readonly registrations: Readonly<Record<string, string>>
+  },
+): string {
+  const { registrations: given } = who
+  // SIREN and SIRET have their scheme; the RCCM of the OHADA countries has none that the standard lists.
+  const legal =
+    given.SIREN !== undefined
+      ? leaf('ram:ID', given.SIREN.replaceAll(' ', ''), { schemeID: '0002' })
+      : given.SIRET !== undefined
+        ? leaf('ram:ID', given.SIRET.replaceAll(' ', ''), { schemeID: '0009' })
+        : leaf('ram:ID', given.RCCM)
+  const vat = given.TVA?.replaceAll(' ', '')
+  // A VAT identifier begins with the country (BR-CO-09); what does not is a local tax number.
+  const isVat = vat !== undefined && /^[A-Z]{2}/.test(vat)
+  const local = given.NCC ?? given.NINEA ?? given.IFU ?? (isVat ? undefined : vat)
+  const last = who.address.length > 1 ? who.address.at(-1)! : undefined
+  const [, postcode, city] = /^([0-9]{4,6}) +(.+)$/.exec(last ?? '') ?? [undefined, undefined, last]
+  const [one, two, three] = last === undefined ? who.address : who.address.slice(0, -1)
+  return el(name, [
+    leaf('ram:ID', id),
+    leaf('ram:Name', who.name),
+    legal && el('ram:SpecifiedLegalOrganization', [legal]),
+    el('ram:PostalTradeAddress', [
+      leaf('ram:PostcodeCode', postcode),
+      leaf('ram:LineOne', one),
+      leaf('ram:LineTwo', two),
+      leaf('ram:LineThree', three),
+      leaf('ram:CityName', city),
+      leaf('ram:CountryID', who.country),
+    ]),
+    isVat && el('ram:SpecifiedTaxRegistration', [leaf('ram:ID', vat, { schemeID: 'VA' })]),
+    local !== undefined && el('ram:SpecifiedTaxRegistration', [leaf('ram:ID', local, { schemeID: 'FC' })]),
+  ])
+}
+
+/** The standard rate is above 0 (BR-S-05): a rate of 0 without another word is «zero rated». */
+function categoryOf(category: string, rate: string): string {
+  return category === 'S' && new Decimal(rate).isZero() ? 'Z' : category
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  E: 'Exempt from tax',
+  AE: 'Reverse charge',
+  K: 'Intra-community supply',
+  G: 'Export outside the EU',
+  O: 'Not subject to tax',
+}
+
+function exemption(invoice: Invoice, category: string): string | undefined {
+  return REASONS[category] === undefined ? undefined : (invoice.customer.registrations.Exonération ?? REASONS[category])
+}

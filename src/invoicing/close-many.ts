@@ -1,0 +1,382 @@
+/**
+ * Closing of all contracts that are due, in chunks: one cut for all, usage in a few questions per chunk, rating in threads, and one
+ * transaction per chunk that keeps the measure and the draft together. For each contract the result is that of close.ts.
+ *
+ * A chunk is there wholly or not at all, so that a killed batch goes on where it was: contracts that have their draft are not
+ * counted again. A contract that needs more than the plain case (late usage of an earlier period, a closing that another attempt
+ * has begun) goes the single way of close.ts. What fails is named and does not stop the others.
+ */
+import { randomUUID } from 'node:crypto'
+import type { PoolClient } from 'pg'
+import { assert } from '../assert.js'
+import { partOf } from '../catalog/part.js'
+import { midnightOf } from '../catalog/schedule.js'
+import { limits } from '../limits.js'
+import { monthlyPeriodOf, type Period } from '../period.js'
+import { type Closed, type CloseOptions, closePeriod, type Measured, sameQuantities } from './close.js'
+import type { ItemUsage } from './draft.js'
+import type { Drafted, DraftPool } from './draft-batch.js'
+
+/** What is counted for one contract: all its items over a period. */
+export interface CountRequest {
+  readonly tenant: string
+  readonly items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[]
+  readonly period: Period
+}
+
+export interface CloseManyOptions extends CloseOptions {
+  readonly pool: DraftPool
+  /** Takes one cut for all that follows; the function counts many contracts at it, and `release` gives it back. */
+  readonly openCut: () => Promise<{
+    count(requests: readonly CountRequest[]): Promise<(readonly ItemUsage[] | { readonly mismatch: string })[]>
+    release(): Promise<void>
+  }>
+}
+
+export interface CloseManyRequest {
+  /** An instant inside the periods to close; null: of each contract the latest that has ended with its grace. */
+  readonly at: number | null
+  readonly graceMs?: number
+  /** false leaves drafts; default true. */
+  readonly finalise?: boolean
+  /** Only this customer's contracts. */
+  readonly tenant?: string
+}
+
+export interface CloseManyReport {
+  /** Contracts with a period that is due. */
+  readonly due: number
+  /** Of them: closed before this call. */
+  readonly before: number
+  readonly drafted: number
+  readonly issued: number
+  /** Nothing was due of them. */
+  readonly empty: number
+  readonly failed: number
+  /** The first limits.closeFailuresMax of them. */
+  readonly failures: readonly { readonly contract: string; readonly reason: string }[]
+}
+
+interface Due {
+  readonly contract: string
+  readonly tenant: string
+  readonly period: Period
+  readonly id: string
+}
+
+export async function closeMany(options: CloseManyOptions, request: CloseManyRequest): Promise<CloseManyReport> {
+  const due = dueContracts(options, request)
+  const report = { due: due.length, before: 0, drafted: 0, issued: 0, empty: 0, failed: 0 }
+  const failures: { contract: string; reason: string }[] = []
+  const fail = (contract: string, reason: string): void => {
+    report.failed += 1
+    if (failures.length < limits.closeFailuresMax) failures.push({ contract, reason })
+  }
+  const one = async (entry: Due): Promise<void> => {
+    try {
+      const { graceMs, finalise = true } = request
+      const closed: Closed = await closePeriod(options, {
+        contract: entry.contract,
+        at: entry.period.from,
+        finalise,
+        ...(graceMs === undefined ? {} : { graceMs }),
+      })
+      if (closed.invoice === null) report.empty += 1
+      else if (closed.invoice.state === 'draft') report.drafted += 1
+      else report.issued += 1
+    } catch (error) {
+      fail(entry.contract, error instanceof Error ? error.message : String(error))
+    }
+  }
+  if (due.length === 0) return { ...report, failures }
+  const cut = await options.openCut()
+  try {
+    let at = 0
+    const work = async (): Promise<void> => {
+      while (at < due.length) {
+        const chunk = due.slice(at, at + limits.closeChunkMax)
+        at += chunk.length
+        const result = await closeChunk(options, chunk, cut)
+        report.before += result.before
+        // Drafts of an earlier attempt are issued, if that is asked.
+        if (request.finalise === false) report.before += result.waiting.length
+        else for (const entry of result.waiting) await one(entry)
+        report.empty += result.empty
+        for (const { contract, reason } of result.failures) fail(contract, reason)
+        for (const entry of result.single) await one(entry)
+        if (request.finalise === false) report.drafted += result.drafted.length
+        else for (const entry of result.drafted) await one(entry)
+      }
+    }
+    // The cut is held until every chunk has ended, also when one of them fails.
+    const ended = await Promise.allSettled(Array.from({ length: limits.closeChunksInFlightMax }, work))
+    for (const one of ended) if (one.status === 'rejected') throw one.reason
+  } finally {
+    await cut.release()
+  }
+  return { ...report, failures }
+}
+
+/** By tenant, so that the questions of a chunk read neighbours. */
+function dueContracts({ catalog, clock }: CloseManyOptions, request: CloseManyRequest): Due[] {
+  const ended = clock.now() - (request.graceMs ?? limits.graceMs)
+  // Most contracts share a start and a zone; a period's bounds cost more than a look-up.
+  const periods = new Map<string, Period | null>()
+  const periodOf = (start: string, zone: string): Period | null => {
+    const key = `${start} ${zone}`
+    let period = periods.get(key)
+    if (period === undefined) {
+      const anchor = midnightOf(start, zone)
+      const inside = request.at ?? monthlyPeriodOf(ended, anchor, zone).from - 1
+      period = inside < anchor ? null : monthlyPeriodOf(inside, anchor, zone)
+      if (period !== null && period.to > ended) period = null
+      periods.set(key, period)
+    }
+    return period
+  }
+  const due: Due[] = []
+  for (const contract of catalog.book().contracts.values()) {
+    if (contract.state === 'provisioned' || (request.tenant ?? contract.tenant) !== contract.tenant) continue
+    const period = periodOf(contract.start, contract.timeZone)
+    if (period === null || partOf(contract, {}, period) === null) continue
+    due.push({ contract: contract.id, tenant: contract.tenant, period, id: `${contract.id}/${period.from}` })
+  }
+  return due.sort((a, b) => (a.tenant < b.tenant ? -1 : a.tenant > b.tenant ? 1 : 0))
+}
+
+interface ChunkResult {
+  readonly before: number
+  /** Drafted before. */
+  readonly waiting: readonly Due[]
+  readonly empty: number
+  readonly drafted: readonly Due[]
+  readonly single: readonly Due[]
+  readonly failures: readonly { readonly contract: string; readonly reason: string }[]
+}
+
+async function closeChunk(
+  { postgres, clock, catalog, pool }: CloseManyOptions,
+  chunk: readonly Due[],
+  cut: Awaited<ReturnType<CloseManyOptions['openCut']>>,
+): Promise<ChunkResult> {
+  const failures: { contract: string; reason: string }[] = []
+  const single: Due[] = []
+  const waiting: Due[] = []
+  await postgres.query(
+    `INSERT INTO closings (id, contract, period_from, period_to, state, created_at, updated_at)
+     SELECT *, 'open', $5::bigint, $5::bigint FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+     ON CONFLICT DO NOTHING`,
+    [
+      chunk.map((entry) => entry.id),
+      chunk.map((entry) => entry.contract),
+      chunk.map((entry) => entry.period.from),
+      chunk.map((entry) => entry.period.to),
+      clock.now(),
+    ],
+  )
+  const states = await statesOf(postgres, chunk)
+  const earlier = await earlierOf(postgres, chunk)
+  let before = 0
+  const open = chunk.filter((entry) => {
+    const state = states.get(entry.id)
+    if (state === 'done') before += 1
+    else if (state === 'drafted') waiting.push(entry)
+    else if (state !== 'open attempt 1') single.push(entry)
+    return state === 'open attempt 1'
+  })
+
+  // One question for the period of each and for the earlier ones that are counted again.
+  const asked: CountRequest[] = []
+  const tasks = open.flatMap((entry) => {
+    try {
+      const terms = catalog.terms(entry.contract, entry.period)
+      const recounts = (earlier.get(entry.contract) ?? []).map((one) => ({
+        at: asked.push(requestOf(one.measured.terms, one.period)) - 1,
+        billed: one.billed,
+      }))
+      return [{ entry, terms, recounts, at: asked.push(requestOf(terms, entry.period)) - 1 }]
+    } catch (error) {
+      failures.push({ contract: entry.contract, reason: error instanceof Error ? error.message : String(error) })
+      return []
+    }
+  })
+  const counted = await cut.count(asked)
+  const plain = tasks.filter(({ entry, at, recounts }) => {
+    for (const index of [at, ...recounts.map((one) => one.at)]) {
+      const answer = counted[index]!
+      if ('mismatch' in answer) {
+        failures.push({ contract: entry.contract, reason: answer.mismatch })
+        return false
+      }
+    }
+    const late = recounts.some((one) => !sameQuantities(one.billed, counted[one.at] as readonly ItemUsage[]))
+    if (late) single.push(entry)
+    return !late
+  })
+  const byId = new Map(plain.map((task) => [`inv_${randomUUID()}`, task]))
+  const drafted = await pool.draft(
+    [...byId].map(([id, { entry, terms, at }]) => ({
+      id,
+      order: 1 + (earlier.get(entry.contract) ?? []).reduce((most, one) => Math.max(most, one.order), 0),
+      terms,
+      period: entry.period,
+      usage: counted[at] as readonly ItemUsage[],
+    })),
+  )
+  const good: { entry: Due; draft: Drafted }[] = []
+  for (const draft of drafted) {
+    const { entry } = byId.get(draft.id)!
+    if ('failed' in draft) failures.push({ contract: entry.contract, reason: draft.failed })
+    else good.push({ entry, draft })
+  }
+  const kept = await keepChunk(postgres, clock.now(), good, earlier)
+  const due = good.filter(({ entry, draft }) => kept.has(entry.id) && draft.document !== null)
+  // Somebody else was faster with the others: their way is to go on from what is there.
+  for (const { entry } of good) if (!kept.has(entry.id)) single.push(entry)
+  return {
+    before,
+    waiting,
+    empty: kept.size - due.length,
+    drafted: due.map(({ entry }) => entry),
+    single,
+    failures,
+  }
+}
+
+function requestOf(terms: Measured['terms'], period: Period): CountRequest {
+  return {
+    tenant: terms.contract.tenant,
+    period,
+    items: terms.items.map((item) => ({
+      item: item.item,
+      metrics: item.metrics.map((metric) => metric.metric),
+      ...(item.period === undefined ? {} : { period: item.period }),
+    })),
+  }
+}
+
+async function statesOf(postgres: CloseOptions['postgres'], chunk: readonly Due[]): Promise<Map<string, string>> {
+  const { rows } = await postgres.query<{ id: string; state: string }>(
+    `SELECT id, CASE WHEN state = 'open' THEN 'open attempt ' || attempt ELSE state END AS state
+     FROM closings WHERE id = ANY($1)`,
+    [chunk.map((entry) => entry.id)],
+  )
+  return new Map(rows.map((row) => [row.id, row.state]))
+}
+
+interface Earlier {
+  readonly period: Period
+  readonly order: number
+  readonly measured: Measured
+  /** What this period's usage was when it was last counted for an invoice. */
+  readonly billed: readonly ItemUsage[]
+}
+
+/** The measured closings of the contracts of a chunk; those of the last few periods before the one that is closed now. */
+async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due[]): Promise<Map<string, Earlier[]>> {
+  const { rows } = await postgres.query<{
+    contract: string
+    period_from: string
+    period_to: string
+    measured: Measured
+  }>(
+    `SELECT contract, period_from, period_to, measured FROM (
+       SELECT c.contract, c.period_from, c.period_to, c.measured,
+         row_number() OVER (PARTITION BY c.contract ORDER BY c.period_from DESC) AS place
+       FROM closings c JOIN unnest($1::text[], $2::bigint[]) AS due (contract, period_from) ON c.contract = due.contract
+       WHERE c.measured IS NOT NULL AND c.period_to <= due.period_from) AS newest
+     WHERE place <= $3`,
+    [chunk.map((entry) => entry.contract), chunk.map((entry) => entry.period.from), limits.latePeriodsMax],
+  )
+  const all = new Map<string, Earlier[]>()
+  for (const row of rows) {
+    const own = all.get(row.contract) ?? []
+    own.push({
+      period: { from: Number(row.period_from), to: Number(row.period_to) },
+      order: row.measured.order,
+      measured: row.measured,
+      billed: row.measured.usage,
+    })
+    all.set(row.contract, own)
+  }
+  // A later closing that counted a period again is what was billed of it.
+  for (const own of all.values()) {
+    for (const [i, one] of own.entries()) {
+      let newest = one.order
+      for (const other of own) {
+        const again = other.measured.late.find((part) => part.period.from === one.period.from)
+        if (again === undefined || other.order < newest) continue
+        newest = other.order
+        own[i] = { ...own[i]!, billed: again.usage }
+      }
+    }
+  }
+  return all
+}
+
+/** Measures and drafts in one transaction. Returns the closings that were still as they had been read. */
+async function keepChunk(
+  postgres: CloseOptions['postgres'],
+  now: number,
+  chunk: readonly { readonly entry: Due; readonly draft: Drafted }[],
+  earlier: ReadonlyMap<string, readonly Earlier[]>,
+): Promise<Set<string>> {
+  if (chunk.length === 0) return new Set()
+  const client: PoolClient = await postgres.connect()
+  try {
+    await client.query('BEGIN')
+    // The same locks in the same order as close.ts takes them: all closings of a contract.
+    const { rows } = await client.query<{
+      id: string
+      contract: string
+      state: string
+      attempt: number
+      place: number
+    }>(
+      `SELECT id, contract, state, attempt, coalesce((measured ->> 'order')::int, 0) AS place
+       FROM closings WHERE contract = ANY($1) ORDER BY id FOR UPDATE`,
+      [chunk.map(({ entry }) => entry.contract)],
+    )
+    const highest = new Map<string, number>()
+    for (const row of rows) highest.set(row.contract, Math.max(highest.get(row.contract) ?? 0, row.place))
+    const open = new Set(rows.filter((row) => row.state === 'open' && row.attempt === 1).map((row) => row.id))
+    const kept = chunk.filter(({ entry }) => {
+      const known = (earlier.get(entry.contract) ?? []).reduce((most, one) => Math.max(most, one.order), 0)
+      return open.has(entry.id) && highest.get(entry.contract) === known
+    })
+    const due = kept.filter(({ draft }) => draft.document !== null)
+    // The JSON of a chunk goes as one text that is put together, never walked: arrays of texts would be escaped and read twice.
+    const text = (value: string | number | null): string => JSON.stringify(value)
+    const closings = kept.map(
+      ({ entry, draft }) =>
+        `{"id":${text(entry.id)},"invoice":${text(draft.document === null ? null : draft.id)},"measured":${draft.measured}}`,
+    )
+    await client.query(
+      `UPDATE closings c SET state = CASE WHEN v.invoice IS NULL THEN 'done' ELSE 'drafted' END,
+         measured = v.measured, invoice = v.invoice, updated_at = $2
+       FROM jsonb_to_recordset($1::jsonb) AS v (id text, invoice text, measured jsonb) WHERE c.id = v.id`,
+      [`[${closings.join(',')}]`, now],
+    )
+    const drafts = due.map(
+      ({ entry, draft }) =>
+        `{"id":${text(draft.id)},"legal_entity":${text(draft.legalEntity)},"tenant":${text(entry.tenant)},"contract":${text(entry.contract)},"period_from":${entry.period.from},"period_to":${entry.period.to},"currency":${text(draft.currency)},"ht":${text(draft.ht)},"tva":${text(draft.tva)},"ttc":${text(draft.ttc)},"document":${draft.document}}`,
+    )
+    const inserted = await client.query(
+      `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
+         document, created_at, changed_at)
+       SELECT v.id, 'invoice', 'draft', v.legal_entity, v.tenant, v.contract, v.period_from, v.period_to, v.currency,
+         v.ht, v.tva, v.ttc, v.document, $2::bigint, $2::bigint
+       FROM jsonb_to_recordset($1::jsonb) AS v (id text, legal_entity text, tenant text, contract text, period_from bigint,
+         period_to bigint, currency text, ht numeric, tva numeric, ttc numeric, document jsonb)`,
+      [`[${drafts.join(',')}]`, now],
+    )
+    assert(inserted.rowCount === due.length, `${inserted.rowCount} drafts were kept of ${due.length}`)
+    await client.query('COMMIT')
+    return new Set(kept.map(({ entry }) => entry.id))
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => undefined)
+    throw error
+  } finally {
+    client.release()
+  }
+}

@@ -1,0 +1,267 @@
+/**
+ * Whether an invoice is what its events say. The road is gone again from the archive: each usage is counted anew at the cut that
+ * stands on the line, with a question of the archive's own; the price comes from the price book by the rule and version that the
+ * line pins; the lines, taxes and totals are drafted from these, and every figure is held against the document. Nothing is read
+ * from rollups, and no stored figure enters the calculation.
+ *
+ * What the terms were (plan, quotas, customer) is what the closing kept when it measured. Words are not compared: the hash of the
+ * document covers them. Changes nothing.
+ */
+import type { Pool } from 'pg'
+import { canonical } from '../canonical.js'
+import type { Book, Terms } from '../catalog/book.js'
+import { ReleveError } from '../errors.js'
+import type { Period } from '../period.js'
+import { measuredFor } from './close.js'
+import { draftCreditNote } from './credit.js'
+import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import { hashOf, type Invoice, type InvoiceLine } from './invoice.js'
+import type { Invoicing, KeptInvoice } from './invoicing.js'
+import { opposite } from './state.js'
+
+/** Counts the archived events of a metric up to a cut; null when the metric has no archive. */
+export type Recount = (request: {
+  readonly tenant: string
+  readonly metric: string
+  readonly period: Period
+  readonly cut: Readonly<Record<string, number>>
+}) => Promise<{ readonly quantity: string; readonly count: number; readonly digest: string } | null>
+
+export interface Difference {
+  /** The figure, such as `amount` or `proof.digest`. */
+  readonly what: string
+  readonly stored: string | null
+  /** What the archive and the price book say. */
+  readonly found: string | null
+}
+
+export interface LineVerification {
+  readonly no: number
+  readonly type: InvoiceLine['type']
+  readonly metric: string | null
+  readonly amount: string
+  /** Archived events counted anew. */
+  readonly events: number | null
+  readonly equal: boolean
+  readonly differences: readonly Difference[]
+}
+
+export interface Verification {
+  readonly id: string
+  readonly number: string | null
+  readonly equal: boolean
+  readonly lines: readonly LineVerification[]
+  /** Of the document as a whole: hash, totals, taxes, the statement of usage. */
+  readonly document: readonly Difference[]
+  /** Metrics without an archive: nothing can be said of their quantities. */
+  readonly unchecked: readonly string[]
+}
+
+export interface VerifyOptions {
+  readonly postgres: Pool
+  readonly invoicing: Invoicing
+  readonly book: Book
+  readonly recount: Recount
+}
+
+/** Throws ReleveError `not_found`, and `conflict` for a discarded draft, whose measure is gone. */
+export async function verifyInvoice(
+  options: VerifyOptions,
+  idOrNumber: string,
+  tenant: string | null = null,
+): Promise<Verification> {
+  const kept = await options.invoicing.get(idOrNumber, tenant)
+  const { invoice } = kept
+  const document = await compareRow(options.postgres, kept)
+  const unchecked = new Set<string>()
+  const again =
+    invoice.kind === 'credit_note'
+      ? await creditAgain(options, invoice)
+      : await draftAgain(options, kept, document, unchecked)
+  document.push(
+    ...compare('ht', invoice.ht, again.ht),
+    ...compare('tva', invoice.tva, again.tva),
+    ...compare('ttc', invoice.ttc, again.ttc),
+    ...compare('taxes', invoice.taxes, again.taxes),
+    ...compare('notices', codesOf(invoice), codesOf(again)),
+  )
+  const statement = new Map(again.usage.map((entry) => [`${entry.item} ${entry.metric}`, entry]))
+  for (const entry of invoice.usage) {
+    const found = statement.get(`${entry.item} ${entry.metric}`)
+    statement.delete(`${entry.item} ${entry.metric}`)
+    const figures = (one: typeof entry | undefined) =>
+      one === undefined
+        ? null
+        : [one.quantity, one.limit, one.percent, one.overage, one.status, one.proof.count, one.proof.digest]
+    document.push(...compare(`usage of ${entry.metric}`, figures(entry), figures(found)))
+  }
+  for (const name of statement.keys()) document.push({ what: `usage of ${name}`, stored: null, found: 'there' })
+
+  const lines: LineVerification[] = []
+  for (let i = 0; i < Math.max(invoice.lines.length, again.lines.length); i += 1) {
+    const [stored, found] = [invoice.lines[i], again.lines[i]]
+    const line = (stored ?? found)!
+    const differences = compareLines(stored, found)
+    lines.push({
+      no: line.no,
+      type: line.type,
+      metric: line.metric,
+      amount: line.amount,
+      events: found?.proof?.count ?? null,
+      equal: differences.length === 0,
+      differences,
+    })
+  }
+  return {
+    id: invoice.id,
+    number: invoice.number,
+    equal: document.length === 0 && lines.every((line) => line.equal),
+    lines,
+    document,
+    unchecked: [...unchecked],
+  }
+}
+
+/** The columns beside the document, and its hash. */
+async function compareRow(postgres: Pool, kept: KeptInvoice): Promise<Difference[]> {
+  const { invoice, hash } = kept
+  const { rows } = await postgres.query<Record<string, string | null>>(
+    'SELECT number, currency, ht::text, tva::text, ttc::text, tenant, contract FROM invoices WHERE id = $1',
+    [invoice.id],
+  )
+  const row = rows[0] ?? {}
+  return [
+    ...(['number', 'currency', 'ht', 'tva', 'ttc', 'tenant', 'contract'] as const).flatMap((column) =>
+      compare(`column ${column}`, row[column] ?? null, invoice[column]),
+    ),
+    ...(hash === null ? [] : compare('hash', hash, hashOf(invoice))),
+  ]
+}
+
+async function creditAgain({ invoicing }: VerifyOptions, note: Invoice): Promise<Invoice> {
+  if (note.refersTo === null)
+    throw new ReleveError('unprocessable', `${note.number}: a credit note names its invoice, this one does not`)
+  const { invoice } = await invoicing.get(note.refersTo.id)
+  // The whole copies the lines; a part is one line with an amount of its own.
+  const whole = note.lines.length === invoice.lines.length && opposite(note.ttc) === invoice.ttc
+  return draftCreditNote(note.id, invoice, '0', whole ? null : opposite(note.ttc))
+}
+
+async function draftAgain(
+  { postgres, book, recount }: VerifyOptions,
+  kept: KeptInvoice,
+  document: Difference[],
+  unchecked: Set<string>,
+): Promise<Invoice> {
+  const { invoice } = kept
+  const measured = await measuredFor(postgres, invoice)
+  if (measured === null)
+    throw new ReleveError(
+      'conflict',
+      `${invoice.id} is ${kept.state}: its period was measured again for another invoice`,
+    )
+
+  const recounted = async (usage: readonly ItemUsage[], terms: Terms, period: Period): Promise<ItemUsage[]> => {
+    const again: ItemUsage[] = []
+    for (const one of usage) {
+      const part = terms.items.find((item) => item.item === one.item)?.period ?? period
+      const found = await recount({ tenant: terms.contract.tenant, metric: one.metric, period: part, cut: one.cut })
+      if (found === null) unchecked.add(one.metric)
+      again.push(found === null ? one : { ...one, ...found })
+    }
+    return again
+  }
+  const late: LatePart[] = []
+  for (const part of measured.late) {
+    const billed = await recounted(part.billed, part.terms, part.period)
+    for (const [i, one] of part.billed.entries()) {
+      const facts = (usage: ItemUsage) => [usage.quantity, usage.count, usage.digest]
+      document.push(...compare(`billed before of ${one.metric}`, facts(one), facts(billed[i]!)))
+    }
+    late.push({
+      ...part,
+      terms: pinned(part.terms, invoice, book, document),
+      billed,
+      usage: await recounted(part.usage, part.terms, part.period),
+    })
+  }
+  const period = { from: invoice.period.from, to: invoice.period.to }
+  const usage = await recounted(measured.usage, measured.terms, period)
+  return draftInvoice(invoice.id, pinned(measured.terms, invoice, book, document), period, usage, late)
+}
+
+/** The terms with each price as the price book has it, in the version that the invoice's line names. */
+function pinned(terms: Terms, invoice: Invoice, book: Book, document: Difference[]): Terms {
+  const priced = <P extends Terms['items'][number]['fee']>(price: P, line: InvoiceLine | undefined): P => {
+    if (price === null) return price
+    const version = line?.price?.rule === price.rule ? line.price.version : price.version
+    const found = book.priceAt(price.rule, version)
+    if (found === null) document.push({ what: `price ${price.rule}`, stored: version, found: null })
+    return (found ?? price) as P
+  }
+  const lineOf = (item: string, metric: string | null): InvoiceLine | undefined =>
+    invoice.lines.find(
+      (line) => line.item === item && line.metric === metric && line.price !== null && line.type !== 'add_on',
+    )
+  return {
+    ...terms,
+    items: terms.items.map((item) => ({
+      ...item,
+      fee: priced(item.fee, lineOf(item.item, null)),
+      metrics: item.metrics.map((metric) => ({
+        ...metric,
+        price: priced(metric.price, lineOf(item.item, metric.metric)),
+      })),
+      ...(item.addOns === undefined
+        ? {}
+        : {
+            addOns: item.addOns.map((addOn) => {
+              const line = invoice.lines.find((one) => one.item === item.item && one.price?.rule === addOn.rule)
+              return { ...addOn, price: priced(addOn.price, line) }
+            }),
+          }),
+    })),
+  }
+}
+
+const FIGURES = [
+  'type',
+  'item',
+  'product',
+  'plan',
+  'metric',
+  'unit',
+  'quantity',
+  'included',
+  'billable',
+  'steps',
+  'exact',
+  'amount',
+  'taxRate',
+  'price',
+  'period',
+  'since',
+] as const
+
+function compareLines(stored: InvoiceLine | undefined, found: InvoiceLine | undefined): Difference[] {
+  if (stored === undefined || found === undefined) return compare('line', stored?.amount ?? null, found?.amount ?? null)
+  const proof = (line: InvoiceLine) => ({ cut: line.proof?.cut, count: line.proof?.count, digest: line.proof?.digest })
+  return [
+    ...FIGURES.flatMap((name) => compare(name, stored[name], found[name])),
+    ...(['cut', 'count', 'digest'] as const).flatMap((name) =>
+      compare(`proof.${name}`, proof(stored)[name] ?? null, proof(found)[name] ?? null),
+    ),
+  ]
+}
+
+function codesOf(invoice: Invoice): unknown {
+  return invoice.notices.map((notice) => [notice.code, notice.item, notice.metric, notice.quantity])
+}
+
+function compare(what: string, stored: unknown, found: unknown): Difference[] {
+  const [a, b] = [textOf(stored), textOf(found)]
+  return a === b ? [] : [{ what, stored: a, found: b }]
+}
+
+const textOf = (value: unknown): string | null =>
+  value === null || value === undefined ? null : typeof value === 'string' ? value : canonical(value)

@@ -1,0 +1,64 @@
+/**
+ * One NATS message into the system. The body is as at POST /v1/events, its format in the header `content-type` (JSON without
+ * one), `content-encoding` too; a CloudEvent in binary mode has its attributes in `ce-` headers, as its NATS binding says.
+ */
+import type { MsgHdrs } from 'nats'
+import { ReleveError } from '../errors.js'
+import { inflate } from '../inflate.js'
+import type { CloudEventHeaders } from '../ingest/cloudevents-binary.js'
+import { contentTypes, formatOf } from '../ingest/content-type.js'
+import { limits } from '../limits.js'
+import type { IngestAnswer, System } from '../system.js'
+
+/** A header by its name, whatever its letters' case; undefined when it is absent. */
+export function headerOf(headers: MsgHdrs | undefined, wanted: string): string | undefined {
+  for (const name of headers?.keys() ?? []) if (name.toLowerCase() === wanted) return headers!.get(name)
+  return undefined
+}
+
+function attributesOf(headers: MsgHdrs | undefined, contentType: string | undefined): CloudEventHeaders | undefined {
+  if (headers === undefined || contentType?.startsWith('application/cloudevents') === true) return undefined
+  const attributes: [string, string][] = []
+  for (const name of headers.keys()) {
+    if (!name.toLowerCase().startsWith('ce-')) continue
+    for (const value of headers.values(name)) attributes.push([name.slice(3).toLowerCase(), value])
+  }
+  if (attributes.length === 0) return undefined
+  return contentType === undefined ? attributes : [...attributes, ['datacontenttype', contentType]]
+}
+
+/** Resolves when what is stored is on disk. Throws ReleveError. */
+export async function ingestMessage(
+  system: System,
+  message: { readonly tenant: string; readonly headers: MsgHdrs | undefined; readonly data: Uint8Array; wait: boolean },
+): Promise<IngestAnswer> {
+  const { tenant, headers, data, wait } = message
+  if (data.length > limits.natsMessageBytesMax) {
+    throw new ReleveError('body_too_large', `a message has at most ${limits.natsMessageBytesMax} bytes`)
+  }
+  const contentType = headerOf(headers, 'content-type')?.trim().toLowerCase()
+  const attributes = attributesOf(headers, contentType)
+  const format = attributes === undefined ? formatOf(contentType ?? 'application/json') : 'cloudevents-binary'
+  if (format === undefined) {
+    throw new ReleveError('unsupported_format', `content-type «${contentType}»: send ${contentTypes.join(', ')}`)
+  }
+  const release = system.admit(data.length)
+  try {
+    // A copy: the client's buffer holds its neighbours too, and the body is handed to another thread.
+    const body = await inflate(Uint8Array.from(data), headerOf(headers, 'content-encoding'))
+    return await system.ingest({
+      body,
+      format,
+      ...(attributes === undefined ? {} : { attributes }),
+      tenant,
+      wait,
+    })
+  } finally {
+    release()
+  }
+}
+
+/** Whether sending the same again will never help. */
+export function isHopeless(error: unknown): error is ReleveError {
+  return error instanceof ReleveError && error.status >= 400 && error.status < 500 && error.status !== 429
+}

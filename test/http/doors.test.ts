@@ -1,0 +1,473 @@
+/**
+ * Every route of the door, tried with every kind of key. The table below is held against the routes that fastify has: a new
+ * route without an entry fails the first test.
+ */
+import { beforeAll, describe, expect, test } from 'vitest'
+import { ErrorCode } from '../../src/errors.js'
+import { promises } from '../promises.js'
+import { openTestSystem, type TestSystem } from '../system.js'
+
+type Who = 'ingest' | 'read' | 'admin' | 'own' | 'other'
+
+interface Route {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  /** As fastify prints it. */
+  readonly route: string
+  readonly scope: 'public' | 'any' | 'ingest' | 'read' | 'admin'
+  /** An address that works. */
+  readonly url: string
+  readonly body?: unknown
+  /** Status for whoever may; 200 unless said. */
+  readonly status?: number
+  /**
+   * What the key of the tenant alpha may ask and what is another's: addresses, and the status of the latter. `filtered` answers
+   * both alike, without anything of another tenant.
+   */
+  readonly tenants?: { readonly own: string; readonly other: string; readonly refused: 403 | 404 }
+  readonly filtered?: boolean
+  /** Not tried here: it has no end of its own. */
+  readonly streams?: boolean
+}
+
+const range = 'from=2026-03-01T00:00:00Z&to=2026-04-01T00:00:00Z'
+const json = (body: unknown) => ({ body })
+const usage = (tenant: string) => `/v1/usage?metric=data&${range}&tenant=${tenant}`
+
+/** Filled by beforeAll, since ids are made by the service. */
+const ids = { alphaInvoice: '', gammaInvoice: '', key: '' }
+
+const routes: readonly Route[] = [
+  { method: 'GET', route: '/health/live', scope: 'public', url: '/health/live' },
+  { method: 'GET', route: '/health/ready', scope: 'public', url: '/health/ready' },
+  { method: 'GET', route: '/metrics', scope: 'admin', url: '/metrics' },
+  {
+    method: 'POST',
+    route: '/v1/events',
+    scope: 'ingest',
+    url: '/v1/events',
+    status: 202,
+    ...json([]),
+  },
+  {
+    method: 'GET',
+    route: '/v1/usage',
+    scope: 'read',
+    url: usage('alpha'),
+    tenants: { own: usage('alpha'), other: usage('gamma'), refused: 403 },
+  },
+  {
+    method: 'GET',
+    route: '/v1/quotas/:tenant',
+    scope: 'read',
+    url: '/v1/quotas/alpha',
+    tenants: { own: '/v1/quotas/alpha', other: '/v1/quotas/gamma', refused: 403 },
+  },
+  {
+    method: 'GET',
+    route: '/v1/rejects',
+    scope: 'read',
+    url: '/v1/rejects',
+    tenants: { own: '/v1/rejects?tenant=alpha', other: '/v1/rejects?tenant=gamma', refused: 403 },
+    filtered: true,
+  },
+  { method: 'GET', route: '/v1/books', scope: 'admin', url: '/v1/books' },
+  {
+    method: 'GET',
+    route: '/v1/alerts',
+    scope: 'read',
+    url: '/v1/alerts',
+    tenants: { own: '/v1/alerts?tenant=alpha', other: '/v1/alerts?tenant=gamma', refused: 403 },
+    filtered: true,
+  },
+  {
+    method: 'GET',
+    route: '/v1/alerts/stream',
+    scope: 'read',
+    url: '/v1/alerts/stream',
+    tenants: { own: '/v1/alerts/stream', other: '/v1/alerts/stream?tenant=gamma', refused: 403 },
+    streams: true,
+  },
+  { method: 'GET', route: '/v1/keys', scope: 'admin', url: '/v1/keys' },
+  {
+    method: 'POST',
+    route: '/v1/keys',
+    scope: 'admin',
+    url: '/v1/keys',
+    status: 201,
+    ...json({ name: 'made', scopes: ['read'] }),
+  },
+  { method: 'DELETE', route: '/v1/keys/:id', scope: 'admin', url: '/v1/keys/KEY' },
+  { method: 'GET', route: '/v1/metrics-catalog', scope: 'read', url: '/v1/metrics-catalog' },
+  {
+    method: 'PUT',
+    route: '/v1/metrics-catalog',
+    scope: 'admin',
+    url: '/v1/metrics-catalog',
+    ...json({ key: 'made', aggregation: 'sum', unit: 'piece' }),
+  },
+  { method: 'GET', route: '/v1/plans', scope: 'read', url: '/v1/plans' },
+  {
+    method: 'PUT',
+    route: '/v1/plans',
+    scope: 'admin',
+    url: '/v1/plans',
+    ...json({ key: 'made', product: 'P', name: 'Made' }),
+  },
+  { method: 'PUT', route: '/v1/products', scope: 'admin', url: '/v1/products', ...json({ key: 'made', name: 'Made' }) },
+  {
+    method: 'PUT',
+    route: '/v1/legal-entities',
+    scope: 'admin',
+    url: '/v1/legal-entities',
+    ...json({ key: 'made', name: 'Made', country: 'CI' }),
+  },
+  { method: 'GET', route: '/v1/prices', scope: 'read', url: '/v1/prices' },
+  {
+    method: 'PUT',
+    route: '/v1/prices',
+    scope: 'admin',
+    url: '/v1/prices',
+    ...json({ rule: { rule_id: 'made', type: 'per_unit', metric: 'data', unit_price: '1', currency: 'EUR' } }),
+  },
+  { method: 'GET', route: '/v1/customers', scope: 'read', url: '/v1/customers', filtered: true },
+  {
+    method: 'PUT',
+    route: '/v1/customers',
+    scope: 'admin',
+    url: '/v1/customers',
+    ...json({ tenant: 'made', name: 'Made', country: 'CI', taxRate: '0', currency: 'EUR', timeZone: 'UTC' }),
+  },
+  { method: 'GET', route: '/v1/contracts', scope: 'read', url: '/v1/contracts', filtered: true },
+  {
+    method: 'PUT',
+    route: '/v1/contracts',
+    scope: 'admin',
+    url: '/v1/contracts',
+    ...json({
+      id: 'contract-gamma',
+      tenant: 'gamma',
+      legalEntity: 'seller',
+      start: '2026-01-01',
+      timeZone: 'UTC',
+      items: [{ id: 'item-gamma', plan: 'plan' }],
+    }),
+  },
+  {
+    method: 'POST',
+    route: '/v1/rating/preview',
+    scope: 'read',
+    url: '/v1/rating/preview',
+    ...json({
+      price: { rule_id: 'x', type: 'per_unit', metric: 'data', unit_price: '1.50', currency: 'EUR' },
+      quantity: '3',
+    }),
+  },
+  {
+    method: 'GET',
+    route: '/v1/invoices',
+    scope: 'read',
+    url: '/v1/invoices',
+    tenants: { own: '/v1/invoices?tenant=alpha', other: '/v1/invoices?tenant=gamma', refused: 403 },
+    filtered: true,
+  },
+  {
+    method: 'GET',
+    route: '/v1/invoices/:id',
+    scope: 'read',
+    url: '/v1/invoices/ALPHA-INVOICE',
+    tenants: { own: '/v1/invoices/ALPHA-INVOICE', other: '/v1/invoices/GAMMA-INVOICE', refused: 404 },
+  },
+  {
+    method: 'POST',
+    route: '/v1/invoices/:id/verify',
+    scope: 'read',
+    url: '/v1/invoices/ALPHA-INVOICE/verify',
+    tenants: {
+      own: '/v1/invoices/ALPHA-INVOICE/verify',
+      other: '/v1/invoices/GAMMA-INVOICE/verify',
+      refused: 404,
+    },
+  },
+  {
+    method: 'GET',
+    route: '/v1/invoices/:id/lines/:no/events',
+    scope: 'read',
+    url: '/v1/invoices/ALPHA-INVOICE/lines/1/events',
+    tenants: {
+      own: '/v1/invoices/ALPHA-INVOICE/lines/1/events',
+      other: '/v1/invoices/GAMMA-INVOICE/lines/1/events',
+      refused: 404,
+    },
+  },
+  {
+    method: 'GET',
+    route: '/v1/contracts/:contract/invoice-preview',
+    scope: 'read',
+    url: '/v1/contracts/contract-alpha/invoice-preview',
+    tenants: {
+      own: '/v1/contracts/contract-alpha/invoice-preview',
+      other: '/v1/contracts/contract-gamma/invoice-preview',
+      refused: 404,
+    },
+  },
+  {
+    method: 'POST',
+    route: '/v1/periods/close',
+    scope: 'admin',
+    url: '/v1/periods/close',
+    ...json({ contract: 'contract-alpha', at: '2026-02-10T00:00:00Z' }),
+  },
+  { method: 'POST', route: '/v1/audit', scope: 'admin', url: '/v1/audit' },
+  { method: 'GET', route: '/docs', scope: 'any', url: '/docs/' },
+  { method: 'GET', route: '/docs/', scope: 'any', url: '/docs/' },
+  { method: 'GET', route: '/docs/json', scope: 'any', url: '/docs/json' },
+  { method: 'GET', route: '/docs/yaml', scope: 'any', url: '/docs/yaml' },
+  { method: 'GET', route: '/docs/static/index.html', scope: 'any', url: '/docs/static/index.html', status: 302 },
+  {
+    method: 'GET',
+    route: '/docs/static/swagger-initializer.js',
+    scope: 'any',
+    url: '/docs/static/swagger-initializer.js',
+  },
+  { method: 'GET', route: '/docs/*', scope: 'any', url: '/docs/static/swagger-ui.css' },
+]
+
+let t: TestSystem
+const keys = {} as Record<Who | 'revoked', { authorization: string }>
+
+const addressOf = (url: string): string =>
+  url.replace('ALPHA-INVOICE', ids.alphaInvoice).replace('GAMMA-INVOICE', ids.gammaInvoice).replace('KEY', ids.key)
+
+async function call(route: Pick<Route, 'method' | 'url' | 'body'>, headers: Record<string, string> = {}) {
+  return t.app.inject({
+    method: route.method,
+    url: addressOf(route.url),
+    headers: { ...headers, ...(route.body === undefined ? {} : { 'content-type': 'application/json' }) },
+    ...(route.body === undefined ? {} : { payload: JSON.stringify(route.body) }),
+  })
+}
+
+const may = (route: Route, scopes: readonly string[]): boolean =>
+  route.scope === 'public' || route.scope === 'any' || scopes.includes(route.scope)
+
+beforeAll(async () => {
+  t = await openTestSystem({ settings: { RELEVE_GRACE_MS: '0' } })
+  await t.system.catalog.putContract(routes.find((r) => r.method === 'PUT' && r.route === '/v1/contracts')!.body)
+  await t.system.catalogSettled()
+  await t.send([
+    { id: '1', tenant: 'alpha', metric: 'data', value: '1500', time: '2026-03-02T00:00:00Z' },
+    { id: '2', tenant: 'gamma', metric: 'data', value: '1500', time: '2026-03-02T00:00:00Z' },
+  ])
+  // Refused events of both.
+  for (const tenant of ['alpha', 'gamma']) {
+    await call({ method: 'POST', url: '/v1/events', body: [{ id: 'x', tenant, metric: 'none' }] }, t.admin)
+  }
+  await t.system.settle()
+  t.clock.set('2026-04-02T00:00:00Z')
+  const close = async (contract: string): Promise<string> => {
+    const { invoice } = await t.system.closePeriod({ contract, at: Date.parse('2026-03-10T00:00:00Z') })
+    return invoice!.invoice.id
+  }
+  ids.alphaInvoice = await close('contract-alpha')
+  ids.gammaInvoice = await close('contract-gamma')
+  keys.ingest = await t.key(null, ['ingest'])
+  keys.read = await t.key(null, ['read'])
+  keys.admin = await t.key(null, ['admin'])
+  keys.own = await t.key('alpha', ['ingest', 'read'])
+  keys.other = await t.key('gamma', ['ingest', 'read'])
+  const revoked = await t.system.keys.create({ name: 'revoked', tenant: null, scopes: ['ingest', 'read', 'admin'] })
+  await t.system.keys.revoke(revoked.key.id)
+  keys.revoked = { authorization: `Bearer ${revoked.secret}` }
+})
+
+test('every route of the application is in the table, and nothing else', () => {
+  const found = new Set<string>()
+  let path: string[] = []
+  for (const line of t.app.printRoutes({ commonPrefix: false, includeHooks: false }).split('\n')) {
+    const match = /^([│ ]*)[├└]── (\S+)(?: \(([A-Z, ]+)\))?/.exec(line)
+    if (match === null) continue
+    const depth = match[1]!.length / 4
+    path = [...path.slice(0, depth), match[2]!]
+    for (const method of match[3]?.split(', ') ?? []) if (method !== 'HEAD') found.add(`${method} ${path.join('')}`)
+  }
+  expect([...found].sort()).toEqual(routes.map(({ method, route }) => `${method} ${route}`).sort())
+})
+
+describe(`${promises('tenant:isolated')} every route with every key`, () => {
+  for (const route of routes) {
+    test(`${route.method} ${route.route}`, async () => {
+      const made = await t.system.keys.create({ name: 'to end', tenant: null, scopes: ['read'] })
+      ids.key = made.key.id
+
+      for (const [name, headers] of [
+        ['no key', {}],
+        ['a wrong key', { authorization: `Bearer rlv_${'0'.repeat(12)}_${'a'.repeat(32)}` }],
+        ['another scheme', { authorization: keys.admin.authorization.replace('Bearer', 'Basic') }],
+        ['a key with one letter changed', { authorization: `${keys.admin.authorization.slice(0, -1)}!` }],
+        ['a revoked key', keys.revoked],
+      ] as const) {
+        const answer = await call(route, headers)
+        if (route.scope === 'public') expect(answer.statusCode, name).toBe(200)
+        else {
+          expect(answer.statusCode, name).toBe(401)
+          expect(answer.json(), name).toMatchObject({ code: 'unauthorized', status: 401 })
+          // A browser asks its user for the key of the API page.
+          const scheme = route.url.startsWith('/docs') ? 'Basic' : 'Bearer'
+          expect(answer.headers['www-authenticate']).toMatch(new RegExp(`^${scheme} realm="releve"`))
+        }
+      }
+
+      for (const scope of ['ingest', 'read', 'admin'] as const) {
+        if (may(route, [scope])) {
+          if (route.streams) continue
+          const answer = await call(route, keys[scope])
+          expect(answer.statusCode, `${scope}: ${answer.body.slice(0, 300)}`).toBe(route.status ?? 200)
+        } else {
+          const answer = await call(route, keys[scope])
+          expect(answer.statusCode, scope).toBe(403)
+          expect(answer.json(), scope).toMatchObject({
+            code: 'forbidden',
+            detail: expect.stringContaining(route.scope),
+          })
+        }
+      }
+
+      if (route.scope === 'admin') expect((await call(route, keys.own)).statusCode).toBe(403)
+      if (route.tenants !== undefined) {
+        const { own, other, refused } = route.tenants
+        if (!route.streams) expect((await call({ ...route, url: own }, keys.own)).statusCode).toBe(200)
+        const answer = await call({ ...route, url: other }, keys.own)
+        expect(answer.statusCode).toBe(refused)
+        expect(answer.body).not.toContain('contract-gamma')
+        // A tenant that does not exist is answered the same.
+        const unknown = await call({ ...route, url: other.replace(/gamma|GAMMA-INVOICE/, 'nobody') }, keys.own)
+        const { instance: _a, ...first } = answer.json()
+        const { instance: _b, ...second } = unknown.json()
+        expect(JSON.stringify(second).replaceAll('nobody', '·')).toEqual(
+          JSON.stringify(first).replaceAll('gamma', '·').replaceAll(ids.gammaInvoice, '·'),
+        )
+      }
+      if (route.filtered) {
+        const all = await call(route, keys.read)
+        expect(all.body).toContain('gamma')
+        expect(all.body).toContain('alpha')
+        const own = await call(route, keys.own)
+        expect(own.statusCode).toBe(200)
+        expect(own.body).toContain('alpha')
+        expect(own.body).not.toContain('gamma')
+      }
+    })
+  }
+})
+
+test(`${promises('tenant:isolated')} events for another tenant with a tenant's key => refused each, and nothing is counted there`, async () => {
+  const answer = await call(
+    {
+      method: 'POST',
+      url: '/v1/events?wait=applied',
+      body: [
+        { id: 'mine', metric: 'data', value: '1' },
+        { id: 'theirs', tenant: 'gamma', metric: 'data', value: '1' },
+        { id: 'nobodys', tenant: 'nobody', metric: 'data', value: '1' },
+        { id: '2', metric: 'data', value: '1500', time: '2026-03-02T00:00:00Z' },
+      ],
+    },
+    keys.own,
+  )
+  expect(answer.statusCode).toBe(202)
+  const { refusals, applied } = answer.json()
+  expect(refusals.map((r: { code: string }) => r.code)).toEqual(['forbidden_tenant', 'forbidden_tenant'])
+  // Gamma's event with this id does not make alpha's a duplicate.
+  expect(applied.verdicts).toEqual(['accepted', 'refused', 'refused', 'accepted'])
+  await t.system.settle()
+  const mine = await call({ method: 'GET', url: '/v1/rejects' }, keys.own)
+  expect(mine.json().rejects.map((r: { id: string }) => r.id)).toContain('theirs')
+  const theirs = await call({ method: 'GET', url: '/v1/rejects' }, keys.other)
+  expect(theirs.body).not.toContain('theirs')
+})
+
+test('a key of a tenant cannot be made an admin', async () => {
+  const body = { name: 'x', tenant: 'alpha', scopes: ['admin'] }
+  const answer = await call({ method: 'POST', url: '/v1/keys', body }, t.admin)
+  expect(answer.statusCode).toBe(422)
+  expect(answer.json().code).toBe('unprocessable')
+})
+
+test('an address that is not there => 404 with a key, 401 without', async () => {
+  expect((await call({ method: 'GET', url: '/v1/nothing' })).statusCode).toBe(401)
+  const answer = await call({ method: 'GET', url: '/v1/nothing' }, keys.read)
+  expect(answer.statusCode).toBe(404)
+  expect(answer.json()).toMatchObject({ code: 'not_found', status: 404 })
+})
+
+test('errors are problem details: type, title, status, code, detail, hint and the id of the request', async () => {
+  const requests: readonly [code: keyof typeof ErrorCode, route: Pick<Route, 'method' | 'url' | 'body'>, who: Who][] = [
+    ['forbidden', { method: 'GET', url: '/v1/books' }, 'read'],
+    ['not_found', { method: 'GET', url: '/v1/usage?tenant=alpha&metric=nothing&from=0&to=60000' }, 'read'],
+    ['not_found', { method: 'DELETE', url: '/v1/keys/nothing' }, 'admin'],
+    ['invalid_request', { method: 'GET', url: '/v1/usage?tenant=alpha&metric=data&from=1&to=60000' }, 'read'],
+    ['invalid_request', { method: 'GET', url: '/v1/usage?tenant=alpha&metric=data&from=x&to=60000' }, 'read'],
+    ['invalid_request', { method: 'GET', url: '/v1/usage?metric=data&from=0&to=60000' }, 'read'],
+    ['invalid_request', { method: 'GET', url: '/v1/usage?tenant=alpha&from=0&to=60000' }, 'read'],
+    ['invalid_request', { method: 'GET', url: '/v1/usage?tenant=alpha&metric=data&from=0&to=60000&x=1' }, 'read'],
+    ['invalid_request', { method: 'GET', url: '/v1/usage?tenant=alpha&metric=data&from=0&to=60000&tz=Mars' }, 'read'],
+    [
+      'invalid_request',
+      { method: 'GET', url: '/v1/usage?tenant=alpha&metric=data&from=0&to=60000&group_by=x' },
+      'read',
+    ],
+    ['invalid_request', { method: 'GET', url: '/v1/usage?tenant=alpha&metric=users&from=0&to=60000' }, 'read'],
+    ['invalid_request', { method: 'GET', url: '/v1/alerts?limit=0' }, 'read'],
+    ['invalid_request', { method: 'GET', url: '/v1/rejects?from=yesterday' }, 'read'],
+    ['invalid_request', { method: 'POST', url: '/v1/keys', body: { name: 'x', scopes: ['all'] } }, 'admin'],
+    ['invalid_request', { method: 'PUT', url: '/v1/metrics-catalog', body: { key: 'x' } }, 'admin'],
+    ['invalid_request', { method: 'PUT', url: '/v1/prices', body: { rule: 3 } }, 'admin'],
+    [
+      'unprocessable',
+      { method: 'POST', url: '/v1/keys', body: { name: 'x', tenant: 'a', scopes: ['admin'] } },
+      'admin',
+    ],
+    [
+      'conflict',
+      { method: 'POST', url: '/v1/periods/close', body: { contract: 'contract-alpha', at: '2026-04-10T00:00:00Z' } },
+      'admin',
+    ],
+    ['malformed_body', { method: 'POST', url: '/v1/events', body: 3 }, 'ingest'],
+  ]
+  for (const [code, route, who] of requests) {
+    const answer = await call(route, keys[who])
+    const { status, title, hint } = ErrorCode[code]
+    expect(answer.json(), route.url).toEqual({
+      type: 'about:blank',
+      title,
+      status,
+      code,
+      detail: expect.stringMatching(/./),
+      hint,
+      instance: answer.headers['x-request-id'],
+    })
+    expect(answer.statusCode).toBe(status)
+    expect(answer.headers['content-type']).toMatch(/^application\/problem\+json/)
+  }
+})
+
+test('the OpenAPI document is JSON and has every route with a summary', async () => {
+  const document = (await call({ method: 'GET', url: '/docs/json' }, keys.read)).json()
+  expect(document.openapi).toBe('3.1.0')
+  expect(document.components.securitySchemes.key).toMatchObject({ type: 'http', scheme: 'bearer' })
+  for (const { method, route } of routes.filter((r) => r.route.startsWith('/v1/'))) {
+    const operation = document.paths[route.replaceAll(/:(\w+)/g, '{$1}')]?.[method.toLowerCase()]
+    expect(operation?.summary, `${method} ${route}`).toMatch(/./)
+    expect(operation.tags).toHaveLength(1)
+  }
+})
+
+test('/metrics has every metric', async () => {
+  const text = (await call({ method: 'GET', url: '/metrics' }, keys.admin)).body
+  const { registry, ...named } = t.system.metrics
+  const names = Object.values(named).map((metric) => (metric as unknown as { name: string }).name)
+  expect(names.length).toBeGreaterThan(30)
+  for (const name of names) expect(text, name).toMatch(new RegExp(`^# HELP ${name} \\S`, 'm'))
+  // A tenant, a subject or an id is never a label.
+  expect(text).not.toMatch(/alpha|gamma/)
+})

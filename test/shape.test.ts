@@ -1,0 +1,144 @@
+/**
+ * Which way the imports point: doors → system → flow and close → rooms → ground. A mirror of the tree, cheap to change when the tree
+ * does; the exceptions stand here with their reasons.
+ */
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize } from 'node:path'
+import { expect, test } from 'vitest'
+import { rootDirectory } from '../src/paths.js'
+
+const files = readdirSync(join(rootDirectory, 'src'), { recursive: true, encoding: 'utf8' }).filter((file) =>
+  file.endsWith('.ts'),
+)
+const textOf = (file: string): string => readFileSync(join(rootDirectory, 'src', file), 'utf8')
+
+const roads = ['ingest', 'log', 'dedupe', 'aggregate', 'rollup', 'quota', 'rating', 'invoicing']
+const doors = ['http', 'nats', 'cli', 'demo']
+/** Rooms beside the road, and what they may know of each other. */
+const beside = ['access', 'catalog', 'engines']
+
+/** 0 ground, 1 rooms, 2 the road written out, 3 system, 4 doors, 5 the process. */
+function level(file: string): number {
+  const room = roomOf(file)
+  if (file === 'main.ts') return 5
+  if (doors.includes(room)) return 4
+  if (file === 'system.ts') return 3
+  if (file === 'flow.ts' || file === 'shard.ts' || file === 'invoicing/close.ts') return 2
+  return room === '' ? 0 : 1
+}
+
+const roomOf = (file: string): string => (file.includes('/') ? file.slice(0, file.indexOf('/')) : '')
+
+interface Import {
+  readonly from: string
+  readonly to: string
+  readonly typeOnly: boolean
+}
+
+const imports: Import[] = files.flatMap((from) =>
+  [
+    ...textOf(from).matchAll(/^(?:import|export)( type)? (\{[^}]*\}|\* as \w+|\w+(?:, \{[^}]*\})?) from '(\.[^']+)'/gm),
+  ].map(([, type, names, path]) => ({
+    from,
+    to: normalize(join(dirname(from), path!.replace(/\.js$/, '.ts'))),
+    // «{ type A, type B }» brings no code either.
+    typeOnly: type !== undefined || /^\{(\s*type \w+( as \w+)?,?)*\s*\}$/.test(names!),
+  })),
+)
+
+/** Files that name a type or a code table of a higher level, which is otherwise closed to them. */
+const upward: Readonly<Record<string, string>> = {
+  'event.ts → catalog/metric.ts': 'an event has a metric',
+  'frame.ts → catalog/metric.ts': 'a frame carries the metrics it was judged under',
+  'frame.ts → ingest/verdict.ts': 'a frame carries refusals',
+  'invoicing/verify.ts → invoicing/close.ts': 'an invoice is verified by the very reckoning that made it',
+}
+
+test('imports point down: doors → system → flow, close → rooms → ground', () => {
+  const wrong = imports
+    .filter(({ from, to }) => level(to) > level(from))
+    .filter(({ from, to }) => !(`${from} → ${to}` in upward))
+  expect(wrong).toEqual([])
+})
+
+test('the exceptions of the ground are still needed', () => {
+  const there = imports.map(({ from, to }) => `${from} → ${to}`)
+  expect(Object.keys(upward).filter((exception) => !there.includes(exception))).toEqual([])
+})
+
+/** Code of another room that a room may run. Each is a small pure file, and the reason is why it is not handed over. */
+const neighbours: Readonly<Record<string, string>> = {
+  'dedupe → ingest/verdict.ts': 'the numbers of verdicts',
+  'aggregate → ingest/verdict.ts': 'the numbers of verdicts',
+  'rollup → ingest/verdict.ts': 'the numbers of verdicts',
+  'quota → ingest/verdict.ts': 'the numbers of verdicts',
+  'ingest → catalog/metric.ts': 'the numbers of aggregations, as the kernel has them',
+  'invoicing → rating/': 'an invoice is rated usage: close.ts hands no line over that rating did not make',
+  'rating → catalog/price.ts': 'the price book is read by all',
+  'invoicing → catalog/': 'the price book is read by all',
+  'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
+  'invoicing → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
+}
+
+test('a room runs no code of another room, but for the small files named here', () => {
+  const wrong = imports.filter(({ from, to, typeOnly }) => {
+    const [mine, other] = [roomOf(from), roomOf(to)]
+    if (typeOnly || mine === other || mine === '' || other === '') return false
+    if (![...roads, ...beside].includes(mine) || level(from) > 1) return false
+    return !Object.keys(neighbours).some((allowed) => {
+      const [room, prefix] = allowed.split(' → ')
+      return room === mine && to.startsWith(prefix!)
+    })
+  })
+  expect(wrong).toEqual([])
+})
+
+test('nothing on the usage side knows prices, rating or invoices', () => {
+  const usageSide = ['ingest', 'log', 'dedupe', 'aggregate', 'rollup', 'quota']
+  const wrong = imports.filter(
+    ({ from, to }) =>
+      (usageSide.includes(roomOf(from)) || from === 'flow.ts' || from === 'shard.ts') &&
+      (['rating', 'invoicing', ...doors].includes(roomOf(to)) || /^catalog\/(?!metric\.ts)/.test(to)),
+  )
+  expect(wrong).toEqual([])
+})
+
+/** A word that only some files may say, so that a reader can trust the «only». */
+const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<string, string>>][] = [
+  [
+    'reads the environment',
+    /\bprocess\.env\b/,
+    {
+      'config.ts': 'the place',
+      'engines/engine-process.ts': 'PATH for a child that gets no other variable',
+      'engines/postgres.ts': 'PATH for a child that gets no other variable',
+      'demo/demo.ts': 'hands the environment on to parseConfig with its own directory',
+    },
+  ],
+  ['asks the time', /\bDate\.now\b|new Date\(\)/, { 'clock.ts': 'the place' }],
+  ['knows fastify', /from '(@fastify\/|fastify)/, { 'http/': 'the place' }],
+  ['knows NATS', /from '(nats|@nats-io\/)/, { 'nats/': 'the place' }],
+  ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place' }],
+  [
+    'ends the process',
+    /\bprocess\.exit\b/,
+    { 'main.ts': 'the place', 'cli/': 'the place', 'demo/': 'a command', 'engines/clickhouse-child.ts': 'a process' },
+  ],
+]
+for (const [what, pattern, allowed] of onlys) {
+  test(`nobody else ${what}`, () => {
+    const code = (file: string): string => textOf(file).replaceAll(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
+    const found = files.filter((file) => pattern.test(code(file)))
+    expect(found.filter((file) => !Object.keys(allowed).some((start) => file.startsWith(start)))).toEqual([])
+  })
+}
+
+test('no file is called after nothing: utils, helpers, manager, service, common, types', () => {
+  expect(files.filter((file) => /(^|[/-])(utils?|helpers?|managers?|services?|common|types)\.ts$/i.test(file))).toEqual(
+    [],
+  )
+})
+
+test('every file says at its top what it is', () => {
+  expect(files.filter((file) => !/^(#!.*\n)?\/\*\*/.test(textOf(file)))).toEqual([])
+})
