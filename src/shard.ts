@@ -8,7 +8,7 @@
  */
 import { join } from 'node:path'
 import { Piscina } from 'piscina'
-import type { MemberHash as MemberHashFunction } from './aggregate/aggregate.js'
+import { type MemberHash as MemberHashFunction, openAggregate } from './aggregate/aggregate.js'
 import { assert } from './assert.js'
 import type { CatalogSnapshot } from './catalog/metric.js'
 import { type Dedupe, type DedupeStats, openDedupe } from './dedupe/dedupe.js'
@@ -137,7 +137,8 @@ export class Shard {
       idsMax: options.idsMax,
       aheadMs: options.aheadMs,
     })
-    this.#rows = openKernelEpoch(options.stream, options.secret) ?? new PlainEpoch(options.stream, hash)
+    this.#rows =
+      openKernelEpoch(options.stream, members.keyBytes) ?? new PlainEpoch(options.stream, openAggregate(hash))
     this.#balances = openBalances({ memberHash: hash, lateMs: options.lateMs, aheadMs: options.aheadMs })
   }
 

@@ -160,6 +160,11 @@ export class MemberHash {
     this.#memberKey = purposeKey(secret, 'member')
   }
 
+  /** The key under which the keys of tenants are made, 16 bytes: for whoever hashes members elsewhere. */
+  get keyBytes(): Uint8Array {
+    return new Uint8Array(this.#memberKey.slice().buffer)
+  }
+
   /** The key words of a tenant, to be given to memberHash(). Never written by the caller. */
   keyOf(tenant: string): Int32Array {
     const known = this.#tenantKeys.get(tenant)

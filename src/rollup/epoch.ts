@@ -5,7 +5,7 @@
  * Pure: what comes out depends on frames, sequences and verdicts alone, and rows come out in the order in which they were first
  * touched. The caller seals at the bounds of limits.ts: `seriesTouched`, `bytes`, and its own count of events.
  */
-import { type Aggregate, type MemberHash, type Override, openAggregate } from '../aggregate/aggregate.js'
+import type { Aggregate, Override } from '../aggregate/aggregate.js'
 import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
@@ -48,10 +48,11 @@ export class PlainEpoch implements Epoch {
   readonly #archive: Archive
   #epoch = 0
 
-  constructor(stream: number, memberHash: MemberHash, rowsMax: number = limits.chunkRowsMax) {
+  /** `aggregate`: of this stream, with nothing in it. */
+  constructor(stream: number, aggregate: Aggregate, rowsMax: number = limits.chunkRowsMax) {
     this.#stream = stream
     this.#rowsMax = rowsMax
-    this.#aggregate = openAggregate(memberHash)
+    this.#aggregate = aggregate
     this.#archive = openArchive(stream, rowsMax)
   }
 

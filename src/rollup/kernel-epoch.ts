@@ -8,7 +8,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { Override } from '../aggregate/aggregate.js'
 import { assert } from '../assert.js'
-import { purposeKey } from '../dedupe/identity.js'
 import type { Frame } from '../frame.js'
 import { growTo, type KernelConstant, type KernelMemory, openKernel } from '../kernel.js'
 import { limits } from '../limits.js'
@@ -67,16 +66,17 @@ export class KernelEpoch implements Epoch {
   #epoch = -1
   #bytes: Uint8Array
 
-  /** `secret`: the secret of the identities. */
-  constructor(kernel: Exports, stream: number, secret: Uint8Array, rowsMax: number) {
+  /** `memberKey`: the 16 bytes under which the keys of tenants' members are made. */
+  constructor(kernel: Exports, stream: number, memberKey: Uint8Array, rowsMax: number) {
     this.#kernel = kernel
     this.#stream = stream
     this.#rowsMax = rowsMax
     this.#rejects = new Rejects(rowsMax)
+    assert(memberKey.length === 16, `a member key of ${memberKey.length} bytes`)
     growTo(kernel.memory, kernel.EPOCH_BLOCKS.value)
     this.#bytes = new Uint8Array(kernel.memory.buffer)
     kernel.epochLayOut(randomBytes(8).readBigInt64LE(), stream, rowsMax)
-    this.#bytes.set(new Uint8Array(purposeKey(secret, 'member').buffer), kernel.EPOCH_MEMBER_KEY.value)
+    this.#bytes.set(memberKey, kernel.EPOCH_MEMBER_KEY.value)
   }
 
   get seriesTouched(): number {
@@ -204,9 +204,9 @@ export class KernelEpoch implements Epoch {
 /** A KernelEpoch, or null when the kernel was not built. */
 export function openKernelEpoch(
   stream: number,
-  secret: Uint8Array,
+  memberKey: Uint8Array,
   rowsMax: number = limits.chunkRowsMax,
 ): KernelEpoch | null {
   const kernel = openKernel<Exports>()
-  return kernel === null ? null : new KernelEpoch(kernel, stream, secret, rowsMax)
+  return kernel === null ? null : new KernelEpoch(kernel, stream, memberKey, rowsMax)
 }

@@ -217,6 +217,13 @@ const routes: readonly Route[] = [
     url: '/v1/periods/close',
     ...json({ contract: 'contract-alpha', at: '2026-02-10T00:00:00Z' }),
   },
+  {
+    method: 'POST',
+    route: '/v1/contracts/:contract/change-plan',
+    scope: 'admin',
+    url: '/v1/contracts/contract-sigma/change-plan',
+    ...json({ item: 'item-sigma', plan: 'plan', from: '2027-01-01' }),
+  },
   { method: 'POST', route: '/v1/audit', scope: 'admin', url: '/v1/audit' },
   { method: 'GET', route: '/docs', scope: 'any', url: '/docs/' },
   { method: 'GET', route: '/docs/', scope: 'any', url: '/docs/' },

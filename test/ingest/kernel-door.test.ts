@@ -3,7 +3,7 @@ import { buildDoor } from '../../src/ingest/ingest.js'
 import { limits } from '../../src/limits.js'
 import { promises } from '../promises.js'
 import { RECEIVED_AT, snapshot } from './door.js'
-import { compare, fuzz, fuzzBody, fuzzSnapshot, mutate, openPair, random } from './kernel-fuzz.js'
+import { compare, fuzz, fuzzBody, fuzzSnapshot, mutate, openPair, random, utf8Borders } from './kernel-fuzz.js'
 
 /** Compares, and returns what the kernel's door said. */
 function same(pair: ReturnType<typeof openPair>, body: string | Uint8Array, tenant: string | null = null) {
@@ -46,6 +46,19 @@ test('each byte of a body replaced by each of 256 => the same answer every time'
       same(pair, body)
     }
     body[at] = before
+  }
+})
+
+test('bytes at the borders of UTF-8, in every text and at every distance from its end => the same answer', () => {
+  const pair = openPair(4)
+  const texts = ['"id":"#"', '"id":"i","subject":"#"', '"id":"i","source":"#"', '"id":"i","dims":{"region":"#"}']
+  for (const text of texts) {
+    for (const border of utf8Borders) {
+      for (let behind = 0; behind < 20; behind += 1) {
+        const [head, tail] = `{"tenant":"acme","metric":"kyc",${text}}`.split('#') as [string, string]
+        same(pair, Buffer.concat([Buffer.from(head), border, Buffer.from(`${'x'.repeat(behind)}${tail}`)]))
+      }
+    }
   }
 })
 

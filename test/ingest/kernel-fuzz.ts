@@ -261,13 +261,54 @@ const bytes = [
   0, 0x09, 0x0a, 0x1f, 0x20, 0x22, 0x2c, 0x2d, 0x2e, 0x30, 0x39, 0x3a, 0x5b, 0x5c, 0x5d, 0x65, 0x7b, 0x7d, 0x7f,
 ]
 
+/** Text at the borders of UTF-8, sound and not. */
+export const utf8Borders = [
+  'c280',
+  'c29f',
+  'c2a0',
+  'dfbf',
+  'c080',
+  'c1bf',
+  'c2',
+  'c241',
+  'e0a080',
+  'e09fbf',
+  'e08080',
+  'ed9fbf',
+  'eda080',
+  'edadbf',
+  'edae80',
+  'edbfbf',
+  'ee8080',
+  'efbfbf',
+  'efbbbf',
+  'e282',
+  'e28241',
+  'f0908080',
+  'f08fbfbf',
+  'f0808080',
+  'f48fbfbf',
+  'f4908080',
+  'f5808080',
+  'f09f98',
+  'f09f9841',
+  '80',
+  'bf',
+  'ff',
+  'fe',
+  'f8888080',
+].map((hex) => Buffer.from(hex, 'hex'))
+
 /** Breaks a few bytes of a body: changed, left out, doubled, moved, cut off. */
 export function mutate(next: Random, body: Buffer): Buffer {
   let broken = Buffer.from(body)
   for (let i = 0, n = 1 + next(3); i < n; i += 1) {
     const at = next(broken.length + 1)
     const before = broken.subarray(0, at)
-    switch (next(7)) {
+    switch (next(8)) {
+      case 6:
+        broken = Buffer.concat([before, pick(next, utf8Borders), broken.subarray(at)])
+        break
       case 0:
         broken = Buffer.concat([before, Buffer.of(next(256)), broken.subarray(at)])
         break

@@ -9,5 +9,6 @@ test(`${promises('flow:books-balance')}: 200,000 generated and broken events => 
   expect(done.accepted).toBeGreaterThan(50_000)
   expect(done.duplicate).toBeGreaterThan(5_000)
   expect(done.conflict).toBeGreaterThan(500)
+  expect(done.voids).toBeGreaterThan(500)
   expect(done.epochs).toBeGreaterThan(10)
 })

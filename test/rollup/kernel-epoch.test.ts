@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { expect, test, vi } from 'vitest'
+import { openAggregate } from '../../src/aggregate/aggregate.js'
 import { SCALED_MAX } from '../../src/amount.js'
 import { Aggregation } from '../../src/catalog/metric.js'
 import { MemberHash, memberHash } from '../../src/dedupe/identity.js'
@@ -23,9 +24,9 @@ function openBoth(rowsMax: number): [plain: Epoch, kernel: Epoch] {
     memberHash(members.keyOf(tenant), member, 0, member.length, words, 0)
     return new Uint8Array(words.buffer)
   }
-  const kernel = openKernelEpoch(STREAM, SECRET, rowsMax)
+  const kernel = openKernelEpoch(STREAM, members.keyBytes, rowsMax)
   if (kernel === null) throw new Error('cannot compare: the kernel is not built')
-  return [new PlainEpoch(STREAM, hash, rowsMax), kernel]
+  return [new PlainEpoch(STREAM, openAggregate(hash), rowsMax), kernel]
 }
 
 const metrics = Aggregation.flatMap((aggregation, i) => [

@@ -56,8 +56,11 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
     })
     app.put('/v1/customers', write('Define a customer'), async (r) => settled(system.catalog.putCustomer(r.body)))
 
-    app.post<{ Params: { id: string }; Body: { item: string; plan: string; planVersion?: number; from: string } }>(
-      '/v1/contracts/:id/change-plan',
+    app.post<{
+      Params: { contract: string }
+      Body: { item: string; plan: string; planVersion?: number; from: string }
+    }>(
+      '/v1/contracts/:contract/change-plan',
       {
         config: { scope: 'admin' },
         schema: {
@@ -76,7 +79,7 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
           },
         },
       },
-      async (r) => settled(system.catalog.putContract(changePlan(book().contractOf(r.params.id), r.body))),
+      async (r) => settled(system.catalog.putContract(changePlan(book().contractOf(r.params.contract), r.body))),
     )
 
     app.get('/v1/contracts', read('Contracts'), async (request) => {
