@@ -34,8 +34,10 @@ const tell = (line: string): void => void process.stderr.write(`${line}\n`)
 /** One line that is rewritten on a terminal; a line every two seconds elsewhere. */
 function progressLine(): { show(line: string): void; end(): void } {
   let shownAt = Number.NEGATIVE_INFINITY
+  let last = ''
   return {
     show(line) {
+      last = line
       if (process.stderr.isTTY) process.stderr.write(`\r\x1b[2K${line}`)
       else if (performance.now() - shownAt > 2_000) {
         shownAt = performance.now()
@@ -43,7 +45,7 @@ function progressLine(): { show(line: string): void; end(): void } {
       }
     },
     end() {
-      if (process.stderr.isTTY) process.stderr.write('\n')
+      process.stderr.write(process.stderr.isTTY ? '\n' : `${last}\n`)
     },
   }
 }
