@@ -40,6 +40,7 @@ import {
   FLOOR_SLACK_MS,
   type NeededBase,
   type SealedEpoch,
+  ShardPart,
   type ShardThread,
 } from './shard.js'
 
@@ -281,15 +282,19 @@ export class StreamFlow {
     }
     await shard.beginRestore(row.dedupe)
     for await (const block of keyFiles.load(row.dedupe)) await shard.restoreBlock(block)
-    this.#takeDedupe(
-      row.dedupe,
-      await shard.open({
-        epoch: this.#epoch,
-        sequence: this.#checkpointSequence,
-        receivedAt: this.#checkpointAt,
-        restored: row.dedupe !== null,
-      }),
-    )
+    const opened = await shard.open({
+      epoch: this.#epoch,
+      sequence: this.#checkpointSequence,
+      receivedAt: this.#checkpointAt,
+      restored: row.dedupe !== null,
+    })
+    this.#takeDedupe(row.dedupe, opened.stats)
+    for (const part of ShardPart) {
+      this.#o.metrics.plainParts.set({ stream: String(this.stream), part }, opened.plain.includes(part) ? 1 : 0)
+    }
+    if (opened.plain.length > 0) {
+      logger.warn({ stream: this.stream, parts: opened.plain }, 'without the kernel: right, but several times slower')
+    }
 
     const { rows: folds } = await postgres.query('SELECT * FROM folds WHERE stream = $1 ORDER BY fold DESC LIMIT 2', [
       this.stream,

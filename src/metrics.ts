@@ -28,6 +28,10 @@ export function openMetrics() {
     received: counter('releve_events_received_total', 'Events that came in, whatever became of them'),
     stored: counter('releve_events_stored_total', 'Events that the door let in and the log has'),
     refused: counter('releve_events_refused_total', 'Events refused at the door', ['code']),
+    plainParts: gauge('releve_shard_plain', '1 when a part of a shard works without the kernel, several times slower', [
+      'stream',
+      'part',
+    ]),
     plain: counter('releve_events_plain_total', 'Events that the plain path judged instead of the kernel'),
     accepted: counter('releve_events_accepted_total', 'Events counted in rollups'),
     duplicates: counter('releve_events_duplicate_total', 'Events known already'),

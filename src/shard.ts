@@ -107,6 +107,16 @@ const zero = (): { -readonly [K in keyof Counts]: number } => ({
 /** Floors of records in the log may be out of order by this much: concurrent bodies are judged with slightly different ones. */
 export const FLOOR_SLACK_MS = 60_000
 
+/** What the kernel does for a shard, where it could be loaded. */
+export const ShardPart = ['door', 'dedupe', 'epoch'] as const
+export type ShardPart = (typeof ShardPart)[number]
+
+export interface ShardOpened {
+  readonly stats: DedupeStats
+  /** Parts that work without the kernel: right, and several times slower. */
+  readonly plain: readonly ShardPart[]
+}
+
 export class Shard {
   readonly #options: ShardOptions
   readonly #dedupe: Dedupe
@@ -163,13 +173,17 @@ export class Shard {
     this.#dedupe.restoreBlock(block)
   }
 
-  open(at: { epoch: number; sequence: number; receivedAt: number; restored: boolean }): DedupeStats {
+  open(at: { epoch: number; sequence: number; receivedAt: number; restored: boolean }): ShardOpened {
     if (at.restored) this.#dedupe.endRestore()
     this.#epoch = at.epoch
     this.#sequence = at.sequence
     this.#receivedAt = at.receivedAt
     this.#rows.open(at.epoch)
-    return this.#dedupe.stats()
+    const plain: ShardPart[] = []
+    if (this.#kernelDoor === null) plain.push('door')
+    if (this.#dedupe.isPlain) plain.push('dedupe')
+    if (this.#rows instanceof PlainEpoch) plain.push('epoch')
+    return { stats: this.#dedupe.stats(), plain }
   }
 
   apply(records: readonly LogRecord[]): ApplyReply {
@@ -308,7 +322,7 @@ export function openShardThread(options: ShardOptions) {
     judge: (body: Uint8Array, request: IngestRequest) => run<KernelJudged>('judge', [body, request], ownBuffer(body)),
     beginRestore: (state: DedupeState | null) => run<void>('beginRestore', [state]),
     restoreBlock: (block: Uint8Array) => run<void>('restoreBlock', [block], ownBuffer(block)),
-    open: (at: Parameters<Shard['open']>[0]) => run<DedupeStats>('open', [at]),
+    open: (at: Parameters<Shard['open']>[0]) => run<ShardOpened>('open', [at]),
     /** The payloads are handed over. */
     apply: (records: readonly LogRecord[]) =>
       run<ApplyReply>('apply', [records], [...new Set(records.flatMap((r) => ownBuffer(r.payload)))]),

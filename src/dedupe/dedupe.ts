@@ -224,6 +224,11 @@ export class Dedupe {
     this.#adopt(state)
   }
 
+  /** Whether the plain store works because the kernel's could not be had. */
+  get isPlain(): boolean {
+    return this.#store instanceof PlainStore
+  }
+
   stats(): DedupeStats {
     return {
       entries: this.#entries,

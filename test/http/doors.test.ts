@@ -478,3 +478,23 @@ test('/metrics has every metric', async () => {
   // A tenant, a subject or an id is never a label.
   expect(text).not.toMatch(/alpha|gamma/)
 })
+
+test(`${promises('tenant:isolated')} plans and prices: a tenant sees those of its contracts, one without a contract none`, async () => {
+  const seen = async (tenant: string | null): Promise<[plans: string[], rules: string[]]> => {
+    const headers = await t.key(tenant, ['read'])
+    const plans = (await t.app.inject({ url: '/v1/plans', headers })).json().plans as { key: string }[]
+    const prices = (await t.app.inject({ url: '/v1/prices', headers })).json().prices as { rule: string }[]
+    return [plans.map(({ key }) => key), prices.map(({ rule }) => rule)]
+  }
+  expect(await seen('alpha')).toEqual([['plan'], ['price-data']])
+  await t.system.catalog.putCustomer({
+    tenant: 'uncontracted',
+    name: 'U',
+    country: 'CI',
+    taxRate: '18',
+    currency: 'EUR',
+    timeZone: 'Africa/Abidjan',
+  })
+  expect(await seen('uncontracted')).toEqual([[], []])
+  expect((await seen(null))[1]).toContain('price-data')
+})

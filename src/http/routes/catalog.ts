@@ -2,7 +2,7 @@
  * The catalogue: metrics, plans, prices, customers, contracts; and rating without storing. Thin: bodies are judged in
  * catalog/definition.ts and catalog/price.ts, which name the field that is wrong.
  */
-import type { FastifyPluginAsync } from 'fastify'
+import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import type { PriceInput } from '../../catalog/catalog.js'
 import { changePlan } from '../../catalog/part.js'
 import { parsePrice } from '../../catalog/price.js'
@@ -33,19 +33,39 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
       settled(system.catalog.putMetric(r.body)),
     )
 
-    app.get('/v1/plans', read('Products and plans, latest versions'), async () => ({
-      products: [...book().products.values()],
-      plans: [...book().plans.values()].map((versions) => versions.at(-1)),
-    }))
+    /** What another customer pays is nobody's business: a tenant's key sees the plans of its contracts and their prices. */
+    const ownOf = (request: FastifyRequest): { plans: Set<string>; rules: Set<string> } | null => {
+      const { tenant } = keyOf(request)
+      if (tenant === null) return null
+      const items = [...book().contracts.values()].filter((c) => c.tenant === tenant).flatMap((c) => c.items)
+      const plans = new Set(items.map((item) => item.plan))
+      const versions = [...plans].flatMap((plan) => book().plans.get(plan) ?? [])
+      const rules = [
+        ...versions.flatMap((plan) => [plan.feeRule, ...plan.metrics.map((metric) => metric.rule)]),
+        ...items.flatMap((item) => (item.addOns ?? []).map((addOn) => addOn.rule)),
+      ]
+      return { plans, rules: new Set(rules.filter((rule) => rule !== null)) }
+    }
+
+    app.get('/v1/plans', read('Products and plans, latest versions'), async (request) => {
+      const own = ownOf(request)
+      return {
+        products: [...book().products.values()],
+        plans: [...book().plans.values()]
+          .map((versions) => versions.at(-1)!)
+          .filter((plan) => own === null || own.plans.has(plan.key)),
+      }
+    })
     app.put('/v1/plans', write('Define a plan'), async (r) => settled(system.catalog.putPlan(r.body)))
     app.put('/v1/products', write('Define a product'), async (r) => settled(system.catalog.putProduct(r.body)))
     app.put('/v1/legal-entities', write('Define a legal entity, the seller'), async (r) =>
       settled(system.catalog.putLegalEntity(r.body)),
     )
 
-    app.get('/v1/prices', read('Price rules, all versions'), async () => ({
-      prices: [...book().prices.values()].flat(),
-    }))
+    app.get('/v1/prices', read('Price rules, all versions'), async (request) => {
+      const own = ownOf(request)
+      return { prices: [...book().prices.values()].flat().filter((price) => own === null || own.rules.has(price.rule)) }
+    })
     app.put<{ Body: PriceInput }>('/v1/prices', write('Define a version of a price rule'), async (r) =>
       settled(system.catalog.putPrice(r.body)),
     )
