@@ -42,6 +42,7 @@ import {
   type SealedEpoch,
   ShardPart,
   type ShardThread,
+  zeroCounts,
 } from './shard.js'
 
 /** What one record became in the shard, for `?wait=applied`. */
@@ -75,17 +76,7 @@ export interface FlowOptions {
 /** The books of a stream up to its last checkpoint. */
 export type Totals = Counts & { readonly epochs: number }
 
-const ZERO: Totals = {
-  received: 0,
-  stored: 0,
-  refused: 0,
-  accepted: 0,
-  duplicate: 0,
-  conflict: 0,
-  voids: 0,
-  archived: 0,
-  epochs: 0,
-}
+const ZERO: Totals = { ...zeroCounts(), epochs: 0 }
 
 /** Times that a chunk is taken back and inserted anew before the stream gives up. */
 const REPAIRS_MAX = 5

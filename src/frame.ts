@@ -171,6 +171,43 @@ function writeText(target: Buffer, text: string, at: number): number {
   return length
 }
 
+/** Where each section of a frame begins, from the number of events and the bytes of its sections: the picture above, once. */
+function layoutOf(
+  n: number,
+  bytes: { metrics: number; origins: number; series: number; ids: number; members: number; refusals: number },
+) {
+  const metricsAt = HEADER_BYTES
+  const originsAt = metricsAt + pad8(bytes.metrics)
+  const seriesAt = originsAt + pad8(bytes.origins)
+  const timesAt = seriesAt + pad8(bytes.series)
+  const valuesAt = timesAt + 8 * n
+  const seriesOfAt = valuesAt + 8 * n
+  const originOfAt = seriesOfAt + pad8(4 * n)
+  const idEndsAt = originOfAt + pad8(4 * n)
+  const memberEndsAt = idEndsAt + pad8(4 * n)
+  const kindsAt = memberEndsAt + pad8(4 * n)
+  const idsAt = kindsAt + pad8(n)
+  const membersAt = idsAt + pad8(bytes.ids)
+  const refusalsAt = membersAt + pad8(bytes.members)
+  const length = refusalsAt + pad8(bytes.refusals)
+  return {
+    metricsAt,
+    originsAt,
+    seriesAt,
+    timesAt,
+    valuesAt,
+    seriesOfAt,
+    originOfAt,
+    idEndsAt,
+    memberEndsAt,
+    kindsAt,
+    idsAt,
+    membersAt,
+    refusalsAt,
+    length,
+  }
+}
+
 /** Events in the order of the request, and the refusals among them. Returns a fresh buffer of its own. */
 export function encodeFrame(head: FrameHead, events: readonly UsageEvent[], refusals: readonly Refusal[]): Uint8Array {
   const n = events.length
@@ -229,21 +266,31 @@ export function encodeFrame(head: FrameHead, events: readonly UsageEvent[], refu
   }
   const refusalText = refusals.length === 0 ? Buffer.alloc(0) : Buffer.from(JSON.stringify(refusals))
 
-  const metricsAt = HEADER_BYTES
-  const originsAt = metricsAt + pad8(metrics.bytes)
-  const seriesAt = originsAt + pad8(origins.bytes)
-  const timesAt = seriesAt + pad8(series.bytes)
-  const valuesAt = timesAt + 8 * n
-  const seriesOfAt = valuesAt + 8 * n
-  const originOfAt = seriesOfAt + pad8(4 * n)
-  const idEndsAt = originOfAt + pad8(4 * n)
-  const memberEndsAt = idEndsAt + pad8(4 * n)
-  const kindsAt = memberEndsAt + pad8(4 * n)
-  const idsAt = kindsAt + pad8(n)
-  const membersAt = idsAt + pad8(idBytes)
-  const refusalsAt = membersAt + pad8(memberBytes)
+  const sections = layoutOf(n, {
+    metrics: metrics.bytes,
+    origins: origins.bytes,
+    series: series.bytes,
+    ids: idBytes,
+    members: memberBytes,
+    refusals: refusalText.length,
+  })
+  const {
+    metricsAt,
+    originsAt,
+    seriesAt,
+    timesAt,
+    valuesAt,
+    seriesOfAt,
+    originOfAt,
+    idEndsAt,
+    memberEndsAt,
+    kindsAt,
+    idsAt,
+    membersAt,
+    refusalsAt,
+  } = sections
   // An ArrayBuffer of its own: aligned for the typed views, and transferable to the log and to a thread.
-  const buffer = new ArrayBuffer(refusalsAt + pad8(refusalText.length))
+  const buffer = new ArrayBuffer(sections.length)
   const bytes = Buffer.from(buffer)
 
   bytes.writeUInt32LE(MAGIC, 0)
@@ -368,20 +415,30 @@ export function decodeFrame(payload: Uint8Array): Frame {
   ]
   const [idBytes, memberBytes, refusalBytes] = [bytes.readUInt32LE(32), bytes.readUInt32LE(36), bytes.readUInt32LE(40)]
 
-  const metricsAt = HEADER_BYTES
-  const originsAt = metricsAt + pad8(metricBytes)
-  const seriesAt = originsAt + pad8(originBytes)
-  const timesAt = seriesAt + pad8(seriesBytes)
-  const valuesAt = timesAt + 8 * n
-  const seriesOfAt = valuesAt + 8 * n
-  const originOfAt = seriesOfAt + pad8(4 * n)
-  const idEndsAt = originOfAt + pad8(4 * n)
-  const memberEndsAt = idEndsAt + pad8(4 * n)
-  const kindsAt = memberEndsAt + pad8(4 * n)
-  const idsAt = kindsAt + pad8(n)
-  const membersAt = idsAt + pad8(idBytes)
-  const refusalsAt = membersAt + pad8(memberBytes)
-  assert(bytes.length === refusalsAt + pad8(refusalBytes), `a frame of ${n} events has ${bytes.length} bytes`)
+  const sections = layoutOf(n, {
+    metrics: metricBytes,
+    origins: originBytes,
+    series: seriesBytes,
+    ids: idBytes,
+    members: memberBytes,
+    refusals: refusalBytes,
+  })
+  const {
+    metricsAt,
+    originsAt,
+    seriesAt,
+    timesAt,
+    valuesAt,
+    seriesOfAt,
+    originOfAt,
+    idEndsAt,
+    memberEndsAt,
+    kindsAt,
+    idsAt,
+    membersAt,
+    refusalsAt,
+  } = sections
+  assert(bytes.length === sections.length, `a frame of ${n} events has ${bytes.length} bytes`)
 
   const metrics: FrameMetric[] = []
   const reading = new TableReader(bytes, metricsAt)

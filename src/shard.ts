@@ -93,7 +93,7 @@ export interface SealedEpoch {
   readonly stats: DedupeStats
 }
 
-const zero = (): { -readonly [K in keyof Counts]: number } => ({
+export const zeroCounts = (): { -readonly [K in keyof Counts]: number } => ({
   received: 0,
   stored: 0,
   refused: 0,
@@ -126,7 +126,7 @@ export class Shard {
   /** Null when the kernel was not built: then the plain path does all. */
   readonly #kernelDoor: KernelDoor | null = openKernelDoor()
   #epoch = 0
-  #counts = zero()
+  #counts = zeroCounts()
   #sequence = 0
   #receivedAt = 0
   /** Of the epoch's records; never falls. */
@@ -187,7 +187,7 @@ export class Shard {
   }
 
   apply(records: readonly LogRecord[]): ApplyReply {
-    const counts = zero()
+    const counts = zeroCounts()
     const verdicts: Uint8Array[] = []
     const crossings: Crossing[] = []
     let done = 0
@@ -233,7 +233,7 @@ export class Shard {
       floorTime: this.#floorTime - FLOOR_SLACK_MS,
     })
     const counts = this.#counts
-    this.#counts = zero()
+    this.#counts = zeroCounts()
     this.#epoch = epoch + 1
     this.#rows.open(this.#epoch)
     const { needed } = this.#balances.barrier(this.#barrier())

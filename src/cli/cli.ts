@@ -4,10 +4,10 @@
  */
 import { Command, CommanderError } from 'commander'
 import { loadConfig } from '../config.js'
+import { runDemo } from '../demo/demo.js'
 import { ReleveError } from '../errors.js'
 import { VERSION } from '../system.js'
 import { auditCommand } from './commands/audit.js'
-import { demoCommand } from './commands/demo.js'
 import { invoiceCommand } from './commands/invoice.js'
 import { keysCommand } from './commands/keys.js'
 import { rebuildCommand } from './commands/rebuild.js'
@@ -47,7 +47,7 @@ Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1
     .option('--events <n>', 'IoT events to send', '1000000')
     .option('--data <directory>', 'data directory', '.data/demo')
     .action(async (options: { exit?: boolean; events: string; data: string }) => {
-      code = await demoCommand({ exit: options.exit ?? false, events: Number(options.events), data: options.data })
+      code = await runDemo({ exit: options.exit ?? false, events: Number(options.events), data: options.data })
     })
   program
     .command('audit')

@@ -1,11 +1,9 @@
 /** `releve audit`: asks the running service, or opens the data directory when none runs. Exit code 6 when something differs. */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { systemClock } from '../../clock.js'
 import type { Config } from '../../config.js'
-import { openLogger } from '../../logger.js'
 import type { AuditReport } from '../../rollup/audit.js'
-import { openSystem } from '../../system.js'
+import { withSystem } from '../open.js'
 import { serviceFile } from './serve.js'
 
 async function runAudit(config: Config): Promise<AuditReport> {
@@ -22,20 +20,7 @@ async function runAudit(config: Config): Promise<AuditReport> {
       throw new Error(`cannot audit: the service answers ${answer.status}: ${await answer.text()}`)
     // A file that a killed service left behind: nobody listens, so the directory is opened here.
   }
-  const system = await openSystem({
-    config,
-    clock: systemClock,
-    logger: openLogger('warn'),
-    onFatal: (error) => {
-      process.stderr.write(`${error.message}\n`)
-      process.exit(1)
-    },
-  })
-  try {
-    return await system.audit()
-  } finally {
-    await system.close()
-  }
+  return withSystem(config, (system) => system.audit())
 }
 
 export async function auditCommand(config: Config, json: boolean): Promise<number> {

@@ -1,21 +1,9 @@
 /** `releve rebuild`: rollups from the archive. The service must be stopped; the directory's lock sees to it. */
-import { systemClock } from '../../clock.js'
 import type { Config } from '../../config.js'
-import { openLogger } from '../../logger.js'
-import { openSystem } from '../../system.js'
+import { withSystem } from '../open.js'
 
 export async function rebuildCommand(config: Config, options: { dryRun: boolean; json: boolean }): Promise<number> {
-  const system = await openSystem({
-    config,
-    clock: systemClock,
-    logger: openLogger('warn'),
-    onFatal: (error) => {
-      process.stderr.write(`${error.message}\n`)
-      process.exit(1)
-    },
-    onProgress: (step) => process.stderr.write(`opening: ${step}\n`),
-  })
-  try {
+  return withSystem(config, async (system) => {
     const report = await system.rebuild({
       dryRun: options.dryRun,
       onProgress: (step) => process.stderr.write(`rebuild: ${step}\n`),
@@ -30,7 +18,5 @@ export async function rebuildCommand(config: Config, options: { dryRun: boolean;
       process.stdout.write(report.replaced ? 'The rebuilt rollups are in place.\n' : 'Nothing was replaced.\n')
     }
     return 0
-  } finally {
-    await system.close()
-  }
+  })
 }
