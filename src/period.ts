@@ -6,6 +6,7 @@
  */
 import { DateTime, IANAZone } from 'luxon'
 import { assert } from './assert.js'
+import { ReleveError } from './errors.js'
 
 export interface Period {
   /** First millisecond inside. */
@@ -75,4 +76,17 @@ export function monthlyPeriodOf(time: number, anchor: number, zone: string): Per
 
 export function contains(period: Period, time: number): boolean {
   return time >= period.from && time < period.to
+}
+
+/** RFC 3339 with a zone, or epoch milliseconds. */
+export function parseMoment(name: string, text: string): number {
+  if (/^[0-9]{1,15}$/.test(text)) return Number(text)
+  const parsed = DateTime.fromISO(text, { setZone: true })
+  if (!parsed.isValid || !/(Z|[+-][0-9]{2}:?[0-9]{2})$/i.test(text)) {
+    throw new ReleveError(
+      'invalid_request',
+      `${name}: «${text}» is neither RFC 3339 with a zone nor epoch milliseconds`,
+    )
+  }
+  return parsed.toMillis()
 }

@@ -2,13 +2,13 @@
  * System: everything that the service can do, as plain functions. The doors (http, cli, later nats, mcp, console) call these and
  * nothing behind them. Opens the rooms in the order of the road and closes them in reverse.
  */
-import { randomBytes, randomUUID } from 'node:crypto'
-import { availableParallelism, hostname } from 'node:os'
+import { randomBytes } from 'node:crypto'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { DateTime } from 'luxon'
 import { type Keys, openKeys } from './access/keys.js'
+import { Answers } from './answers.js'
+import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
-import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
@@ -22,28 +22,18 @@ import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
-import { type Closed, type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
-import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
-import type { ItemUsage } from './invoicing/draft.js'
-import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
-import { Invoicing, type KeptInvoice } from './invoicing/invoicing.js'
-import { type Verification, verifyInvoice } from './invoicing/verify.js'
+import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
-import { DAY_MS, HOUR_MS, isTimeZone, monthlyPeriodOf, type Period, type WindowSize } from './period.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
-import type { BalanceView, LiveEntitlement } from './quota/balance.js'
-import { quotaStatus } from './quota/status.js'
+import type { LiveEntitlement } from './quota/balance.js'
 import { audit } from './rollup/audit.js'
-import { archivedFigure, figureOf, measureMany } from './rollup/measure.js'
-import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
-import { checkRange, type UsageQuery } from './rollup/usage.js'
 import { openShardThread, type ShardThread } from './shard.js'
 
 export const VERSION = '0.1.0'
@@ -64,54 +54,6 @@ export interface IngestAnswer {
     /** Per event of the request: refused, accepted, duplicate or conflict. */
     readonly verdicts: readonly string[]
   }
-}
-
-export interface UsageAsk {
-  readonly tenant: string
-  readonly metric: string
-  /** RFC 3339 or epoch ms, as text. */
-  readonly from: string
-  readonly to: string
-  readonly window: WindowSize | null
-  readonly timeZone: string
-  readonly subject?: string | undefined
-  readonly dims?: Readonly<Record<string, string>>
-  readonly groupBy?: readonly string[]
-}
-
-export interface UsageAnswer {
-  readonly tenant: string
-  readonly metric: string
-  readonly aggregation: string
-  readonly unit: string
-  readonly windows: readonly {
-    readonly from: string
-    readonly groups: Readonly<Record<string, string>>
-    /** Decimal text; null when no event says anything (max of nothing). */
-    readonly value: string | null
-    /** Events, voids taken off. */
-    readonly count: string
-  }[]
-  /** Epoch of the tenant's stream that the answer holds; what came later is not in it. */
-  readonly asOf: { readonly stream: number; readonly epoch: number; readonly lagMs: number }
-}
-
-export interface QuotaLine {
-  readonly contract: string
-  readonly item: string
-  readonly product: string
-  readonly metric: string
-  readonly period: { readonly from: string; readonly to: string }
-  readonly usage: string
-  /** null: unlimited. */
-  readonly limit: string | null
-  /** One decimal; null for unlimited or a limit of 0. */
-  readonly percent: string | null
-  readonly overage: string | null
-  readonly status: string
-  /** How the figure was read, and how old it is. */
-  readonly state: BalanceView['state']
-  readonly asOf: { readonly sequence: number; readonly ageMs: number }
 }
 
 /** How a door beside HTTP is. */
@@ -177,6 +119,8 @@ export class System {
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
+  #answers!: Answers
+  #billing!: Billing
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -189,8 +133,6 @@ export class System {
   #catalogVersion = -1
   #entitlementsText = ''
   #closed: Promise<void> | undefined
-  #draftPool: DraftPool | undefined
-  #batch = false
   #ready = false
   readonly #doors = new Map<string, () => DoorState>()
 
@@ -212,6 +154,14 @@ export class System {
   }
   get invoicing(): Invoicing {
     return this.#invoicing
+  }
+  /** Usage, live quotas, refusals. */
+  get answers(): Answers {
+    return this.#answers
+  }
+  /** Closing, previewing and verifying invoices. */
+  get billing(): Billing {
+    return this.#billing
   }
   get engines(): Engines {
     return this.#engines
@@ -320,6 +270,20 @@ export class System {
         if (name === 'number-taken') crash('after-number-taken')
       },
     })
+    const room = {
+      clock,
+      catalog: this.#catalog,
+      rollup: this.#rollup,
+      flowOf: (tenant: string) => this.#flowOf(tenant),
+    }
+    this.#answers = new Answers(room)
+    this.#billing = new Billing({
+      ...room,
+      postgres,
+      invoicing: this.#invoicing,
+      flows: this.#flows,
+      graceMs: config.graceMs,
+    })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
   }
@@ -380,7 +344,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
-      () => this.#draftPool?.close(),
+      () => this.#billing?.close(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#log?.close(),
@@ -509,157 +473,8 @@ export class System {
     this.metrics.refused.inc({ code: refusal.code })
   }
 
-  async rejects(query: {
-    tenant: string | null
-    code?: string | undefined
-    from?: string | undefined
-    to?: string | undefined
-    limit: number
-  }): Promise<unknown[]> {
-    const now = this.clock.now()
-    const rows = await this.#rollup.rowsOf<Record<string, unknown>>(
-      `SELECT tenant, code, field, message, source, id, metric, raw, toUnixTimestamp64Milli(received_at) AS received_at
-FROM ingest_rejects
-WHERE ({anyTenant:UInt8} = 1 OR tenant = {tenant:String}) AND ({code:String} = '' OR code = {code:String})
-  AND received_at >= fromUnixTimestamp64Milli({from:Int64}) AND received_at < fromUnixTimestamp64Milli({to:Int64})
-ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
-      {
-        anyTenant: query.tenant === null ? 1 : 0,
-        tenant: query.tenant ?? '',
-        code: query.code ?? '',
-        from: query.from === undefined ? now - 7 * DAY_MS : parseTime('from', query.from),
-        to: query.to === undefined ? now + DAY_MS : parseTime('to', query.to),
-        limit: query.limit,
-      },
-    )
-    return rows.map(({ received_at, ...row }) => ({ ...row, receivedAt: new Date(Number(received_at)).toISOString() }))
-  }
-
-  // ---- Usage -------------------------------------------------------------------------------------------------------------
-
   #flowOf(tenant: string): StreamFlow {
     return this.#flows[streamOf(tenant, this.#streams)]!
-  }
-
-  #metric(key: string) {
-    const metric = this.#catalog.snapshot().metrics.find((m) => m.key === key)
-    if (metric === undefined) throw new ReleveError('not_found', `there is no metric ${key}`)
-    return metric
-  }
-
-  async usage(ask: UsageAsk): Promise<UsageAnswer> {
-    const metric = this.#metric(ask.metric)
-    if (!isTimeZone(ask.timeZone))
-      throw new ReleveError('invalid_request', `tz: ${ask.timeZone} is not an IANA time zone`)
-    const from = parseTime('from', ask.from)
-    const to = parseTime('to', ask.to)
-    checkRange(from, to)
-    const groupBy = ask.groupBy ?? []
-    for (const name of [...groupBy, ...Object.keys(ask.dims ?? {})]) {
-      if (name !== 'subject' && !metric.dims.includes(name)) {
-        throw new ReleveError(
-          'invalid_request',
-          `${metric.key} has no dimension ${name}: it has ${['subject', ...metric.dims].join(', ')}`,
-        )
-      }
-    }
-    const quarter = HOUR_MS / 4
-    if (metric.aggregation === 'unique' && (ask.window === 'minute' || from % quarter !== 0 || to % quarter !== 0)) {
-      throw new ReleveError(
-        'invalid_request',
-        'unique counts are kept by 15 minutes: choose window hour, day or month, and a range on quarters',
-      )
-    }
-    const flow = this.#flowOf(ask.tenant)
-    const { epoch, folded } = flow.position
-    const query = {
-      tenant: ask.tenant,
-      metric: metric.key,
-      aggregation: metric.aggregation,
-      from,
-      to,
-      window: ask.window,
-      timeZone: ask.timeZone,
-      subject: ask.subject,
-      dims: ask.dims,
-      groupBy,
-      stream: flow.stream,
-      epoch,
-      folded,
-    } satisfies Omit<UsageQuery, 'minutesOnly'>
-    const { rows } = await this.#rollup.usage(query)
-    if (rows.length > limits.usageRowsMax) {
-      throw new ReleveError(
-        'invalid_request',
-        `the answer has more than ${limits.usageRowsMax} rows: ask for less at a time`,
-      )
-    }
-    return {
-      tenant: ask.tenant,
-      metric: metric.key,
-      aggregation: metric.aggregation,
-      unit: metric.unit,
-      windows: rows.map((row) => ({
-        from: DateTime.fromSeconds(row.bucket, { zone: ask.timeZone }).toISO({ suppressMilliseconds: true })!,
-        groups: Object.fromEntries(groupBy.map((name, i) => [name, row.groups[i]!])),
-        value: figureOf(metric.aggregation, row),
-        count: row.count,
-      })),
-      asOf: { stream: flow.stream, epoch, lagMs: flow.flushLagMs() },
-    }
-  }
-
-  /** Live balances with the state of each quota. What the shard does not know live is read from ClickHouse, with its age. */
-  async quotas(tenant: string): Promise<{ tenant: string; quotas: QuotaLine[] }> {
-    const flow = this.#flowOf(tenant)
-    const now = this.clock.now()
-    const views = (await flow.balances(tenant)).filter((view) => view.period.from <= now && now < view.period.to)
-    const quotas = await Promise.all(
-      views.map(async (view): Promise<QuotaLine> => {
-        const { entitlement, period } = view
-        const { epoch, folded, checkpoint } = flow.position
-        let usage = view.state === 'live' ? view.usage : null
-        let sequence = view.asOf.sequence
-        let asOfMs = view.asOf.receivedAt
-        if (usage === null) {
-          const { rows } = await this.#rollup.usage({
-            tenant,
-            metric: entitlement.metric,
-            aggregation: entitlement.aggregation,
-            from: period.from,
-            to: period.to,
-            window: null,
-            timeZone: entitlement.timeZone,
-            groupBy: [],
-            stream: flow.stream,
-            epoch,
-            folded,
-          })
-          usage = (rows[0] === undefined ? null : figureOf(entitlement.aggregation, rows[0])) ?? '0'
-          sequence = checkpoint
-          asOfMs = now - flow.flushLagMs()
-          if (view.state === 'stale')
-            await flow.observe(entitlement, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
-        }
-        const status = quotaStatus(usage, entitlement.limit)
-        return {
-          contract: entitlement.contract,
-          item: entitlement.item,
-          product: entitlement.product,
-          metric: entitlement.metric,
-          period: { from: isoIn(period.from, entitlement.timeZone), to: isoIn(period.to, entitlement.timeZone) },
-          usage,
-          limit: entitlement.limit,
-          percent: status.percent,
-          overage: status.overage,
-          status: status.status,
-          state: view.state,
-          // Nothing that came later is missing when the shard has applied all; else the age of what it has.
-          asOf: { sequence, ageMs: flow.position.last > sequence ? Math.max(0, now - asOfMs) : 0 },
-        }
-      }),
-    )
-    return { tenant, quotas }
   }
 
   /** The books, up to the last checkpoints, and what is still on its way. */
@@ -707,204 +522,6 @@ ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
     // Rebuilt rows are not cut into the chunks that the checkpoints name, so they are not counted by them any more.
     if (report.replaced) await this.#engines.postgres.query('UPDATE streams SET verified_epoch = epoch')
     return report
-  }
-
-  // ---- Invoices ----------------------------------------------------------------------------------------------------------
-
-  /** Closes the period of a contract that holds `at`: usage at a cut, rated, drafted and, unless told otherwise, issued. */
-  async closePeriod(request: { contract: string; at: number; finalise?: boolean }): Promise<Closed> {
-    return closePeriod(this.#closing(), { ...request, graceMs: this.config.graceMs })
-  }
-
-  /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
-  async closeDuePeriods(request: { at: number | null; finalise?: boolean; tenant?: string }): Promise<CloseManyReport> {
-    if (this.#batch) throw new ReleveError('conflict', 'a batch closing is running')
-    this.#batch = true
-    this.#draftPool ??= openDraftPool(Math.max(1, availableParallelism() - 1))
-    try {
-      return await closeMany(
-        { ...this.#closing(), pool: this.#draftPool, openCut: () => this.#openBatchCut() },
-        { ...request, graceMs: this.config.graceMs },
-      )
-    } finally {
-      this.#batch = false
-    }
-  }
-
-  #closing(): CloseOptions {
-    const { postgres } = this.#engines
-    return {
-      postgres,
-      clock: this.clock,
-      catalog: this.#catalog,
-      invoicing: this.#invoicing,
-      usageAtCut: this.#usageAtCut,
-      releaseCut: async (closing) => {
-        await postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
-          closing,
-          this.clock.now(),
-        ])
-      },
-    }
-  }
-
-  /** One cut of all streams. Those that a killed batch has left are released: nothing was kept from them. */
-  async #openBatchCut(): Promise<Awaited<ReturnType<CloseManyOptions['openCut']>>> {
-    const { postgres } = this.#engines
-    const release = async (): Promise<void> => {
-      await postgres.query(`UPDATE cuts SET released_at = $1 WHERE released_at IS NULL AND starts_with(id, 'batch:')`, [
-        this.clock.now(),
-      ])
-    }
-    await release()
-    const epochs = Object.fromEntries(
-      await Promise.all(this.#flows.map(async (flow) => [flow.stream, await flow.cut()] as const)),
-    )
-    await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3)', [
-      `batch:${randomUUID()}`,
-      JSON.stringify(epochs),
-      this.clock.now(),
-    ])
-    return { release, count: (requests) => this.#countMany(requests, epochs) }
-  }
-
-  /** Contracts of one stream together; an answer per request, in their order. */
-  async #countMany(
-    requests: readonly CountRequest[],
-    epochs: Readonly<Record<string, number>>,
-  ): Promise<(ItemUsage[] | { mismatch: string })[]> {
-    const answers: (ItemUsage[] | { mismatch: string })[] = requests.map(() => [])
-    for (const flow of this.#flows) {
-      const asked = requests.flatMap(({ tenant, items, period }, request) =>
-        this.#flowOf(tenant) !== flow
-          ? []
-          : items.flatMap(({ item, metrics, period: part = period }) =>
-              metrics.map((key) => ({ request, item, metric: this.#metric(key), tenant, period: part })),
-            ),
-      )
-      const epoch = epochs[String(flow.stream)]!
-      const cut = { [flow.stream]: epoch }
-      const { stream } = flow
-      const found = await measureMany(this.#rollup, asked, { stream, epoch, folded: flow.position.folded })
-      for (const [i, { mismatch, ...usage }] of found.entries()) {
-        const { request, item, metric } = asked[i]!
-        const answer = answers[request]!
-        if (mismatch !== null) answers[request] = { mismatch }
-        else if (Array.isArray(answer)) answer.push({ item, metric: metric.key, cut, ...usage })
-      }
-    }
-    return answers
-  }
-
-  /** What the invoice of the running period would be now. Nothing is kept. */
-  async previewInvoice(contract: string): Promise<KeptInvoice['invoice']> {
-    const terms = this.#catalog.book().contractOf(contract)
-    const now = this.clock.now()
-    const period = monthlyPeriodOf(now, midnightOf(terms.start, terms.timeZone), terms.timeZone)
-    const flow = this.#flowOf(terms.tenant)
-    const items = this.#catalog.terms(contract, period).items.map(({ item, metrics, period: part }) => ({
-      item,
-      metrics: metrics.map((metric) => metric.metric),
-      ...(part === undefined ? {} : { period: part }),
-    }))
-    const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
-    return previewInvoice(this.#catalog, contract, period, usage)
-  }
-
-  /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */
-  async verifyInvoice(idOrNumber: string, tenant: string | null = null): Promise<Verification> {
-    return verifyInvoice(
-      {
-        postgres: this.#engines.postgres,
-        invoicing: this.#invoicing,
-        book: this.#catalog.book(),
-        recount: async ({ tenant, metric: key, period, cut }) => {
-          const metric = this.#metric(key)
-          if (!metric.archive) return null
-          const { stream } = this.#flowOf(tenant)
-          const epoch = cut[String(stream)] ?? 0
-          const { aggregation } = metric
-          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
-          return { quantity: archivedFigure(proof), count: proof.events, digest: proof.digest }
-        },
-      },
-      idOrNumber,
-      tenant,
-    )
-  }
-
-  /** The archived events behind a line, in the order of the log, at most a page; `next` continues behind it. */
-  async invoiceEvents(request: {
-    invoice: string
-    tenant: string | null
-    line: number
-    after: string
-    limit: number
-  }): Promise<{ events: ArchivedEvent[]; next: string | null }> {
-    const { invoice } = await this.#invoicing.get(request.invoice, request.tenant)
-    const line = invoice.lines.find((one) => one.no === request.line)
-    if (line === undefined) throw new ReleveError('not_found', `${request.invoice} has no line ${request.line}`)
-    if (line.metric === null || line.proof === null) return { events: [], next: null }
-    const { stream } = this.#flowOf(invoice.tenant)
-    const events = await eventsBehind(this.#rollup, {
-      tenant: invoice.tenant,
-      metric: line.metric,
-      period: line.period,
-      stream,
-      epoch: line.proof.cut[String(stream)] ?? 0,
-      since: line.since?.[String(stream)] ?? 0,
-      after: request.after,
-      limit: request.limit,
-    })
-    return { events, next: events.length < request.limit ? null : (events.at(-1)?.position ?? null) }
-  }
-
-  /** The cut of a closing is taken once and kept: asked again, the same events are counted. */
-  #usageAtCut: UsageAtCut = async ({ closing, tenant, items, period }) => {
-    const { postgres } = this.#engines
-    const flow = this.#flowOf(tenant)
-    const kept = await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])
-    let epochs: Record<string, number> | undefined = kept.rows[0]?.epochs
-    if (epochs === undefined) {
-      epochs = { [flow.stream]: await flow.cut() }
-      await flow.verify()
-      await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
-        closing,
-        JSON.stringify(epochs),
-        this.clock.now(),
-      ])
-      // Two closers of one period take one cut: the row that is there.
-      epochs = (await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])).rows[0].epochs as Record<
-        string,
-        number
-      >
-    }
-    const epoch = epochs[String(flow.stream)]
-    if (epoch === undefined)
-      throw new ReleveError('conflict', `the cut of ${closing} does not name stream ${flow.stream}`)
-    return this.#measure(tenant, period, flow.stream, epoch, items)
-  }
-
-  /**
-   * Quantities from the rollups, with their proof from the archive. Where the two disagree nothing is billed: a figure that
-   * cannot be proved is for an operator first.
-   */
-  async #measure(
-    tenant: string,
-    period: Period,
-    stream: number,
-    epoch: number,
-    items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[],
-  ): Promise<ItemUsage[]> {
-    const { folded } = this.#flowOf(tenant).position
-    const asked = items.flatMap(({ item, metrics, period: part = period }) =>
-      metrics.map((key) => ({ item, metric: this.#metric(key), tenant, period: part })),
-    )
-    const found = await measureMany(this.#rollup, asked, { stream, epoch, folded })
-    return found.map(({ mismatch, ...usage }, i): ItemUsage => {
-      if (mismatch !== null) throw new ReleveError('conflict', mismatch)
-      return { item: asked[i]!.item, metric: asked[i]!.metric.key, cut: { [stream]: epoch }, ...usage }
-    })
   }
 
   // ---- Operators ---------------------------------------------------------------------------------------------------------
@@ -970,20 +587,4 @@ function sum(a: Totals, b: Totals): Totals {
   return Object.fromEntries(
     Object.entries(a).map(([name, value]) => [name, value + b[name as keyof Totals]]),
   ) as unknown as Totals
-}
-
-const isoIn = (time: number, zone: string): string =>
-  DateTime.fromMillis(time, { zone }).toISO({ suppressMilliseconds: true })!
-
-/** RFC 3339 with a zone, or epoch milliseconds. */
-export function parseTime(name: string, text: string): number {
-  if (/^[0-9]{1,15}$/.test(text)) return Number(text)
-  const parsed = DateTime.fromISO(text, { setZone: true })
-  if (!parsed.isValid || !/(Z|[+-][0-9]{2}:?[0-9]{2})$/i.test(text)) {
-    throw new ReleveError(
-      'invalid_request',
-      `${name}: «${text}» is neither RFC 3339 with a zone nor epoch milliseconds`,
-    )
-  }
-  return parsed.toMillis()
 }

@@ -23,7 +23,10 @@ function level(file: string): number {
   if (file === 'main.ts') return 5
   if (doors.includes(room)) return 4
   if (file === 'system.ts') return 3
-  if (['flow.ts', 'shard.ts', 'invoicing/close.ts', 'invoicing/close-many.ts'].includes(file)) return 2
+  if (
+    ['flow.ts', 'shard.ts', 'answers.ts', 'billing.ts', 'invoicing/close.ts', 'invoicing/close-many.ts'].includes(file)
+  )
+    return 2
   return room === '' ? 0 : 1
 }
 

@@ -112,6 +112,13 @@ export class Catalog {
   }
 
   /** What the usage side needs, immutable; the same object until the next change. */
+  /** The metric of a key, or `not_found`. */
+  metric(key: string): Metric {
+    const metric = this.snapshot().metrics.find((m) => m.key === key)
+    if (metric === undefined) throw new ReleveError('not_found', `there is no metric ${key}`)
+    return metric
+  }
+
   snapshot(): CatalogSnapshot {
     return this.#book.snapshot
   }

@@ -7,6 +7,7 @@
 import { fork } from 'node:child_process'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import type { QuotaLine } from '../answers.js'
 import { loadSeeds } from '../catalog/seeds.js'
 import { HandClock } from '../clock.js'
 import { type Config, parseConfig } from '../config.js'
@@ -14,7 +15,7 @@ import { formatNumber, formatPercent } from '../format.js'
 import { buildHttp, listen } from '../http/http.js'
 import { renderInvoice } from '../invoicing/render.js'
 import { openLogger } from '../logger.js'
-import { openSystem, type QuotaLine, type System } from '../system.js'
+import { openSystem, type System } from '../system.js'
 import type { FleetReport, FleetStart } from './messages.js'
 
 const TENANT = 'banque-atlantique'
@@ -107,7 +108,7 @@ function inScreenOrder(quotas: readonly QuotaLine[]): QuotaLine[] {
 }
 
 async function show(system: System, clock: HandClock): Promise<void> {
-  const { quotas } = await system.quotas(TENANT)
+  const { quotas } = await system.answers.quotas(TENANT)
   const ordered = inScreenOrder(quotas)
   const over = ordered.filter((q) => q.status === 'over').length
   say('')
@@ -145,7 +146,7 @@ async function show(system: System, clock: HandClock): Promise<void> {
 async function invoice(system: System, clock: HandClock, config: Config): Promise<void> {
   clock.set(Date.parse(AFTER_MARCH) + config.graceMs + 60_000)
   tell(`\nThe clock is moved to ${new Date(clock.now()).toISOString()}; March is closed.`)
-  const closed = await system.closePeriod({ contract: CONTRACT, at: Date.parse(DEMO_NOW) })
+  const closed = await system.billing.closePeriod({ contract: CONTRACT, at: Date.parse(DEMO_NOW) })
   if (closed.invoice === null) throw new Error('cannot show an invoice: nothing was due')
   say('')
   say(renderInvoice(closed.invoice.invoice, { language: 'fr' }))

@@ -64,7 +64,7 @@ async function send(tenant: 'alpha' | 'gamma', count: number, width = 0): Promis
 async function expectAllCounted(): Promise<void> {
   await t.system.settle()
   for (const tenant of ['alpha', 'gamma'] as const) {
-    const { windows } = await t.system.usage({
+    const { windows } = await t.system.answers.usage({
       tenant,
       metric: 'calls',
       from: '2026-03-01T00:00:00Z',

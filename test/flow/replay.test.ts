@@ -78,7 +78,7 @@ async function everything(): Promise<unknown[]> {
   for (const tenant of tenants) {
     for (const { key } of metrics) {
       for (const window of ['hour', null] as const) {
-        const { windows } = await t.system.usage({
+        const { windows } = await t.system.answers.usage({
           tenant,
           metric: key,
           from: '2026-03-01T00:00:00Z',
@@ -246,7 +246,7 @@ test(`${promises('flow:replay-equals-live')} an older cut of a rebuilt service =
 
 test(`${promises('flow:replay-equals-live')} altered minutes and hours => the trial counts them, the rebuild restores every answer, the audit is ok again`, async () => {
   const before = await everything()
-  const quotas = await Promise.all(tenants.map((tenant) => t.system.quotas(tenant)))
+  const quotas = await Promise.all(tenants.map((tenant) => t.system.answers.quotas(tenant)))
   await query("ALTER TABLE usage_minute UPDATE sum = sum + 7 WHERE metric = 'data' AND tenant = 'alpha'")
   await query("ALTER TABLE usage_minute UPDATE max = max + 7 WHERE metric = 'peak' AND samples > 0")
   await query("ALTER TABLE usage_hour UPDATE sum = sum + 7 WHERE metric = 'data' AND tenant = 'alpha'")
@@ -259,10 +259,10 @@ test(`${promises('flow:replay-equals-live')} altered minutes and hours => the tr
   expect(report.replaced).toBe(true)
   expect(await everything()).toEqual(before)
   expect(await failing()).toEqual([])
-  expect(await Promise.all(tenants.map((tenant) => t.system.quotas(tenant)))).toEqual(quotas)
+  expect(await Promise.all(tenants.map((tenant) => t.system.answers.quotas(tenant)))).toEqual(quotas)
   // A closing counts every chunk against its checkpoint.
   await t.system.engines.postgres.query('UPDATE streams SET verified_epoch = 0')
-  await t.system.closePeriod({ contract: 'contract-alpha', at: Date.parse('2026-02-10T00:00:00Z') })
+  await t.system.billing.closePeriod({ contract: 'contract-alpha', at: Date.parse('2026-02-10T00:00:00Z') })
   // The road goes on over rebuilt tables: a fold, a void in a rebuilt minute, and the same answers from both rungs.
   await t.send([event(300, { kind: 'void' }), event(500), event(501)])
   await t.system.settle()

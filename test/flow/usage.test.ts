@@ -192,7 +192,7 @@ test('hours with the minutes behind them equal minutes alone, and an older cut e
   let hours = 0
   for (const { key, aggregation } of metrics.filter((m) => m.archive)) {
     for (const tenant of [pick(['alpha', 'sigma'])]) {
-      const { asOf } = await t.system.usage({
+      const { asOf } = await t.system.answers.usage({
         tenant,
         metric: key,
         from: '2026-03-01T00:00:00Z',
@@ -231,7 +231,7 @@ test('hours with the minutes behind them equal minutes alone, and an older cut e
 test(`${promises('flow:late-is-correction')} a late event changes the figure of its window and asOf tells; one that is too late is refused with the limit`, async () => {
   t.clock.set('2026-11-10T12:00:00Z')
   const ask = () =>
-    t.system.usage({
+    t.system.answers.usage({
       tenant: 'gamma',
       metric: 'data',
       from: '2026-10-11T00:00:00Z',

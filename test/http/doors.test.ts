@@ -272,7 +272,7 @@ beforeAll(async () => {
   await t.system.settle()
   t.clock.set('2026-04-02T00:00:00Z')
   const close = async (contract: string): Promise<string> => {
-    const { invoice } = await t.system.closePeriod({ contract, at: Date.parse('2026-03-10T00:00:00Z') })
+    const { invoice } = await t.system.billing.closePeriod({ contract, at: Date.parse('2026-03-10T00:00:00Z') })
     return invoice!.invoice.id
   }
   ids.alphaInvoice = await close('contract-alpha')

@@ -45,19 +45,19 @@ describe('on real engines', () => {
         clickhouse_settings: { mutations_sync: '2' },
       })
     await alter(1)
-    const first = await service.system.closeDuePeriods({ at: null, finalise: false })
+    const first = await service.system.billing.closeDuePeriods({ at: null, finalise: false })
     // The seeds' own two contracts of Banque Atlantique are due as well.
     expect(first).toMatchObject({ due: 10, before: 0, failed: 1, issued: 0 })
     expect(first.failures).toEqual([
       { contract: `${tenants[3]}-many`, reason: expect.stringContaining('the rollups say 601, the archive says 600') },
     ])
     await alter(-1)
-    const second = await service.system.closeDuePeriods({ at: MARCH.from, finalise: false })
+    const second = await service.system.billing.closeDuePeriods({ at: MARCH.from, finalise: false })
     expect(second).toMatchObject({ due: 10, drafted: 1, failed: 0, before: 9 })
   })
 
   test(`then issued => every invoice is that of the single way, and equal to its events ${promises('invoice:explains-itself')}`, async () => {
-    const report = await service.system.closeDuePeriods({ at: null })
+    const report = await service.system.billing.closeDuePeriods({ at: null })
     expect(report).toMatchObject({ due: 10, failed: 0, drafted: 0 })
     for (const [i, tenant] of tenants.entries()) {
       const { invoice, state } = (await service.system.invoicing.ofPeriod(`${tenant}-many`, MARCH.from))!
@@ -67,14 +67,18 @@ describe('on real engines', () => {
         ...(i === 0 ? [] : [['kyc_verification', (i * 2.5).toFixed(2)]]),
         ['mcp_call', '5.00'],
       ])
-      const found = await service.system.verifyInvoice(invoice.id)
+      const found = await service.system.billing.verifyInvoice(invoice.id)
       expect([found.equal, found.document, found.unchecked]).toEqual([true, [], []])
     }
     const numbers = (await service.system.invoicing.list()).flatMap(({ invoice }) => invoice.number ?? [])
     expect([...numbers].sort()).toEqual(numbers.map((_, i) => `FA-2026-${String(i + 1).padStart(4, '0')}`))
     const { rows } = await service.system.engines.postgres.query('SELECT 1 FROM cuts WHERE released_at IS NULL')
     expect(rows).toEqual([])
-    expect(await service.system.closeDuePeriods({ at: null })).toMatchObject({ before: 10, issued: 0, drafted: 0 })
+    expect(await service.system.billing.closeDuePeriods({ at: null })).toMatchObject({
+      before: 10,
+      issued: 0,
+      drafted: 0,
+    })
   })
 
   test('late usage of March is on the April invoice of its contract and on no other', async () => {
@@ -82,7 +86,7 @@ describe('on real engines', () => {
     await service.send({ tenant: tenants[5]!, metric: 'kyc_verification', count: 10, first: 5_000 })
     await service.system.settle()
     service.clock.set('2026-05-01T02:00:00Z')
-    const report = await service.system.closeDuePeriods({ at: null })
+    const report = await service.system.billing.closeDuePeriods({ at: null })
     expect(report).toMatchObject({ due: 10, failed: 0 })
     for (const tenant of tenants) {
       const { invoice } = (await service.system.invoicing.ofPeriod(`${tenant}-many`, MARCH.to))!

@@ -72,7 +72,7 @@ beforeAll(async () => {
   await service.system.settle()
   service.endMarch()
   const contract = contractOf(TENANT)
-  issued = (await service.system.closePeriod({ contract, at: MARCH.from })).invoice!
+  issued = (await service.system.billing.closePeriod({ contract, at: MARCH.from })).invoice!
 }, 180_000)
 afterAll(async () => {
   await app?.close()
@@ -85,7 +85,7 @@ const differing = (found: Verification): string[] => [
 ]
 
 test(`as issued => equal, by number, with every event counted ${promises('invoice:explains-itself')}`, async () => {
-  const found = await service.system.verifyInvoice(issued.invoice.number!)
+  const found = await service.system.billing.verifyInvoice(issued.invoice.number!)
   expect(differing(found)).toEqual([])
   expect(found.equal).toBe(true)
   expect(found.lines.map((line) => [line.no, line.metric, line.events, line.amount])).toEqual([
@@ -98,7 +98,7 @@ test(`as issued => equal, by number, with every event counted ${promises('invoic
 test('its archive goes on growing after the cut => still equal', async () => {
   await service.send({ tenant: TENANT, metric: 'kyc_verification', count: 3, first: 1000 })
   await service.system.settle()
-  expect((await service.system.verifyInvoice(issued.invoice.id)).equal).toBe(true)
+  expect((await service.system.billing.verifyInvoice(issued.invoice.id)).equal).toBe(true)
 })
 
 test(`one stored amount altered, whatever is done to the hash => not equal ${promises('invoice:explains-itself')}`, async () => {
@@ -119,16 +119,16 @@ test(`one stored amount altered, whatever is done to the hash => not equal ${pro
   for (const [change, named] of cases) {
     for (const mended of [false, true]) {
       const undo = await alter(issued.invoice.id, change, mended)
-      const found = await service.system.verifyInvoice(issued.invoice.id)
+      const found = await service.system.billing.verifyInvoice(issued.invoice.id)
       await undo()
       expect(found.equal).toBe(false)
       expect(differing(found)).toEqual(expect.arrayContaining(mended ? named : [...named, 'hash']))
     }
   }
   const words = await alter(issued.invoice.id, (invoice) => ({ ...invoice, contractName: 'autre' }))
-  expect(differing(await service.system.verifyInvoice(issued.invoice.id))).toEqual(['hash'])
+  expect(differing(await service.system.billing.verifyInvoice(issued.invoice.id))).toEqual(['hash'])
   await words()
-  expect((await service.system.verifyInvoice(issued.invoice.id)).equal).toBe(true)
+  expect((await service.system.billing.verifyInvoice(issued.invoice.id)).equal).toBe(true)
 })
 
 test('a column beside the document altered => not equal', async () => {
@@ -143,17 +143,17 @@ test('a column beside the document altered => not equal', async () => {
       await postgres.query('ALTER TABLE invoices ENABLE TRIGGER invoices_stay')
     }
     await set(value)
-    expect(differing(await service.system.verifyInvoice(issued.invoice.id))).toEqual([`column ${column}`])
+    expect(differing(await service.system.billing.verifyInvoice(issued.invoice.id))).toEqual([`column ${column}`])
     await set(issued.invoice[column])
   }
 })
 
 test(`one archived event deleted => not equal, with quantity, count and digest ${promises('invoice:explains-itself')}`, async () => {
   const contract = contractOf('nsia-assurances')
-  const { invoice } = (await service.system.closePeriod({ contract, at: MARCH.from })).invoice!
-  expect((await service.system.verifyInvoice(invoice.id)).equal).toBe(true)
+  const { invoice } = (await service.system.billing.closePeriod({ contract, at: MARCH.from })).invoice!
+  expect((await service.system.billing.verifyInvoice(invoice.id)).equal).toBe(true)
   await clickhouse(`ALTER TABLE usage_events DELETE WHERE tenant = 'nsia-assurances' AND id = 'kyc_verification-7'`)
-  const found = await service.system.verifyInvoice(invoice.id)
+  const found = await service.system.billing.verifyInvoice(invoice.id)
   expect(found.equal).toBe(false)
   const line = found.lines[1]!
   expect(line.differences.map((one) => one.what)).toEqual(
@@ -166,14 +166,14 @@ test(`one archived event deleted => not equal, with quantity, count and digest $
   })
   // Also of a metric that no line bills: its entry in the statement of usage.
   await clickhouse(`ALTER TABLE usage_events DELETE WHERE tenant = 'nsia-assurances' AND id = 'auth_login-7'`)
-  expect(differing(await service.system.verifyInvoice(invoice.id))).toContain('usage of auth_login')
+  expect(differing(await service.system.billing.verifyInvoice(invoice.id))).toContain('usage of auth_login')
 })
 
 test('one archived event exchanged for another of the same value => the digest differs', async () => {
   const contract = contractOf('bicici')
-  const { invoice } = (await service.system.closePeriod({ contract, at: MARCH.from })).invoice!
+  const { invoice } = (await service.system.billing.closePeriod({ contract, at: MARCH.from })).invoice!
   await clickhouse(`ALTER TABLE usage_events UPDATE subject = 'agent-x' WHERE tenant = 'bicici' AND id = 'mcp_call-9'`)
-  const found = await service.system.verifyInvoice(invoice.id)
+  const found = await service.system.billing.verifyInvoice(invoice.id)
   expect(found.lines[2]!.differences.map((one) => one.what)).toEqual(['proof.digest'])
 })
 
@@ -185,13 +185,13 @@ test('one rollup row altered before the closing => the closing refuses and names
        WHERE tenant = 'orange-ci' AND metric = 'mcp_call' AND window = toDateTime('2026-03-01 00:05:00', 'UTC')`,
     )
   await add(1)
-  await expect(service.system.closePeriod({ contract, at: MARCH.from })).rejects.toThrow(
+  await expect(service.system.billing.closePeriod({ contract, at: MARCH.from })).rejects.toThrow(
     /mcp_call: the rollups say 851, the archive says 850/,
   )
   expect(await service.system.invoicing.ofPeriod(contract, MARCH.from)).toBeNull()
   await add(-1)
-  const { invoice } = (await service.system.closePeriod({ contract, at: MARCH.from })).invoice!
-  expect((await service.system.verifyInvoice(invoice.id)).equal).toBe(true)
+  const { invoice } = (await service.system.billing.closePeriod({ contract, at: MARCH.from })).invoice!
+  expect((await service.system.billing.verifyInvoice(invoice.id)).equal).toBe(true)
 })
 
 test('a plan changed in mid-month, an add-on, a discount and a minimum => equal on real usage by parts; tampered => not', async () => {
@@ -208,7 +208,7 @@ test('a plan changed in mid-month, an add-on, a discount and a minimum => equal 
       i === 0 ? item : { ...item, addOns: [{ name: 'Support', rule: 'addon_support', quantity: '1', once: false }] },
     ),
   })
-  const { invoice } = (await service.system.closePeriod({ contract, at: MARCH.from })).invoice!
+  const { invoice } = (await service.system.billing.closePeriod({ contract, at: MARCH.from })).invoice!
   expect(invoice.lines.map((line) => [line.type, line.metric, line.billable, line.amount])).toEqual([
     ['fee', null, '1', '6.45'],
     ['usage', 'kyc_verification', '12', '30.00'],
@@ -220,7 +220,7 @@ test('a plan changed in mid-month, an add-on, a discount and a minimum => equal 
   ])
   // All usage came on 1 March: the second part of the month has none.
   expect(invoice.usage.filter((entry) => entry.quantity !== '0')).toHaveLength(3)
-  expect(differing(await service.system.verifyInvoice(invoice.id))).toEqual([])
+  expect(differing(await service.system.billing.verifyInvoice(invoice.id))).toEqual([])
   const undo = await alter(
     invoice.id,
     (document) => ({
@@ -229,28 +229,28 @@ test('a plan changed in mid-month, an add-on, a discount and a minimum => equal 
     }),
     true,
   )
-  expect(differing(await service.system.verifyInvoice(invoice.id))).toContain('6 amount')
+  expect(differing(await service.system.billing.verifyInvoice(invoice.id))).toContain('6 amount')
   await undo()
   await clickhouse(`ALTER TABLE usage_events DELETE WHERE tenant = 'coris-bank' AND id = 'kyc_verification-3'`)
-  const found = differing(await service.system.verifyInvoice(invoice.id))
+  const found = differing(await service.system.billing.verifyInvoice(invoice.id))
   expect(found).toEqual(expect.arrayContaining(['2 amount', '6 amount', '7 amount']))
 })
 
 test('a regularisation and a credit note are verified too, and the events of a regularisation are those that came late', async () => {
   const contract = contractOf('bridge-bank')
-  const march = (await service.system.closePeriod({ contract, at: MARCH.from })).invoice!
+  const march = (await service.system.billing.closePeriod({ contract, at: MARCH.from })).invoice!
   service.clock.set('2026-04-02T09:00:00Z')
   await service.send({ tenant: 'bridge-bank', metric: 'kyc_verification', count: 50, first: 500 })
   await service.system.settle()
   service.clock.set('2026-05-01T02:00:00Z')
-  const april = (await service.system.closePeriod({ contract, at: MARCH.to })).invoice!
+  const april = (await service.system.billing.closePeriod({ contract, at: MARCH.to })).invoice!
   expect(april.invoice.lines.map((line) => [line.type, line.amount])).toEqual([
     ['fee', '200.00'],
     ['regularisation', '119.00'],
   ])
-  const found = await service.system.verifyInvoice(april.invoice.id)
+  const found = await service.system.billing.verifyInvoice(april.invoice.id)
   expect(differing(found)).toEqual([])
-  const late = await service.system.invoiceEvents({
+  const late = await service.system.billing.invoiceEvents({
     invoice: april.invoice.id,
     tenant: null,
     line: 2,
@@ -263,13 +263,13 @@ test('a regularisation and a credit note are verified too, and the events of a r
   for (const amount of [null, '10.00']) {
     const of = amount === null ? march : april
     const note = await service.system.invoicing.credit(of.invoice.id, amount)
-    expect(differing(await service.system.verifyInvoice(note.invoice.id))).toEqual([])
+    expect(differing(await service.system.billing.verifyInvoice(note.invoice.id))).toEqual([])
     const undo = await alter(note.invoice.id, (invoice) => ({ ...invoice, ttc: '-1.00' }), true)
-    expect((await service.system.verifyInvoice(note.invoice.id)).equal).toBe(false)
+    expect((await service.system.billing.verifyInvoice(note.invoice.id)).equal).toBe(false)
     await undo()
   }
   await clickhouse(`ALTER TABLE usage_events DELETE WHERE tenant = 'bridge-bank' AND id = 'kyc_verification-501'`)
-  expect((await service.system.verifyInvoice(april.invoice.id)).equal).toBe(false)
+  expect((await service.system.billing.verifyInvoice(april.invoice.id)).equal).toBe(false)
 })
 
 test(`through the door: verify, events by pages, formats; another tenant finds nothing ${promises('tenant:isolated')}`, async () => {

@@ -70,7 +70,7 @@ async function total(tenant: string): Promise<{ value: string; count: string }> 
   const today = Math.floor(Date.now() / 86_400_000)
   const [from, to] = [String((today - 2) * 86_400_000), String((today + 2) * 86_400_000)]
   const ask = { tenant, metric: 'kyc', from, to, window: null, timeZone: 'UTC' }
-  const { windows } = await doors.system.usage(ask)
+  const { windows } = await doors.system.answers.usage(ask)
   return { value: windows[0]?.value ?? '0', count: windows[0]?.count ?? '0' }
 }
 
@@ -145,13 +145,19 @@ test(`a message that nobody can read => a refusal with its place in the stream, 
     headers: headersOf({ 'content-type': 'application/msgpack' }),
   })
   expect(await accepted()).toBe(before + 1)
-  const rejects = (await doors.system.rejects({ tenant: 'acme', limit: 1_000 })) as { message: string; raw: string }[]
+  const rejects = (await doors.system.answers.rejects({ tenant: 'acme', limit: 1_000 })) as {
+    message: string
+    raw: string
+  }[]
   expect(rejects.find(({ message }) => message.startsWith(`message ${seq} on usage.in.acme:`))).toMatchObject({
     code: 'malformed',
     raw: 'no json at all',
   })
   expect(rejects.some(({ message }) => message.includes('application/xml'))).toBe(true)
-  const nobodys = (await doors.system.rejects({ tenant: null, limit: 1_000 })) as { tenant: string; message: string }[]
+  const nobodys = (await doors.system.answers.rejects({ tenant: null, limit: 1_000 })) as {
+    tenant: string
+    message: string
+  }[]
   expect(nobodys.some(({ tenant, message }) => tenant === '' && message.includes('names no tenant'))).toBe(true)
   const { totals, balanced } = doors.system.books()
   expect(balanced, JSON.stringify(totals)).toBe(true)

@@ -48,7 +48,7 @@ test(`chunks that landed twice => a closing counts them once, repairs and alarms
   expect((await opened.system.audit()).ok).toBe(false)
 
   clock.set(Date.UTC(2026, 3, 2))
-  const closed = await opened.system.closePeriod({ contract: 'contract-alpha', at: MARCH })
+  const closed = await opened.system.billing.closePeriod({ contract: 'contract-alpha', at: MARCH })
   expect(closed.invoice!.invoice.usage.map(({ metric, quantity }) => [metric, quantity])).toEqual(
     expect.arrayContaining([
       ['data', '2500'],
@@ -69,9 +69,9 @@ test('rows that no checkpoint knows, or that are missing => nothing is billed', 
   await command(`INSERT INTO usage_minute SELECT * REPLACE (epoch + 1000 AS epoch) FROM usage_minute LIMIT 1`)
   await command(`ALTER TABLE usage_events DELETE WHERE id = 'm1'`)
   clock.set(Date.UTC(2026, 4, 3))
-  await expect(opened.system.closePeriod({ contract: 'contract-alpha', at: Date.UTC(2026, 3, 15) })).rejects.toThrow(
-    /usage_events holds 0 rows|no checkpoint has/,
-  )
+  await expect(
+    opened.system.billing.closePeriod({ contract: 'contract-alpha', at: Date.UTC(2026, 3, 15) }),
+  ).rejects.toThrow(/usage_events holds 0 rows|no checkpoint has/)
   expect(await opened.system.invoicing.list({ contract: 'contract-alpha' })).toHaveLength(1)
 })
 

@@ -4,7 +4,8 @@ import { ReleveError } from '../../errors.js'
 import { Language } from '../../format.js'
 import { DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
 import { limits } from '../../limits.js'
-import { parseTime, type System } from '../../system.js'
+import { parseMoment } from '../../period.js'
+import type { System } from '../../system.js'
 import { keyOf } from '../http.js'
 
 export function invoiceRoutes(system: System): FastifyPluginAsync {
@@ -90,7 +91,7 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
           description: 'Reads the archive, never the rollups; every figure that differs is named with both values.',
         },
       },
-      async (request) => system.verifyInvoice(request.params.id, keyOf(request).tenant),
+      async (request) => system.billing.verifyInvoice(request.params.id, keyOf(request).tenant),
     )
 
     app.get<{ Params: { id: string; no: number }; Querystring: { after?: string; limit?: number } }>(
@@ -118,7 +119,7 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         },
       },
       async (request) =>
-        system.invoiceEvents({
+        system.billing.invoiceEvents({
           invoice: request.params.id,
           tenant: keyOf(request).tenant,
           line: request.params.no,
@@ -139,7 +140,7 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
           async () => system.catalog.book().contractOf(request.params.contract),
           (contract) => contract.tenant,
         )
-        return system.previewInvoice(request.params.contract)
+        return system.billing.previewInvoice(request.params.contract)
       },
     )
 
@@ -167,11 +168,11 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       async (request) => {
         const { contract, tenant, at, finalise = true } = request.body
         if (contract === undefined) {
-          const time = at === undefined ? null : parseTime('at', at)
-          return system.closeDuePeriods({ at: time, finalise, ...(tenant === undefined ? {} : { tenant }) })
+          const time = at === undefined ? null : parseMoment('at', at)
+          return system.billing.closeDuePeriods({ at: time, finalise, ...(tenant === undefined ? {} : { tenant }) })
         }
         if (at === undefined) throw new ReleveError('invalid_request', 'at: names the period of the contract')
-        return system.closePeriod({ contract, at: parseTime('at', at), finalise })
+        return system.billing.closePeriod({ contract, at: parseMoment('at', at), finalise })
       },
     )
 

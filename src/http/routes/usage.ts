@@ -50,7 +50,7 @@ export function usageRoutes(system: System): FastifyPluginAsync {
         const q = request.query
         const dims: Record<string, string> = {}
         for (const [name, value] of Object.entries(q)) if (name.startsWith('dims.')) dims[name.slice(5)] = String(value)
-        return system.usage({
+        return system.answers.usage({
           tenant: tenantFor(request, q.tenant),
           metric: q.metric,
           from: q.from,
@@ -74,7 +74,7 @@ export function usageRoutes(system: System): FastifyPluginAsync {
           params: { type: 'object', properties: { tenant: text('the tenant') } },
         },
       },
-      async (request) => system.quotas(tenantFor(request, request.params.tenant)),
+      async (request) => system.answers.quotas(tenantFor(request, request.params.tenant)),
     )
 
     app.get<{ Querystring: { tenant?: string; code?: string; from?: string; to?: string; limit?: number } }>(
@@ -101,7 +101,13 @@ export function usageRoutes(system: System): FastifyPluginAsync {
         const q = request.query
         const tenant = keyOf(request).tenant === null ? (q.tenant ?? null) : tenantFor(request, q.tenant)
         return {
-          rejects: await system.rejects({ tenant, code: q.code, from: q.from, to: q.to, limit: q.limit ?? 100 }),
+          rejects: await system.answers.rejects({
+            tenant,
+            code: q.code,
+            from: q.from,
+            to: q.to,
+            limit: q.limit ?? 100,
+          }),
         }
       },
     )

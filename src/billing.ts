@@ -1,0 +1,259 @@
+/**
+ * Billing: road part two as the doors may call it: close a period, close all that are due, preview, verify, and the events behind a
+ * line. It brings the usage side (a cut of a stream, quantities with their proof) to invoicing, which asks for it through ports.
+ */
+import { randomUUID } from 'node:crypto'
+import { availableParallelism } from 'node:os'
+import type pg from 'pg'
+import type { Catalog } from './catalog/catalog.js'
+import { midnightOf } from './catalog/schedule.js'
+import type { Clock } from './clock.js'
+import { ReleveError } from './errors.js'
+import type { StreamFlow } from './flow.js'
+import { type Closed, type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
+import type { ItemUsage } from './invoicing/draft.js'
+import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
+import type { Invoicing, KeptInvoice } from './invoicing/invoicing.js'
+import { type Verification, verifyInvoice } from './invoicing/verify.js'
+import { monthlyPeriodOf, type Period } from './period.js'
+import { archivedFigure, measureMany } from './rollup/measure.js'
+import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
+import type { Rollup } from './rollup/rollup.js'
+
+export interface BillingOptions {
+  readonly postgres: pg.Pool
+  readonly clock: Clock
+  readonly catalog: Catalog
+  readonly invoicing: Invoicing
+  readonly rollup: Rollup
+  /** All streams, by number. */
+  readonly flows: readonly StreamFlow[]
+  readonly flowOf: (tenant: string) => StreamFlow
+  /** How long after the end of a period late events are still awaited, ms. */
+  readonly graceMs: number
+}
+
+export class Billing {
+  readonly #postgres: pg.Pool
+  readonly #clock: Clock
+  readonly #catalog: Catalog
+  readonly #invoicing: Invoicing
+  readonly #rollup: Rollup
+  readonly #flows: readonly StreamFlow[]
+  readonly #flowOf: BillingOptions['flowOf']
+  readonly #graceMs: number
+  #draftPool: DraftPool | undefined
+  #batch = false
+
+  constructor(options: BillingOptions) {
+    this.#postgres = options.postgres
+    this.#clock = options.clock
+    this.#catalog = options.catalog
+    this.#invoicing = options.invoicing
+    this.#rollup = options.rollup
+    this.#flows = options.flows
+    this.#flowOf = options.flowOf
+    this.#graceMs = options.graceMs
+  }
+
+  async close(): Promise<void> {
+    await this.#draftPool?.close()
+  }
+
+  /** Closes the period of a contract that holds `at`: usage at a cut, rated, drafted and, unless told otherwise, issued. */
+  async closePeriod(request: { contract: string; at: number; finalise?: boolean }): Promise<Closed> {
+    return closePeriod(this.#closing(), { ...request, graceMs: this.#graceMs })
+  }
+
+  /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
+  async closeDuePeriods(request: { at: number | null; finalise?: boolean; tenant?: string }): Promise<CloseManyReport> {
+    if (this.#batch) throw new ReleveError('conflict', 'a batch closing is running')
+    this.#batch = true
+    this.#draftPool ??= openDraftPool(Math.max(1, availableParallelism() - 1))
+    try {
+      return await closeMany(
+        { ...this.#closing(), pool: this.#draftPool, openCut: () => this.#openBatchCut() },
+        { ...request, graceMs: this.#graceMs },
+      )
+    } finally {
+      this.#batch = false
+    }
+  }
+
+  #closing(): CloseOptions {
+    const postgres = this.#postgres
+    return {
+      postgres,
+      clock: this.#clock,
+      catalog: this.#catalog,
+      invoicing: this.#invoicing,
+      usageAtCut: this.#usageAtCut,
+      releaseCut: async (closing) => {
+        await postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
+          closing,
+          this.#clock.now(),
+        ])
+      },
+    }
+  }
+
+  /** One cut of all streams. Those that a killed batch has left are released: nothing was kept from them. */
+  async #openBatchCut(): Promise<Awaited<ReturnType<CloseManyOptions['openCut']>>> {
+    const postgres = this.#postgres
+    const release = async (): Promise<void> => {
+      await postgres.query(`UPDATE cuts SET released_at = $1 WHERE released_at IS NULL AND starts_with(id, 'batch:')`, [
+        this.#clock.now(),
+      ])
+    }
+    await release()
+    const epochs = Object.fromEntries(
+      await Promise.all(this.#flows.map(async (flow) => [flow.stream, await flow.cut()] as const)),
+    )
+    await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3)', [
+      `batch:${randomUUID()}`,
+      JSON.stringify(epochs),
+      this.#clock.now(),
+    ])
+    return { release, count: (requests) => this.#countMany(requests, epochs) }
+  }
+
+  /** Contracts of one stream together; an answer per request, in their order. */
+  async #countMany(
+    requests: readonly CountRequest[],
+    epochs: Readonly<Record<string, number>>,
+  ): Promise<(ItemUsage[] | { mismatch: string })[]> {
+    const answers: (ItemUsage[] | { mismatch: string })[] = requests.map(() => [])
+    for (const flow of this.#flows) {
+      const asked = requests.flatMap(({ tenant, items, period }, request) =>
+        this.#flowOf(tenant) !== flow
+          ? []
+          : items.flatMap(({ item, metrics, period: part = period }) =>
+              metrics.map((key) => ({ request, item, metric: this.#catalog.metric(key), tenant, period: part })),
+            ),
+      )
+      const epoch = epochs[String(flow.stream)]!
+      const cut = { [flow.stream]: epoch }
+      const { stream } = flow
+      const found = await measureMany(this.#rollup, asked, { stream, epoch, folded: flow.position.folded })
+      for (const [i, { mismatch, ...usage }] of found.entries()) {
+        const { request, item, metric } = asked[i]!
+        const answer = answers[request]!
+        if (mismatch !== null) answers[request] = { mismatch }
+        else if (Array.isArray(answer)) answer.push({ item, metric: metric.key, cut, ...usage })
+      }
+    }
+    return answers
+  }
+
+  /** What the invoice of the running period would be now. Nothing is kept. */
+  async previewInvoice(contract: string): Promise<KeptInvoice['invoice']> {
+    const terms = this.#catalog.book().contractOf(contract)
+    const now = this.#clock.now()
+    const period = monthlyPeriodOf(now, midnightOf(terms.start, terms.timeZone), terms.timeZone)
+    const flow = this.#flowOf(terms.tenant)
+    const items = this.#catalog.terms(contract, period).items.map(({ item, metrics, period: part }) => ({
+      item,
+      metrics: metrics.map((metric) => metric.metric),
+      ...(part === undefined ? {} : { period: part }),
+    }))
+    const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
+    return previewInvoice(this.#catalog, contract, period, usage)
+  }
+
+  /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */
+  async verifyInvoice(idOrNumber: string, tenant: string | null = null): Promise<Verification> {
+    return verifyInvoice(
+      {
+        postgres: this.#postgres,
+        invoicing: this.#invoicing,
+        book: this.#catalog.book(),
+        recount: async ({ tenant, metric: key, period, cut }) => {
+          const metric = this.#catalog.metric(key)
+          if (!metric.archive) return null
+          const { stream } = this.#flowOf(tenant)
+          const epoch = cut[String(stream)] ?? 0
+          const { aggregation } = metric
+          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
+          return { quantity: archivedFigure(proof), count: proof.events, digest: proof.digest }
+        },
+      },
+      idOrNumber,
+      tenant,
+    )
+  }
+
+  /** The archived events behind a line, in the order of the log, at most a page; `next` continues behind it. */
+  async invoiceEvents(request: {
+    invoice: string
+    tenant: string | null
+    line: number
+    after: string
+    limit: number
+  }): Promise<{ events: ArchivedEvent[]; next: string | null }> {
+    const { invoice } = await this.#invoicing.get(request.invoice, request.tenant)
+    const line = invoice.lines.find((one) => one.no === request.line)
+    if (line === undefined) throw new ReleveError('not_found', `${request.invoice} has no line ${request.line}`)
+    if (line.metric === null || line.proof === null) return { events: [], next: null }
+    const { stream } = this.#flowOf(invoice.tenant)
+    const events = await eventsBehind(this.#rollup, {
+      tenant: invoice.tenant,
+      metric: line.metric,
+      period: line.period,
+      stream,
+      epoch: line.proof.cut[String(stream)] ?? 0,
+      since: line.since?.[String(stream)] ?? 0,
+      after: request.after,
+      limit: request.limit,
+    })
+    return { events, next: events.length < request.limit ? null : (events.at(-1)?.position ?? null) }
+  }
+
+  /** The cut of a closing is taken once and kept: asked again, the same events are counted. */
+  #usageAtCut: UsageAtCut = async ({ closing, tenant, items, period }) => {
+    const postgres = this.#postgres
+    const flow = this.#flowOf(tenant)
+    const kept = await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])
+    let epochs: Record<string, number> | undefined = kept.rows[0]?.epochs
+    if (epochs === undefined) {
+      epochs = { [flow.stream]: await flow.cut() }
+      await flow.verify()
+      await postgres.query('INSERT INTO cuts (id, epochs, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
+        closing,
+        JSON.stringify(epochs),
+        this.#clock.now(),
+      ])
+      // Two closers of one period take one cut: the row that is there.
+      epochs = (await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])).rows[0].epochs as Record<
+        string,
+        number
+      >
+    }
+    const epoch = epochs[String(flow.stream)]
+    if (epoch === undefined)
+      throw new ReleveError('conflict', `the cut of ${closing} does not name stream ${flow.stream}`)
+    return this.#measure(tenant, period, flow.stream, epoch, items)
+  }
+
+  /**
+   * Quantities from the rollups, with their proof from the archive. Where the two disagree nothing is billed: a figure that
+   * cannot be proved is for an operator first.
+   */
+  async #measure(
+    tenant: string,
+    period: Period,
+    stream: number,
+    epoch: number,
+    items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[],
+  ): Promise<ItemUsage[]> {
+    const { folded } = this.#flowOf(tenant).position
+    const asked = items.flatMap(({ item, metrics, period: part = period }) =>
+      metrics.map((key) => ({ item, metric: this.#catalog.metric(key), tenant, period: part })),
+    )
+    const found = await measureMany(this.#rollup, asked, { stream, epoch, folded })
+    return found.map(({ mismatch, ...usage }, i): ItemUsage => {
+      if (mismatch !== null) throw new ReleveError('conflict', mismatch)
+      return { item: asked[i]!.item, metric: asked[i]!.metric.key, cut: { [stream]: epoch }, ...usage }
+    })
+  }
+}
