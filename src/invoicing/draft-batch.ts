@@ -56,7 +56,8 @@ export function draftBatch(tasks: readonly DraftTask[]): DraftReply {
       const invoice = draftInvoice(id, terms, period, usage)
       return {
         id,
-        measured: keep({ order, terms, usage, late: [] }),
+        // The questions stand in the document, and are long.
+        measured: keep({ order, terms, usage: usage.map((one) => ({ ...one, query: '' })), late: [] }),
         document: invoice.lines.length === 0 ? null : keep(invoice),
         legalEntity: invoice.seller.key,
         currency: invoice.currency,
