@@ -188,6 +188,18 @@ export const limits = {
   draftTaskMax: 125,
   /** Failures that the report of a batch closing spells out; all are counted. */
   closeFailuresMax: 100,
+  /** Usage data of one metric that a statement prints; all are behind the line. */
+  statementDataMax: 50,
+  /** UTF-8 bytes of a description or a note of a usage datum. */
+  usageDataTextMax: 4_000,
+  /** UTF-8 bytes of the JSON of a usage datum. */
+  usageDataJsonBytesMax: 16 * KiB,
+  /** JSON records that one calculator runs over in a period, inside the closing's transaction: about a second. */
+  usageDataJsonPerPeriodMax: 100_000,
+  /** Usage data of one request. */
+  usageDataBatchMax: 1_000,
+  /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
+  redraftMax: 20,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 
