@@ -79,7 +79,7 @@ describe('states and fields', () => {
     const { secret } = await fleet.system.keys.create({
       name: 'o',
       tenant: 'autre',
-      scopes: ['ingest', 'read', 'admin'],
+      scopes: ['ingest', 'read'],
     })
     const mine = await create(datum({ value: '1', state: 'draft' }))
     expect((await create(datum({ value: '1' }), 422, secret)).detail).toBe('contract: there is no flotte-iot')
