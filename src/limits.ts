@@ -36,6 +36,19 @@ export const limits = {
   /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
   inflightBytesMax: 256 * MiB,
 
+  // Keys.
+  /** Keys that are not revoked; all are held in memory, about 500 bytes each. */
+  keysMax: 10_000,
+  /** How long the secret before a rotation stays valid, unless said otherwise; and at most. */
+  keyOverlapMs: 1 * DAY,
+  keyOverlapMsMax: 30 * DAY,
+  /** A rate of one key: requests, events or bytes a second. Above it a limit means nothing. */
+  keyRateMax: 1_000_000_000,
+  /** Attempts without a valid key that an address has at once; one more comes back each second. */
+  failedAttemptsMax: 20,
+  /** Addresses with failed attempts that are remembered, about 150 bytes each; at the bound the oldest is forgotten. */
+  failedAddressesMax: 10_000,
+
   // Age of an event (architecture.md, «Verdicts and books»).
   /** L: an event older than this, by its eventTime, is refused as too_old. */
   lateMs: 34 * DAY,
