@@ -4,7 +4,10 @@
 ALTER TABLE closings ADD COLUMN place int;
 COMMENT ON COLUMN closings.place IS 'order of the measure among those of the contract; NULL until measured';
 UPDATE closings SET place = (measured ->> 'order')::int WHERE measured IS NOT NULL;
+DROP TRIGGER closings_release_usage_data ON closings;
 ALTER TABLE closings ALTER COLUMN measured TYPE bytea USING '\x00'::bytea || convert_to(measured::text, 'UTF8');
+CREATE TRIGGER closings_release_usage_data AFTER UPDATE ON closings FOR EACH ROW
+  WHEN (OLD.measured IS NOT NULL AND NEW.measured IS NULL) EXECUTE FUNCTION release_usage_data();
 -- Packed once; a second attempt would only cost.
 ALTER TABLE closings ALTER COLUMN measured SET STORAGE EXTERNAL;
 
