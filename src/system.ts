@@ -7,6 +7,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
 import { Answers } from './answers.js'
+import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
 import type { Clock } from './clock.js'
@@ -121,6 +122,7 @@ export class System {
   #invoicing!: Invoicing
   #answers!: Answers
   #billing!: Billing
+  #backups!: Backups
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -162,6 +164,9 @@ export class System {
   /** Closing, previewing and verifying invoices. */
   get billing(): Billing {
     return this.#billing
+  }
+  get backups(): Backups {
+    return this.#backups
   }
   get engines(): Engines {
     return this.#engines
@@ -284,6 +289,15 @@ export class System {
       flows: this.#flows,
       graceMs: config.graceMs,
     })
+    this.#backups = new Backups({
+      dataDirectory: config.dataDirectory,
+      backupDirectory: config.backupDirectory,
+      version: VERSION,
+      engines: this.#engines,
+      flows: this.#flows,
+      log: () => this.#log!,
+      clock,
+    })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
   }
@@ -345,6 +359,7 @@ export class System {
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
       () => this.#billing?.close(),
+      () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#log?.close(),

@@ -13,6 +13,7 @@ import { ErrorCode, ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { alertRoutes } from './routes/alerts.js'
+import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
@@ -183,6 +184,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
+  await app.register(backupRoutes(system))
   return app
 }
 
