@@ -36,6 +36,7 @@ import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { openShardThread, type ShardThread } from './shard.js'
+import { UsageData } from './usage-data/usage-data.js'
 
 export const VERSION = '0.1.0'
 
@@ -123,6 +124,7 @@ export class System {
   #answers!: Answers
   #billing!: Billing
   #backups!: Backups
+  #usageData!: UsageData
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -167,6 +169,10 @@ export class System {
   }
   get backups(): Backups {
     return this.#backups
+  }
+  /** Usage beside the stream, by hand, by API and by file. */
+  get usageData(): UsageData {
+    return this.#usageData
   }
   get engines(): Engines {
     return this.#engines
@@ -282,10 +288,12 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#answers = new Answers(room)
+    this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
       invoicing: this.#invoicing,
+      usageData: this.#usageData,
       flows: this.#flows,
       graceMs: config.graceMs,
     })
