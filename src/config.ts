@@ -33,6 +33,8 @@ export interface Config {
   readonly tailBytesMax: number
   /** undefined: no NATS door. */
   readonly nats: NatsConfig | undefined
+  /** Côte d'Ivoire's clearance system; undefined: documents that need it wait. */
+  readonly fne: { readonly url: string; readonly tokenFile: string } | undefined
   /** Test hook: die by SIGKILL at the n-th pass of a named point, «after-manifest» or «after-chunk:3». Empty in production. */
   readonly crashAt: string
 }
@@ -130,6 +132,15 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     }
   }
 
+  const fne = (): Config['fne'] => {
+    const [address, tokenFile] = [url('RELEVE_FNE_URL', ['http:', 'https:']), env.RELEVE_FNE_TOKEN_FILE || undefined]
+    if ((address === undefined) !== (tokenFile === undefined))
+      faults.push({ name: 'RELEVE_FNE_URL', reason: 'and RELEVE_FNE_TOKEN_FILE are given together or not at all' })
+    return address === undefined || tokenFile === undefined
+      ? undefined
+      : { url: address.replace(/\/+$/, ''), tokenFile }
+  }
+
   const config: Config = {
     dataDirectory: resolve(env.RELEVE_DATA || '.data'),
     backupDirectory: resolve(env.RELEVE_BACKUPS || join(env.RELEVE_DATA || '.data', 'backups')),
@@ -149,6 +160,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     segmentBytes: limits.segmentBytes,
     tailBytesMax: limits.tailBytesMax,
     nats: nats(),
+    fne: fne(),
     crashAt: env.RELEVE_CRASH_AT || '',
   }
 
@@ -190,6 +202,8 @@ export const settings: readonly string[] = [
   'RELEVE_DEDUPE_IDS',
   'RELEVE_LOG_BYTES',
   'RELEVE_CRASH_AT',
+  'RELEVE_FNE_URL',
+  'RELEVE_FNE_TOKEN_FILE',
   'RELEVE_NATS_URL',
   'RELEVE_NATS_NKEY_FILE',
   'RELEVE_NATS_CA_FILE',

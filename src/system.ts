@@ -23,6 +23,8 @@ import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
+import { Certifications } from './invoicing/certification.js'
+import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
@@ -121,6 +123,7 @@ export class System {
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
+  #certifications!: Certifications
   #answers!: Answers
   #billing!: Billing
   #backups!: Backups
@@ -158,6 +161,10 @@ export class System {
   }
   get invoicing(): Invoicing {
     return this.#invoicing
+  }
+  /** What waits for a clearance system, and what it said. */
+  get certifications(): Certifications {
+    return this.#certifications
   }
   /** Usage, live quotas, refusals. */
   get answers(): Answers {
@@ -273,9 +280,15 @@ export class System {
       }),
     )
     await this.#alerts.sendUnsent()
+    const certifiers = openCertifiers(config)
+    this.#certifications = new Certifications({ postgres, clock, certifiers, logger })
+    await this.#certifications.open()
     this.#invoicing = new Invoicing({
       postgres,
       clock,
+      assertCertifiable: (invoice, original) =>
+        certifiers[invoice.seller.certification?.system ?? '']?.assertCertifiable(invoice, original),
+      onCertifying: () => this.#certifications.kick(),
       markBilled: (client, used) => this.#catalog.markBilled(client, used),
       crashPoint: (name) => {
         if (name === 'number-taken') crash('after-number-taken')
@@ -366,6 +379,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#certifications?.close(),
       () => this.#billing?.close(),
       () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),

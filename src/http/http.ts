@@ -18,6 +18,7 @@ import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
+import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { usageRoutes } from './routes/usage.js'
@@ -40,6 +41,12 @@ declare module 'fastify' {
 export function keyOf(request: FastifyRequest): ApiKey {
   if (request.apiKey === null) throw new ReleveError('unauthorized', 'this route needs a key')
   return request.apiKey
+}
+
+/** Who asks, for journals: the key by its name and id. */
+export function actorOf(request: FastifyRequest): string {
+  const { name, id } = keyOf(request)
+  return `key:${name} (${id})`
 }
 
 /** The tenant that a request may speak of: the key's own, or for a platform-wide key the one that is asked. */
@@ -203,6 +210,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
+  await app.register(invoiceMoveRoutes(system))
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
   return app
