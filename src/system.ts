@@ -9,10 +9,12 @@ import { type Keys, openKeys } from './access/keys.js'
 import { Answers } from './answers.js'
 import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
-import type { Clock } from './clock.js'
+import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
 import { KeyFiles } from './dedupe/key-files.js'
+import { openAlertFeed } from './delivery/alert-feed.js'
+import { type Delivery, openDelivery } from './delivery/delivery.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
@@ -116,6 +118,8 @@ export class System {
   #keys!: Keys
   #catalog!: Catalog
   #alerts!: Alerts
+  #delivery!: Delivery
+  #alertFeed: { close(): Promise<void> } | undefined
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
@@ -148,6 +152,10 @@ export class System {
   }
   get alerts(): Alerts {
     return this.#alerts
+  }
+  /** Webhooks and e-mail: who is told, and what became of it. */
+  get delivery(): Delivery {
+    return this.#delivery
   }
   get catalog(): Catalog {
     return this.#catalog
@@ -196,6 +204,18 @@ export class System {
     this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
     await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
+    this.#delivery = await openDelivery({
+      postgres,
+      clock: systemClock,
+      logger,
+      metrics,
+      dataDirectory: config.dataDirectory,
+      version: VERSION,
+      allowedRanges: config.webhookAllow,
+      smtp: config.smtp,
+      retryMs: config.deliveryRetryMs,
+    })
+    this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
     this.#streams = Number(await this.#setting('streams', String(config.streams)))
@@ -347,6 +367,8 @@ export class System {
       () => this.#billing?.close(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
+      () => this.#alertFeed?.close(),
+      () => this.#delivery?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
@@ -552,6 +574,7 @@ export class System {
       if (!door.up)
         notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
     }
+    notes.push(...(this.#delivery?.notes() ?? []))
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),

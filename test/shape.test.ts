@@ -15,7 +15,7 @@ const textOf = (file: string): string => readFileSync(join(rootDirectory, 'src',
 const roads = ['ingest', 'log', 'dedupe', 'aggregate', 'rollup', 'quota', 'rating', 'invoicing']
 const doors = ['http', 'nats', 'cli', 'demo']
 /** Rooms beside the road, and what they may know of each other. */
-const beside = ['access', 'catalog', 'engines']
+const beside = ['access', 'catalog', 'delivery', 'engines']
 
 /** 0 ground, 1 rooms, 2 the road written out, 3 system, 4 doors, 5 the process. */
 function level(file: string): number {
@@ -121,6 +121,7 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
   ['asks the time', /\bDate\.now\b|new Date\(\)/, { 'clock.ts': 'the place' }],
   ['knows fastify', /from '(@fastify\/|fastify)/, { 'http/': 'the place' }],
   ['knows NATS', /from '(nats|@nats-io\/)/, { 'nats/': 'the place' }],
+  ['knows a mail library', /from 'nodemailer'/, { 'delivery/email.ts': 'the place' }],
   ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place', 'invoicing/draft-batch.ts': 'the rating threads' }],
   [
     'ends the process',

@@ -12,7 +12,8 @@ import type { Pool } from 'pg'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 
-export const Scope = ['ingest', 'read', 'admin'] as const
+/** `manage`: a tenant's own webhooks, recipients, alert rules and limits; `admin` includes it, for every tenant. */
+export const Scope = ['ingest', 'read', 'manage', 'admin'] as const
 export type Scope = (typeof Scope)[number]
 
 export interface ApiKey {
@@ -134,7 +135,7 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
       if (tenant !== null && scopes.includes('admin')) {
         throw new ReleveError(
           'unprocessable',
-          'the scope admin is for platform-wide keys: leave tenant out, or choose ingest and read',
+          'the scope admin is for platform-wide keys: leave tenant out, or choose ingest, read and manage',
         )
       }
       const { id, secret } = await insert(name, tenant, scopes)

@@ -19,6 +19,7 @@ import { healthRoutes } from './routes/health.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { usageRoutes } from './routes/usage.js'
+import { webhookRoutes } from './routes/webhooks.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -94,7 +95,9 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       system.metrics.authFailures.inc()
       throw new ReleveError('unauthorized', 'the Authorization header carries no valid key')
     }
-    if (scope !== undefined && !key.scopes.includes(scope)) {
+    const may =
+      scope === undefined || key.scopes.includes(scope) || (scope === 'manage' && key.scopes.includes('admin'))
+    if (!may) {
       throw new ReleveError('forbidden', `the key has not the scope ${scope}`)
     }
     request.apiKey = key
@@ -180,6 +183,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
   await app.register(alertRoutes(system))
+  await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
