@@ -2,6 +2,7 @@
  * Environment → checked, frozen Config. The only reader of process.env. All faults are reported together, with what to write
  * instead. `.env.example` lists the same variables.
  */
+import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { limits } from './limits.js'
@@ -12,6 +13,8 @@ export interface Config {
   readonly dataDirectory: string
   readonly host: string
   readonly port: number
+  /** Addresses and networks of proxies whose X-Forwarded-For is believed; undefined: none. */
+  readonly trustProxy: string | undefined
   /** undefined: the embedded engine. */
   readonly clickhouseUrl: string | undefined
   readonly postgresUrl: string | undefined
@@ -88,6 +91,19 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     return text
   }
 
+  /** Addresses or networks, with commas. */
+  const networks = (name: string): string | undefined => {
+    const text = env[name]
+    if (text === undefined || text === '') return undefined
+    for (const one of text.split(',')) {
+      const [address = '', bits] = one.trim().split('/')
+      const width = isIP(address) === 4 ? 32 : isIP(address) === 6 ? 128 : -1
+      if (width < 0 || (bits !== undefined && !(/^[0-9]{1,3}$/.test(bits) && Number(bits) <= width)))
+        faults.push({ name, reason: `names «${one.trim()}», must be addresses or networks such as 10.0.0.0/8` })
+    }
+    return text
+  }
+
   const nats = (): NatsConfig | undefined => {
     const address = url('RELEVE_NATS_URL', ['nats:', 'tls:'])
     const jetStream = oneOf('RELEVE_NATS_JETSTREAM', 'on', ['on', 'off'])
@@ -144,6 +160,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     dataDirectory: resolve(env.RELEVE_DATA || '.data'),
     host: env.RELEVE_HOST || '127.0.0.1',
     port: integer('RELEVE_PORT', 8484, 0, 65_535),
+    trustProxy: networks('RELEVE_TRUST_PROXY'),
     clickhouseUrl: url('CLICKHOUSE_URL', ['http:', 'https:']),
     postgresUrl: url('POSTGRES_URL', ['postgres:', 'postgresql:']),
     logLevel: oneOf('RELEVE_LOG', 'info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
@@ -188,6 +205,7 @@ export const settings: readonly string[] = [
   'RELEVE_DATA',
   'RELEVE_HOST',
   'RELEVE_PORT',
+  'RELEVE_TRUST_PROXY',
   'RELEVE_LOG',
   'CLICKHOUSE_URL',
   'POSTGRES_URL',

@@ -36,6 +36,19 @@ export const limits = {
   /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
   inflightBytesMax: 256 * MiB,
 
+  // Keys.
+  /** Keys that are not revoked; all are held in memory, about 500 bytes each. */
+  keysMax: 10_000,
+  /** How long the secret before a rotation stays valid, unless said otherwise; and at most. */
+  keyOverlapMs: 1 * DAY,
+  keyOverlapMsMax: 30 * DAY,
+  /** A rate of one key: requests, events or bytes a second. Above it a limit means nothing. */
+  keyRateMax: 1_000_000_000,
+  /** Attempts without a valid key that an address has at once; one more comes back each second. */
+  failedAttemptsMax: 20,
+  /** Addresses with failed attempts that are remembered, about 150 bytes each; at the bound the oldest is forgotten. */
+  failedAddressesMax: 10_000,
+
   // Age of an event (architecture.md, «Verdicts and books»).
   /** L: an event older than this, by its eventTime, is refused as too_old. */
   lateMs: 34 * DAY,
@@ -238,6 +251,18 @@ export const limits = {
   draftTaskMax: 125,
   /** Failures that the report of a batch closing spells out; all are counted. */
   closeFailuresMax: 100,
+  /** Usage data of one metric that a statement prints; all are behind the line. */
+  statementDataMax: 50,
+  /** UTF-8 bytes of a description or a note of a usage datum. */
+  usageDataTextMax: 4_000,
+  /** UTF-8 bytes of the JSON of a usage datum. */
+  usageDataJsonBytesMax: 16 * KiB,
+  /** JSON records that one calculator runs over in a period, inside the closing's transaction: about a second. */
+  usageDataJsonPerPeriodMax: 100_000,
+  /** Usage data of one request. */
+  usageDataBatchMax: 1_000,
+  /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
+  redraftMax: 20,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 

@@ -38,6 +38,7 @@ export function openMetrics() {
     conflicts: counter('releve_events_conflict_total', 'Known identities with another content'),
     requestsRefused: counter('releve_requests_refused_total', 'Whole requests refused', ['code']),
     authFailures: counter('releve_auth_failures_total', 'Requests without a valid key'),
+    authThrottled: counter('releve_auth_throttled_total', 'Those that came from an address with too many of them'),
     // The door and the log.
     ackSeconds: histogram('releve_ack_seconds', 'From the first byte of a body worked on to on disk', seconds),
     judgeSeconds: histogram('releve_judge_seconds', 'Decoding and judging a body in the shard thread', seconds),

@@ -37,6 +37,7 @@ import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { openShardThread, type ShardThread } from './shard.js'
+import { UsageData } from './usage-data/usage-data.js'
 
 export const VERSION = '0.1.0'
 
@@ -125,6 +126,7 @@ export class System {
   #invoicing!: Invoicing
   #answers!: Answers
   #billing!: Billing
+  #usageData!: UsageData
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -170,6 +172,10 @@ export class System {
   /** Closing, previewing and verifying invoices. */
   get billing(): Billing {
     return this.#billing
+  }
+  /** Usage beside the stream, by hand, by API and by file. */
+  get usageData(): UsageData {
+    return this.#usageData
   }
   get engines(): Engines {
     return this.#engines
@@ -297,10 +303,12 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#answers = new Answers(room)
+    this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
       invoicing: this.#invoicing,
+      usageData: this.#usageData,
       flows: this.#flows,
       graceMs: config.graceMs,
     })

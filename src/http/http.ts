@@ -8,6 +8,7 @@ import { randomUUID } from 'node:crypto'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import { Attempts } from '../access/attempts.js'
 import type { ApiKey, Scope } from '../access/keys.js'
 import { ErrorCode, ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
@@ -19,6 +20,7 @@ import { healthRoutes } from './routes/health.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { usageRoutes } from './routes/usage.js'
+import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
 
 declare module 'fastify' {
@@ -73,6 +75,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   const app = Fastify({
     logger: false,
     bodyLimit: limits.bodyBytesMax,
+    ...(system.config.trustProxy === undefined ? {} : { trustProxy: system.config.trustProxy }),
     connectionTimeout: 60_000,
     requestTimeout: 60_000,
     keepAliveTimeout: 75_000,
@@ -84,6 +87,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     forceCloseConnections: 'idle',
   })
 
+  const attempts = new Attempts(system.clock)
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
   app.addHook('onRequest', async (request, reply) => {
@@ -93,7 +97,22 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     const key = system.keys.check(request.headers.authorization)
     if (key === undefined) {
       system.metrics.authFailures.inc()
+      try {
+        attempts.fail(request.ip)
+      } catch (error) {
+        system.metrics.authThrottled.inc()
+        throw error
+      }
       throw new ReleveError('unauthorized', 'the Authorization header carries no valid key')
+    }
+    const budget = system.keys.budgetOf(key.id)
+    if (budget !== undefined) {
+      const now = system.clock.now()
+      try {
+        budget.enter(now)
+      } finally {
+        reply.headers(budget.headers(now))
+      }
     }
     const may =
       scope === undefined || key.scopes.includes(scope) || (scope === 'manage' && key.scopes.includes('admin'))
@@ -187,6 +206,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
+  await app.register(usageDataRoutes(system))
   return app
 }
 

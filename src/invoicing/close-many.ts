@@ -3,8 +3,8 @@
  * transaction per chunk that keeps the measure and the draft together. For each contract the result is that of close.ts.
  *
  * A chunk is there wholly or not at all, so that a killed batch goes on where it was: contracts that have their draft are not
- * counted again. A contract that needs more than the plain case (late usage of an earlier period, a closing that another attempt
- * has begun) goes the single way of close.ts. What fails is named and does not stop the others.
+ * counted again. A contract that needs more than the plain case (late usage of an earlier period, usage data beside the stream, a
+ * closing that another attempt has begun) goes the single way of close.ts. What fails is named and does not stop the others.
  */
 import { randomUUID } from 'node:crypto'
 import type { PoolClient } from 'pg'
@@ -155,7 +155,7 @@ interface ChunkResult {
 }
 
 async function closeChunk(
-  { postgres, clock, catalog, pool }: CloseManyOptions,
+  { postgres, clock, catalog, pool, data }: CloseManyOptions,
   chunk: readonly Due[],
   cut: Awaited<ReturnType<CloseManyOptions['openCut']>>,
 ): Promise<ChunkResult> {
@@ -176,13 +176,15 @@ async function closeChunk(
   )
   const states = await statesOf(postgres, chunk)
   const earlier = await earlierOf(postgres, chunk)
+  const withData = await data?.waiting(chunk.map((entry) => entry.contract))
   let before = 0
   const open = chunk.filter((entry) => {
     const state = states.get(entry.id)
+    const plain = state === 'open attempt 1' && withData?.has(entry.contract) !== true
     if (state === 'done') before += 1
     else if (state === 'drafted') waiting.push(entry)
-    else if (state !== 'open attempt 1') single.push(entry)
-    return state === 'open attempt 1'
+    else if (!plain) single.push(entry)
+    return plain
   })
 
   // One question for the period of each and for the earlier ones that are counted again.

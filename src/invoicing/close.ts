@@ -26,6 +26,7 @@ import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import { monthlyPeriodOf, type Period } from '../period.js'
 import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import type { Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 
 export type { ItemUsage } from './draft.js'
@@ -43,12 +44,36 @@ export type UsageAtCut = (request: {
   readonly period: Period
 }) => Promise<readonly ItemUsage[]>
 
+/** Usage data beside the stream, which are collected with the measure. */
+export interface DataPort {
+  /**
+   * Their quantities are added to what was counted of each part (the period itself, then the earlier ones), and they belong to
+   * this closing from the commit of its transaction on. One list per part, in their order.
+   */
+  collect(
+    client: PoolClient,
+    request: {
+      readonly closing: string
+      readonly order: number
+      readonly parts: readonly {
+        readonly terms: Terms
+        readonly period: Period
+        readonly usage: readonly ItemUsage[]
+      }[]
+      readonly now: number
+    },
+  ): Promise<{ readonly usage: readonly (readonly ItemUsage[])[]; readonly notices: readonly Notice[] }>
+  /** Of these contracts, those that have any waiting. */
+  waiting(contracts: readonly string[]): Promise<ReadonlySet<string>>
+}
+
 export interface CloseOptions {
   readonly postgres: Pool
   readonly clock: Clock
   readonly catalog: Catalog
   readonly invoicing: Invoicing
   readonly usageAtCut: UsageAtCut
+  readonly data?: DataPort
   /** The cut of a closing is needed no more (its counts are kept): folds may cross it. May be called again. */
   readonly releaseCut?: (closing: string) => Promise<void>
   /** Called at named points, so that a test can die there: `measured`, `drafted` (and `number-taken`, in Invoicing). */
@@ -82,6 +107,8 @@ export interface Measured {
   readonly usage: readonly ItemUsage[]
   /** Earlier periods whose usage has changed. */
   readonly late: readonly LatePart[]
+  /** What was noticed while measuring. */
+  readonly notices?: readonly Notice[]
 }
 interface Row {
   id: string
@@ -161,12 +188,17 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
     const own = all.find((one) => one.id === row.id)
     if (own?.state === 'open' && own.attempt === row.attempt) {
       const measured = all.flatMap((one) => (one.measured === null ? [] : [{ from: one.periodFrom, ...one.measured }]))
-      const late = recounted.flatMap((part) => {
-        const billed = lastCounted(measured, part.period.from)
-        return billed === null || sameQuantities(billed, part.usage) ? [] : [{ ...part, billed }]
-      })
       const order = 1 + measured.reduce((highest, one) => Math.max(highest, one.order), 0)
-      const value: Measured = { order, terms, usage, late }
+      const parts = [{ terms, period, usage }, ...recounted]
+      const now = clock.now()
+      const withData = await options.data?.collect(client, { closing: row.id, order, parts, now })
+      const late = recounted.flatMap((part, i) => {
+        const billed = lastCounted(measured, part.period.from)
+        const again = withData?.usage[i + 1] ?? part.usage
+        return billed === null || sameQuantities(billed, again) ? [] : [{ ...part, usage: again, billed }]
+      })
+      const notices = withData === undefined || withData.notices.length === 0 ? {} : { notices: withData.notices }
+      const value: Measured = { order, terms, usage: withData?.usage[0] ?? usage, late, ...notices }
       await client.query(`UPDATE closings SET state = 'measured', measured = $2, updated_at = $3 WHERE id = $1`, [
         row.id,
         value,
@@ -250,7 +282,7 @@ function lastCounted(
 export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[]): boolean {
   const text = (usage: readonly ItemUsage[]): string =>
     usage
-      .map((one) => JSON.stringify([one.item, one.metric, one.quantity, one.count]))
+      .map((one) => JSON.stringify([one.item, one.metric, one.quantity, one.count, one.data?.count, one.data?.digest]))
       .sort()
       .join()
   return text(a) === text(b)
@@ -258,7 +290,8 @@ export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[])
 
 async function draft({ postgres, clock, invoicing }: CloseOptions, row: Row, period: Period): Promise<Row> {
   assert(row.measured !== null, 'a measured closing holds its terms and usage')
-  const invoice = draftInvoice(invoicing.newId(), row.measured.terms, period, row.measured.usage, row.measured.late)
+  const { terms, usage, late, notices } = row.measured
+  const invoice = draftInvoice(invoicing.newId(), terms, period, usage, late, notices)
   // Nothing due: the closing itself keeps what was counted.
   if (invoice.lines.length === 0) return advance(postgres, clock, row.id, 'done', null)
   const kept = await invoicing.draft(invoice)
