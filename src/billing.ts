@@ -76,7 +76,7 @@ export class Billing {
   async closeDuePeriods(request: { at: number | null; finalise?: boolean; tenant?: string }): Promise<CloseManyReport> {
     if (this.#batch) throw new ReleveError('conflict', 'a batch closing is running')
     this.#batch = true
-    this.#draftPool ??= openDraftPool(Math.max(1, availableParallelism() - 1))
+    this.#draftPool ??= openDraftPool(availableParallelism())
     try {
       if (request.finalise !== false) await this.redraft(null)
       return await closeMany(

@@ -4,13 +4,15 @@
  */
 import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { limits } from './limits.js'
 import { rangeFault } from './ranges.js'
 
 export interface Config {
   /** Everything that releve keeps on this machine: log, engines, key files, secrets. */
   readonly dataDirectory: string
+  /** Where backups are made, one directory each. */
+  readonly backupDirectory: string
   readonly host: string
   readonly port: number
   /** Addresses and networks of proxies whose X-Forwarded-For is believed; undefined: none. */
@@ -158,6 +160,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
 
   const config: Config = {
     dataDirectory: resolve(env.RELEVE_DATA || '.data'),
+    backupDirectory: resolve(env.RELEVE_BACKUPS || join(env.RELEVE_DATA || '.data', 'backups')),
     host: env.RELEVE_HOST || '127.0.0.1',
     port: integer('RELEVE_PORT', 8484, 0, 65_535),
     trustProxy: networks('RELEVE_TRUST_PROXY'),
@@ -203,6 +206,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
 /** Every variable that is read. */
 export const settings: readonly string[] = [
   'RELEVE_DATA',
+  'RELEVE_BACKUPS',
   'RELEVE_HOST',
   'RELEVE_PORT',
   'RELEVE_TRUST_PROXY',

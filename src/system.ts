@@ -7,6 +7,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
 import { Answers } from './answers.js'
+import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
 import { type Clock, systemClock } from './clock.js'
@@ -126,6 +127,7 @@ export class System {
   #invoicing!: Invoicing
   #answers!: Answers
   #billing!: Billing
+  #backups!: Backups
   #usageData!: UsageData
   #log: FileLog | undefined
   #shards: ShardThread[] = []
@@ -172,6 +174,9 @@ export class System {
   /** Closing, previewing and verifying invoices. */
   get billing(): Billing {
     return this.#billing
+  }
+  get backups(): Backups {
+    return this.#backups
   }
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
@@ -312,6 +317,15 @@ export class System {
       flows: this.#flows,
       graceMs: config.graceMs,
     })
+    this.#backups = new Backups({
+      dataDirectory: config.dataDirectory,
+      backupDirectory: config.backupDirectory,
+      version: VERSION,
+      engines: this.#engines,
+      flows: this.#flows,
+      log: () => this.#log!,
+      clock,
+    })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
   }
@@ -373,6 +387,7 @@ export class System {
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
       () => this.#billing?.close(),
+      () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
       () => this.#alertFeed?.close(),

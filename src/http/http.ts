@@ -14,6 +14,7 @@ import { ErrorCode, ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { alertRoutes } from './routes/alerts.js'
+import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
@@ -206,6 +207,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
+  await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
   return app
 }
