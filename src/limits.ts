@@ -128,6 +128,33 @@ export const limits = {
   /** A question to the server's JetStream. */
   natsTimeoutMs: 5_000,
 
+  // The client (releve/client), in the sender's process.
+  /** Events of one batch as JSON, about; with every character escaped it is still a body. */
+  clientBatchJsonMax: 2.5 * MiB,
+  /** A sealed batch over HTTP, bytes counted by characters: three times as much in UTF-8 is still a body. */
+  clientBatchBytesMax: 4 * MiB,
+  /** The same over NATS: three times as much is still a message. */
+  clientNatsBatchBytesMax: 160 * KiB,
+  /** Sealed batches that wait or are under way, bytes; a setting. Beyond it `send` waits or refuses. */
+  clientMemoryBytesMax: 64 * MiB,
+  /** Calls of `send` that wait for room; beyond it `send` refuses. */
+  clientWaitingMax: 10_000,
+  /** One segment of the spool; after a crash at most so much is sent twice, for nothing. */
+  clientSegmentBytes: 8 * MiB,
+  /** The spool on disk; a setting. */
+  clientSpoolBytesMax: 1024 * MiB,
+  /** Tries of a batch before it goes to the spool. */
+  clientTriesInMemory: 3,
+  /** Between two tries: the first wait, doubled up to the last one, unless the service says how long. */
+  clientRetryFirstMs: 100,
+  clientRetryLastMs: 10_000,
+  /** A `Retry-After` longer than this is cut: the service may be back earlier than it thought. */
+  clientRetryAfterMaxMs: 60_000,
+  /** One request, until its answer. */
+  clientTimeoutMs: 30_000,
+  /** An answer of the service: 100 refusals of some KiB. */
+  clientAnswerBytesMax: 4 * MiB,
+
   // Answers.
   /** Rows of one usage answer. */
   usageRowsMax: 100_000,
@@ -203,6 +230,9 @@ assert(
   limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
   'a pull holds several of the largest messages, and stays where no stall was seen',
 )
+assert(6 * limits.clientBatchJsonMax <= limits.bodyBytesMax, 'a batch of the client is a body, also when written as JSON')
+assert(3 * limits.clientBatchBytesMax <= limits.bodyBytesMax, 'a batch of the client is a body')
+assert(3 * limits.clientNatsBatchBytesMax <= limits.natsMessageBytesMax, 'a batch of the client is a message')
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
 assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')
