@@ -230,7 +230,10 @@ assert(
   limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
   'a pull holds several of the largest messages, and stays where no stall was seen',
 )
-assert(6 * limits.clientBatchJsonMax <= limits.bodyBytesMax, 'a batch of the client is a body, also when written as JSON')
+assert(
+  6 * limits.clientBatchJsonMax <= limits.bodyBytesMax,
+  'a batch of the client is a body, also when written as JSON',
+)
 assert(3 * limits.clientBatchBytesMax <= limits.bodyBytesMax, 'a batch of the client is a body')
 assert(3 * limits.clientNatsBatchBytesMax <= limits.natsMessageBytesMax, 'a batch of the client is a message')
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')

@@ -26,7 +26,7 @@ import { type ClientEvent, EventError } from './event.js'
 
 /** Texts that are remembered from batch to batch; all are forgotten at the bound. */
 const TEXTS_MAX = 65_536
-/** Longer ones are not remembered, so that the table is at most 16 MiB of them. */
+/** Longer ones are remembered within their batch only, so that the table is at most 16 MiB of them. */
 const TEXT_LENGTH_MAX = 256
 /** Digits that a double holds exactly, whatever they are. */
 const EXACT_DIGITS = 15
@@ -57,6 +57,7 @@ export class BatchEncoder {
   #textCount = 0
   #textLengths = new Uint32Array(256)
   readonly #slots = new Map<string, number>()
+  readonly #longTexts = new Map<string, number>()
   readonly #stamps = new Uint32Array(TEXTS_MAX)
   readonly #numbers = new Uint32Array(TEXTS_MAX)
   #batch = 1
@@ -194,6 +195,7 @@ export class BatchEncoder {
     this.#pairCount = 0
     this.#jsonBytes = 0
     this.#table.fill(0)
+    this.#longTexts.clear()
     this.#batch += 1
     // A text needs a slot at any time of a batch: so there is room for the texts of one.
     if (this.#slots.size > TEXTS_MAX / 2 || this.#batch === 0xffff_ffff) {
@@ -263,6 +265,8 @@ export class BatchEncoder {
 
   #addText(text: string, field: string, known: number | undefined): number {
     if (known === undefined) {
+      const number = this.#longTexts.get(text)
+      if (number !== undefined) return number
       if (typeof text !== 'string') throw new EventError(`${field} must be a string`)
       checkText(text, field)
     }
@@ -279,7 +283,7 @@ export class BatchEncoder {
       if (known === undefined) this.#slots.set(text, slot)
       this.#stamps[slot] = this.#batch
       this.#numbers[slot] = this.#textCount
-    }
+    } else this.#longTexts.set(text, this.#textCount)
     return this.#textCount
   }
 

@@ -347,18 +347,23 @@ function judgeLines(door: Door, judging: EventJudge, body: Uint8Array, each: Eac
   eachLine(body, 0, (from, to) => {
     lines += 1
     each((index) => {
-      try {
-        reader.begin(body.subarray(from, to))
-        readNative(reader, draft)
-        reader.finish()
-      } catch (error) {
-        if (!(error instanceof ReleveError)) throw error
-        draft.fail('malformed', '', `${error.message} (of this line)`)
-      }
+      readLine(reader, draft, body, from, to)
       judging.settle(index, body, from, to)
     })
   })
   if (lines === 0) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
+}
+
+/** One line of NDJSON into the draft, which then says what is wrong with it, its syntax too. */
+export function readLine(reader: JsonReader, draft: Draft, body: Uint8Array, from: number, to: number): void {
+  try {
+    reader.begin(body.subarray(from, to))
+    readNative(reader, draft)
+    reader.finish()
+  } catch (error) {
+    if (!(error instanceof ReleveError)) throw error
+    draft.fail('malformed', '', `${error.message} (of this line)`)
+  }
 }
 
 /** The meaning of a sound draft. Returns null when it is refused; the draft then says why. */
