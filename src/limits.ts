@@ -146,6 +146,8 @@ export const limits = {
   usageRowsMax: 100_000,
   /** Hours, days or months of one usage answer. Their starts go to ClickHouse as one parameter, which it takes up to 128 KiB. */
   usageWindowsMax: 10_000,
+  /** Refused events sent again by one request; each answer waits until they are counted. */
+  resendMax: 1_000,
   /** Open SSE streams. */
   sseStreamsMax: 1_000,
   /** Messages waiting for one slow SSE reader; above it the stream is closed and the reader resumes with Last-Event-ID. */

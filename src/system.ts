@@ -30,6 +30,7 @@ import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
+import { Refusals } from './refusals.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
@@ -120,6 +121,7 @@ export class System {
   #repair!: Repair
   #invoicing!: Invoicing
   #answers!: Answers
+  #refusals!: Refusals
   #billing!: Billing
   #log: FileLog | undefined
   #shards: ShardThread[] = []
@@ -155,9 +157,13 @@ export class System {
   get invoicing(): Invoicing {
     return this.#invoicing
   }
-  /** Usage, live quotas, refusals. */
+  /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
+  }
+  /** Refused events: listed, taken out, sent again. */
+  get refusals(): Refusals {
+    return this.#refusals
   }
   /** Closing, previewing and verifying invoices. */
   get billing(): Billing {
@@ -277,6 +283,7 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#answers = new Answers(room)
+    this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#billing = new Billing({
       ...room,
       postgres,
