@@ -173,9 +173,9 @@ export class Billing {
           if (!metric.archive) return null
           const { stream } = this.#flowOf(tenant)
           const epoch = cut[String(stream)] ?? 0
-          const { aggregation } = metric
-          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
-          return { quantity: archivedFigure(proof), count: proof.events, digest: proof.digest }
+          const { aggregation, percentile } = metric
+          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, percentile, period, stream, epoch })
+          return { quantity: archivedFigure(aggregation, period, proof), count: proof.events, digest: proof.digest }
         },
       },
       idOrNumber,

@@ -60,6 +60,7 @@ export interface TermsAddOn {
 export interface TermsMetric {
   readonly metric: string
   readonly unit: string
+  readonly rounding?: Metric['rounding']
   /** Quantity that is included; null is unlimited. */
   readonly limit: string | null
   readonly rule: string | null
@@ -232,9 +233,11 @@ export class Book {
           fee: price(plan.feeRule),
           metrics: item.entitlements.map((entitlement) => {
             const rule = plan.metrics.find((entry) => entry.metric === entitlement.metric)?.rule ?? null
+            const { unit, rounding } = this.metricOf(entitlement.metric)
             return {
               metric: entitlement.metric,
-              unit: this.metricOf(entitlement.metric).unit,
+              unit,
+              ...(rounding === undefined ? {} : { rounding }),
               limit: entitlement.limit,
               rule,
               price: price(rule),

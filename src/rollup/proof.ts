@@ -6,6 +6,7 @@
  * events give the same digest wherever and in whatever order they are read; one event more, less or other gives another.
  */
 import type { Aggregation } from '../catalog/metric.js'
+import { Decimal } from '../decimal.js'
 import type { Period } from '../period.js'
 import type { Rollup } from './rollup.js'
 
@@ -13,6 +14,8 @@ export interface ProofRequest {
   readonly tenant: string
   readonly metric: string
   readonly aggregation: Aggregation
+  /** Of a percentile metric: which one, percent. */
+  readonly percentile?: string | undefined
   readonly period: Period
   readonly stream: number
   /** Events of epochs up to this one. */
@@ -50,6 +53,16 @@ function valueExpression(aggregation: Aggregation, where: string): string {
       return `countIf(${unvoided(where)}) = 0 ? NULL : toString(minIf(value, ${unvoided(where)}))`
     case 'latest':
       return `countIf(${unvoided(where)}) = 0 ? NULL : toString(argMaxIf(value, (event_time, position), ${unvoided(where)}))`
+    // The level before the period, and what each change adds until its end, in value × milliseconds.
+    case 'weighted_sum':
+      return `concat(toString((SELECT sum(value * kind) FROM usage_events WHERE ${BEFORE})), '/',
+    toString(sum(toDecimal256(value, 9) * toInt256(kind * ({to:Int64} - toUnixTimestamp64Milli(event_time))))))`
+    // The smallest value that enough events do not exceed, and how many there are. A void has its event's value.
+    case 'percentile':
+      return `sum(kind) <= 0 ? NULL : concat(toString((SELECT min(v) FROM (
+      SELECT v, sum(n) OVER (ORDER BY v) AS up_to, sum(n) OVER () AS n_all
+      FROM (SELECT value AS v, sum(kind) AS n FROM usage_events WHERE ${where} GROUP BY v HAVING n > 0))
+    WHERE up_to * 10000 >= n_all * {percent:UInt32})), '/', toString(sum(kind)))`
   }
 }
 
@@ -95,11 +108,15 @@ ORDER BY usage_events.position LIMIT {limit:UInt32}`,
 
 const quote = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
 
-const EVENTS =
-  'tenant = {tenant:String} AND metric = {metric:String} AND event_time >= fromUnixTimestamp64Milli({from:Int64}) AND event_time < fromUnixTimestamp64Milli({to:Int64}) AND stream = {stream:UInt16} AND epoch <= {epoch:UInt64}'
+const OF_METRIC =
+  'tenant = {tenant:String} AND metric = {metric:String} AND stream = {stream:UInt16} AND epoch <= {epoch:UInt64}'
+const EVENTS = `${OF_METRIC} AND event_time >= fromUnixTimestamp64Milli({from:Int64}) AND event_time < fromUnixTimestamp64Milli({to:Int64})`
+const BEFORE = `${OF_METRIC} AND event_time < fromUnixTimestamp64Milli({from:Int64})`
 
 function paramsOf(request: Omit<ProofRequest, 'aggregation'>): Record<string, string | number> {
   return {
+    // In hundredths of a percent, a whole number.
+    ...(request.percentile === undefined ? {} : { percent: new Decimal(request.percentile).times(100).toNumber() }),
     tenant: request.tenant,
     metric: request.metric,
     from: request.period.from,
