@@ -113,7 +113,12 @@ export class Answers {
     const asOf = { stream: flow.stream, epoch, lagMs: flow.flushLagMs() }
     const { tenant } = ask
     if (!isLive(metric.aggregation)) {
-      if (ask.window !== null || ask.subject !== undefined || groupBy.length > 0 || Object.keys(ask.dims ?? {}).length > 0)
+      if (
+        ask.window !== null ||
+        ask.subject !== undefined ||
+        groupBy.length > 0 ||
+        Object.keys(ask.dims ?? {}).length > 0
+      )
         throw new ReleveError(
           'unprocessable',
           `${metric.key}: a ${metric.aggregation} is answered for a whole range, without window, group or filter`,
@@ -164,7 +169,11 @@ export class Answers {
   async #measured(tenant: string, metric: Metric, period: Period): Promise<MeasuredUsage> {
     const flow = this.#flowOf(tenant)
     const { epoch, folded } = flow.position
-    const [found] = await measureMany(this.#rollup, [{ tenant, metric, period }], { stream: flow.stream, epoch, folded })
+    const [found] = await measureMany(this.#rollup, [{ tenant, metric, period }], {
+      stream: flow.stream,
+      epoch,
+      folded,
+    })
     if (found!.mismatch !== null) throw new ReleveError('conflict', found!.mismatch)
     return found!
   }

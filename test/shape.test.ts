@@ -78,6 +78,7 @@ const neighbours: Readonly<Record<string, string>> = {
   'ingest → catalog/metric.ts': 'the numbers of aggregations, as the kernel has them',
   'invoicing → rating/': 'an invoice is rated usage: close.ts hands no line over that rating did not make',
   'rating → catalog/price.ts': 'the price book is read by all',
+  'rating → catalog/unit.ts': 'a quantity is converted to the unit of its price',
   'invoicing → catalog/': 'the price book is read by all',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
   'invoicing → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',

@@ -90,15 +90,7 @@ export type Price = {
   readonly currency: string
   /** What the quantity is priced in, when not in the metric's own unit: a price per Go of a metric in Mo. */
   readonly unit?: string
-} & (
-  | FlatPrice
-  | UnitPrice
-  | TieredPrice
-  | PackagePrice
-  | PercentagePrice
-  | GraduatedPercentagePrice
-  | DynamicPrice
-)
+} & (FlatPrice | UnitPrice | TieredPrice | PackagePrice | PercentagePrice | GraduatedPercentagePrice | DynamicPrice)
 
 type Fields = Readonly<Record<string, unknown>>
 

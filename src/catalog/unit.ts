@@ -20,8 +20,8 @@ const UNITS: Readonly<Record<string, readonly [kind: string, size: string]>> = {
   s: ['time', '1000'],
   min: ['time', '60000'],
   h: ['time', '3600000'],
-  'Go·h': ['data-time', '1000'],
-  'Mo·h': ['data-time', '1'],
+  Go·h: ['data-time', '1000'],
+  Mo·h: ['data-time', '1'],
   Wh: ['energy', '1'],
   kWh: ['energy', '1000'],
   MWh: ['energy', '1000000'],
@@ -88,8 +88,7 @@ export function convertUnit(value: string, from: string, to: string): string {
 /** Whether every quantity of `from` is a finite decimal in `to`: the denominator has no factors but 2 and 5. */
 export function convertsExactly(from: string, to: string): boolean {
   const [times, by] = ratio(from, to)
-  let rest = BigInt(by)
-  for (let common = gcd(rest, BigInt(times)); common > 1n; common = gcd(rest, BigInt(times))) rest /= common
+  let rest = BigInt(by) / gcd(BigInt(by), BigInt(times))
   for (const factor of [2n, 5n]) while (rest % factor === 0n) rest /= factor
   return rest === 1n
 }

@@ -13,7 +13,14 @@ export function rateDynamic(price: DynamicPrice, amount: Decimal, included: Deci
   return {
     free: included,
     steps: [
-      { after: included, upTo: null, quantity: billable, unitPrice: factor, flat: ZERO, amount: billable.times(factor) },
+      {
+        after: included,
+        upTo: null,
+        quantity: billable,
+        unitPrice: factor,
+        flat: ZERO,
+        amount: billable.times(factor),
+      },
     ],
   }
 }

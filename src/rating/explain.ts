@@ -92,5 +92,9 @@ function inLanguage({ price, quantity, result, exact, amount }: Facts, language:
 }
 
 function cycleFr(cycle: string): string {
-  return { monthly: 'mensuel', yearly: 'annuel', quarterly: 'trimestriel', weekly: 'hebdomadaire', daily: 'quotidien' }[cycle] ?? cycle
+  return (
+    { monthly: 'mensuel', yearly: 'annuel', quarterly: 'trimestriel', weekly: 'hebdomadaire', daily: 'quotidien' }[
+      cycle
+    ] ?? cycle
+  )
 }

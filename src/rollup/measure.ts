@@ -10,7 +10,15 @@ import type { Aggregation, Metric } from '../catalog/metric.js'
 import { Decimal, printDecimal, round } from '../decimal.js'
 import { limits } from '../limits.js'
 import { HOUR_MS, type Period } from '../period.js'
-import { EVENT_DIGEST, type ProofAnswer, prove, shownQuestion } from './proof.js'
+import {
+  EVENT_DIGEST,
+  type Heads,
+  type ProofAnswer,
+  prove,
+  shownQuestion,
+  type ValueCount,
+  valuesBehind,
+} from './proof.js'
 import type { Rollup } from './rollup.js'
 import type { UsageRow } from './usage.js'
 
@@ -18,11 +26,17 @@ export interface MeasureRequest {
   readonly tenant: string
   readonly metric: Pick<Metric, 'key' | 'aggregation' | 'archive' | 'percentile'>
   readonly period: Period
+  /** The values of the events are wanted too, so many of the first ones by themselves. */
+  readonly heads?: Heads | undefined
 }
 
 export interface MeasuredUsage {
   /** Decimal text. */
   readonly quantity: string
+  /** Of a weighted sum: the level that the period opened with. Kept with the closing. */
+  readonly opening?: string
+  /** Only with `heads`. */
+  readonly amounts?: readonly ValueCount[]
   readonly count: number
   readonly digest: string
   readonly query: string
@@ -70,6 +84,13 @@ export async function measureMany(
     }
   }
   for (const i of single) answers[i] = await measureOne(rollup, requests[i]!, cut)
+  for (const [i, request] of requests.entries()) {
+    const { heads, tenant, metric, period } = request
+    if (heads === undefined) continue
+    const amounts = await valuesBehind(rollup, { tenant, metric: metric.key, period, ...cut }, heads)
+    const tooMany = `${tenant} ${metric.key}: more than ${limits.eventValuesMax} different amounts, and its price is by the event`
+    answers[i] = amounts === null ? { ...answers[i]!, mismatch: tooMany } : { ...answers[i]!, amounts }
+  }
   return answers
 }
 
@@ -163,9 +184,9 @@ async function measureOne(rollup: Rollup, request: MeasureRequest, cut: StreamCu
   const { stream, epoch } = cut
   const proof = await prove(rollup, { tenant, metric: metric.key, aggregation, percentile, period, stream, epoch })
   const archived = archivedFigure(aggregation, period, proof)
-  const { quantity, mismatch } = await rolledUp(rollup, request, cut, proof.value, archived)
+  const { mismatch, ...figures } = await rolledUp(rollup, request, cut, proof.value, archived)
   return {
-    quantity,
+    ...figures,
     count: proof.events,
     digest: proof.digest,
     query: proof.query,
@@ -180,11 +201,11 @@ async function rolledUp(
   cut: StreamCut,
   value: string | null,
   archived: string,
-): Promise<Pick<MeasuredUsage, 'quantity' | 'mismatch'>> {
+): Promise<Pick<MeasuredUsage, 'quantity' | 'opening' | 'mismatch'>> {
   const { key, aggregation } = metric
   if (aggregation === 'weighted_sum') {
-    const quantity = await levelHours(rollup, { tenant, metric, period }, cut)
-    return { quantity, mismatch: mismatchOf(tenant, key, quantity, archived) }
+    const { quantity, opening } = await levelHours(rollup, { tenant, metric, period }, cut)
+    return { quantity, opening, mismatch: mismatchOf(tenant, key, quantity, archived) }
   }
   const { rows } = await rollup.usage({
     tenant,
@@ -211,7 +232,7 @@ async function levelHours(
   rollup: Rollup,
   { tenant, metric, period }: MeasureRequest,
   { stream, epoch, folded }: StreamCut,
-): Promise<string> {
+): Promise<{ readonly quantity: string; readonly opening: string }> {
   const rows = (table: string, epochs: string): string =>
     `SELECT window, sum, sum_vt FROM ${table}
   WHERE tenant = {tenant:String} AND metric = {metric:String} AND window < {to:DateTime('UTC')}
@@ -237,7 +258,8 @@ FROM (${source})`,
       toSeconds: period.to / 1000,
     },
   )
-  return unitHours(period, row!.opening, row!.area)
+  const opening = new Decimal(row!.opening).toFixed()
+  return { quantity: unitHours(period, opening, row!.area), opening }
 }
 
 /** Half up at nine decimals: an hour has 3,600,000 ms. */

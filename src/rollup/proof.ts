@@ -7,6 +7,7 @@
  */
 import type { Aggregation } from '../catalog/metric.js'
 import { Decimal } from '../decimal.js'
+import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import type { Rollup } from './rollup.js'
 
@@ -104,6 +105,37 @@ WHERE ${EVENTS} AND epoch > {since:UInt64} AND usage_events.position > {after:UI
 ORDER BY usage_events.position LIMIT {limit:UInt32}`,
     { ...paramsOf(request), since: request.since, after: request.after, limit: request.limit },
   )
+}
+
+/** Values that follow each other in the order of the events, or, behind the heads, equal ones together. */
+export interface ValueCount {
+  readonly amount: string
+  readonly count: string
+}
+
+/** How many of the first events are told one by one, in the order of their times: so many, and those before the sum is reached. */
+export interface Heads {
+  readonly events: number
+  readonly sum: string
+}
+
+/** The values of the events that count; null when there are more different ones than limits.eventValuesMax. */
+export async function valuesBehind(
+  rollup: Rollup,
+  request: Omit<ProofRequest, 'aggregation'>,
+  heads: Heads,
+): Promise<ValueCount[] | null> {
+  const rows = await rollup.rowsOf<ValueCount>(
+    `SELECT toString(amount) AS amount, toString(count()) AS count FROM (
+  SELECT value AS amount, row_number() OVER w AS place, sum(value) OVER w - value AS passed,
+    place <= {headEvents:UInt32} OR passed < {headSum:Decimal(38, 9)} AS head
+  FROM usage_events WHERE ${EVENTS} AND ${unvoided(EVENTS)}
+  WINDOW w AS (ORDER BY event_time, position ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW))
+GROUP BY head, if(head, place, 0) AS nth, amount ORDER BY head DESC, nth, amount LIMIT {most:UInt32}`,
+    { ...paramsOf(request), headEvents: heads.events, headSum: heads.sum, most: limits.eventValuesMax + 1 },
+  )
+  if (rows.length > limits.eventValuesMax) return null
+  return rows.map(({ amount, count }) => ({ amount: new Decimal(amount).toFixed(), count }))
 }
 
 const quote = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
