@@ -15,7 +15,7 @@ const textOf = (file: string): string => readFileSync(join(rootDirectory, 'src',
 const roads = ['ingest', 'log', 'dedupe', 'aggregate', 'rollup', 'quota', 'rating', 'invoicing']
 const doors = ['http', 'nats', 'cli', 'demo']
 /** Rooms beside the road, and what they may know of each other. */
-const beside = ['access', 'catalog', 'engines']
+const beside = ['access', 'catalog', 'delivery', 'engines', 'usage-data']
 
 /** 0 ground, 1 rooms, 2 the road written out, 3 system, 4 doors, 5 the process. */
 function level(file: string): number {
@@ -24,7 +24,15 @@ function level(file: string): number {
   if (doors.includes(room)) return 4
   if (file === 'system.ts') return 3
   if (
-    ['flow.ts', 'shard.ts', 'answers.ts', 'billing.ts', 'invoicing/close.ts', 'invoicing/close-many.ts'].includes(file)
+    [
+      'flow.ts',
+      'shard.ts',
+      'answers.ts',
+      'billing.ts',
+      'backup.ts',
+      'invoicing/close.ts',
+      'invoicing/close-many.ts',
+    ].includes(file)
   )
     return 2
   return room === '' ? 0 : 1
@@ -80,6 +88,9 @@ const neighbours: Readonly<Record<string, string>> = {
   'rating → catalog/price.ts': 'the price book is read by all',
   'rating → catalog/unit.ts': 'a quantity is converted to the unit of its price',
   'invoicing → catalog/': 'the price book is read by all',
+  'catalog → rating/formula.ts': 'a formula that cannot be read is refused when its calculator is defined',
+  'usage-data → rating/formula.ts': 'what a calculator says',
+  'usage-data → invoicing/usage-record.ts': 'what is wrong with a record, as the contract people know it',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
   'invoicing → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
 }
@@ -122,6 +133,7 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
   ['asks the time', /\bDate\.now\b|new Date\(\)/, { 'clock.ts': 'the place' }],
   ['knows fastify', /from '(@fastify\/|fastify)/, { 'http/': 'the place' }],
   ['knows NATS', /from '(nats|@nats-io\/)/, { 'nats/': 'the place' }],
+  ['knows a mail library', /from 'nodemailer'/, { 'delivery/email.ts': 'the place' }],
   ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place', 'invoicing/draft-batch.ts': 'the rating threads' }],
   [
     'ends the process',

@@ -387,6 +387,14 @@ export class Catalog {
                 : old.limitVersion + 1
           return { ...entitlement, limitVersion }
         })
+        for (const { name, metric } of item.calculators ?? []) {
+          if (metric === null) continue
+          if (!entitlements.some((one) => one.metric === metric))
+            unprocessable(`items: calculator ${name} gives ${metric}, which ${item.id} does not have`)
+          // A quantity is added to what the stream counted; an extreme or a count of members cannot be added to.
+          if (!['sum', 'count'].includes(book.metricOf(metric).aggregation))
+            unprocessable(`items: calculator ${name} gives ${metric}, which is neither a sum nor a count`)
+        }
         for (const { rule } of item.addOns ?? [])
           if (!book.prices.has(rule)) unprocessable(`items: there is no price rule ${rule}`)
         return { ...item, planVersion, entitlements }

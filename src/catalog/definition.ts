@@ -12,6 +12,7 @@ import type { Language } from '../format.js'
 import { limits } from '../limits.js'
 import { isTimeZone } from '../period.js'
 import type { Threshold } from '../quota/entitlement.js'
+import { type Calculator, parseCalculators } from './calculator.js'
 import { Aggregation, type Metric } from './metric.js'
 import { assertPattern } from './number-pattern.js'
 import type { Days } from './part.js'
@@ -104,6 +105,8 @@ export interface ContractItem extends Days {
   readonly planVersion: number
   readonly entitlements: readonly ItemEntitlement[]
   readonly addOns?: readonly AddOn[]
+  /** What becomes of usage data that are handed in beside the stream. */
+  readonly calculators?: readonly Calculator[]
 }
 
 export interface Discount extends Days {
@@ -147,6 +150,7 @@ export interface ContractInput extends Omit<Contract, 'items'> {
     readonly from?: string
     readonly until?: string
     readonly addOns?: readonly AddOn[]
+    readonly calculators?: readonly Calculator[]
     /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
     readonly entitlements?: readonly Omit<ItemEntitlement, 'limitVersion'>[]
   }[]
@@ -338,12 +342,24 @@ export function parseContract(json: unknown): ContractInput {
   const state = name(fields.state ?? 'active', 'state')
   if (!isSubscriptionState(state)) throw new ReleveError('invalid_request', `state: unknown ${state}`)
   const items = list(fields.items, 'items', limits.contractItemsMax).map((entry, i) => {
-    const at = fieldsOf(entry, `items[${i}]`, ['id', 'plan', 'planVersion', 'from', 'until', 'addOns', 'entitlements'])
+    const at = fieldsOf(entry, `items[${i}]`, [
+      'id',
+      'plan',
+      'planVersion',
+      'from',
+      'until',
+      'addOns',
+      'calculators',
+      'entitlements',
+    ])
     const base = {
       id: name(at.id, `items[${i}].id`),
       plan: name(at.plan, `items[${i}].plan`),
       ...daysOf(at, timeZone, `items[${i}]`),
       ...(at.addOns === undefined ? {} : { addOns: addOns(at.addOns, timeZone, `items[${i}].addOns`) }),
+      ...(at.calculators === undefined
+        ? {}
+        : { calculators: parseCalculators(at.calculators, `items[${i}].calculators`) }),
     }
     const planVersion =
       at.planVersion === undefined

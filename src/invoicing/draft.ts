@@ -27,18 +27,28 @@ import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
-import type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
+import type { DataEntry, DataProof, Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
+
+export type { DataEntry } from './invoice.js'
 
 /** Usage of one metric of one contract item over a period, as counted at a cut. */
 export interface ItemUsage extends Proof {
   readonly item: string
   readonly metric: string
-  /** Decimal text. */
+  /** Decimal text; what usage data came to is in it. */
   readonly quantity: string
   /** Of a level over time: what it was when the period began. */
   readonly opening?: string
   /** The amounts of the events, when a price is by the event. */
   readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
+  readonly data?: DataUsage
+  /** Not a quantity but an amount, made of usage data alone; `metric` is the name of its calculator. */
+  readonly charge?: true
+}
+
+/** What usage data beside the stream came to. */
+export interface DataUsage extends DataProof {
+  readonly entries: readonly DataEntry[]
 }
 
 /** An earlier period, counted again: `billed` is what its invoice and later regularisations were made from. */
@@ -56,11 +66,12 @@ export function draftInvoice(
   period: Period,
   usage: readonly ItemUsage[],
   late: readonly LatePart[] = [],
+  noticed: readonly Notice[] = [],
 ): Invoice {
   const { contract, customer } = terms
   const charged = chargesOf(terms, period, usage)
   const lines = [...charged.lines, ...adjustmentLines(terms, period, charged.lines, [])]
-  const notices = [...charged.notices]
+  const notices = [...charged.notices, ...noticed]
   for (const part of late) {
     const found = regularise(part, customer.currency)
     lines.push(...found.lines)
@@ -163,7 +174,7 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
     }
     for (const metric of item.metrics) {
       const measured = usageOf(usage, item.item, metric.metric)
-      const proof: Proof = { cut: measured.cut, query: measured.query, count: measured.count, digest: measured.digest }
+      const proof = proofOf(measured)
       const limit = limitOf(item, metric, terms, period)
       const negative = parseDecimal(measured.quantity, 'quantity').lt(0)
       if (negative) notices.push(negativeUsage(item.item, metric, measured.quantity))
@@ -210,6 +221,30 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
         ...status,
         line: no,
         proof,
+        ...(measured.data === undefined ? {} : { data: measured.data.entries }),
+      })
+    }
+    for (const charge of usage.filter((one) => one.item === item.item && one.charge === true)) {
+      const amount = printMoney(new Decimal(charge.quantity), customer.currency)
+      lines.push({
+        ...base,
+        type: 'usage',
+        metric: null,
+        unit: null,
+        label: {
+          fr: `${item.plan.name} — ${charge.metric}, ${month.fr}`,
+          en: `${item.plan.name} — ${charge.metric}, ${month.en}`,
+        },
+        quantity: '1',
+        included: '0',
+        billable: '1',
+        steps: [],
+        exact: charge.quantity,
+        amount,
+        explanation: chargeWords(charge, amount, customer.currency),
+        price: null,
+        proof: proofOf(charge),
+        period: part,
       })
     }
   }
@@ -378,9 +413,39 @@ function regularise(
         explanation: { fr: say('fr'), en: say('en') },
         taxRate: customer.taxRate,
         price: metric.price,
-        proof: { cut: now.cut, query: now.query, count: now.count, digest: now.digest },
+        proof: proofOf(now),
         period: item.period ?? part.period,
         since: billed.cut,
+      })
+    }
+    for (const now of part.usage.filter((one) => one.item === item.item && one.charge === true)) {
+      const old = part.billed.find((one) => one.item === now.item && one.metric === now.metric && one.charge === true)
+      const money = (text: string): string => printMoney(new Decimal(text), currency)
+      const amount = money(printDecimal(new Decimal(money(now.quantity)).minus(money(old?.quantity ?? '0'))))
+      if (new Decimal(amount).isZero()) continue
+      lines.push({
+        item: item.item,
+        product: item.product.key,
+        plan: item.plan,
+        type: 'regularisation',
+        metric: null,
+        unit: null,
+        label: {
+          fr: `Régularisation ${month('fr')} — ${now.metric}`,
+          en: `Adjustment for ${month('en')} — ${now.metric}`,
+        },
+        quantity: '1',
+        included: '0',
+        billable: '1',
+        steps: [],
+        exact: amount,
+        amount,
+        explanation: chargeWords(now, amount, currency),
+        taxRate: customer.taxRate,
+        price: null,
+        proof: proofOf(now),
+        period: item.period ?? part.period,
+        since: {},
       })
     }
   }
@@ -403,6 +468,20 @@ function amountsOf({ amounts }: ItemUsage): Pick<ItemUsage, 'amounts'> {
 
 function both(before: Words | null, words: Words): Words {
   return before === null ? words : { fr: `${before.fr} ; ${words.fr}`, en: `${before.en}; ${words.en}` }
+}
+
+function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
+  if (data === undefined) return { cut, query, count, digest }
+  const { entries: _, ...own } = data
+  return { cut, query, count, digest, data: own }
+}
+
+function chargeWords(charge: ItemUsage, amount: string, currency: string): Words {
+  const count = String(charge.data?.count ?? 0)
+  return {
+    fr: `calculé sur ${formatNumber(count, 'fr')} donnée(s) d’usage = ${formatMoney(amount, currency, 'fr')}`,
+    en: `calculated from ${formatNumber(count, 'en')} usage data = ${formatMoney(amount, currency, 'en')}`,
+  }
 }
 
 function usageOf(usage: readonly ItemUsage[], item: string, metric: string): ItemUsage {

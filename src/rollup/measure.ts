@@ -126,7 +126,6 @@ async function measureSums(
     ),
     proveSums(rollup, { ...params, period }),
   ])
-  const key = (tenant: string, metric: string): string => JSON.stringify([tenant, metric])
   const figureOfPair = new Map(figures.map((row) => [key(row.tenant, row.metric), row]))
   return requests.map(({ tenant, metric }) => {
     const row = figureOfPair.get(key(tenant, metric.key))
@@ -172,11 +171,13 @@ GROUP BY tenant, metric`,
   )
   return new Map(
     rows.map((row) => [
-      JSON.stringify([row.tenant, row.metric]),
+      key(row.tenant, row.metric),
       { events: Number(row.n), s: row.s, c: row.c, digest: row.digest.padStart(64, '0') },
     ]),
   )
 }
+
+const key = (tenant: string, metric: string): string => `${tenant.length} ${tenant}${metric}`
 
 async function measureOne(rollup: Rollup, request: MeasureRequest, cut: StreamCut): Promise<MeasuredUsage> {
   const { tenant, metric, period } = request

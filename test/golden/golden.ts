@@ -30,6 +30,7 @@ import { HandClock } from '../../src/clock.js'
 import { convertMoney, fixedRate, printMoney } from '../../src/currency.js'
 import { Decimal, parseDecimal, printDecimal, RoundingMode, round } from '../../src/decimal.js'
 import { Dedupe } from '../../src/dedupe/dedupe.js'
+import { sign } from '../../src/delivery/sign.js'
 import { ReleveError } from '../../src/errors.js'
 import { dateIn, formatCompact, formatDate, formatMoney, formatNumber, formatPercent } from '../../src/format.js'
 import { decodeFrame } from '../../src/frame.js'
@@ -91,7 +92,6 @@ const NOT_BUILT = new Set([
   'payment reconcile',
   'payment import_statement',
   'payment validate_om_request',
-  'webhook standard_webhook_sign',
   'security permissions',
   'security authorize',
   'security audit',
@@ -200,6 +200,8 @@ const adapters: Readonly<Record<string, Adapter>> = {
       ...(recurring === undefined ? {} : { recurring }),
     }),
   }),
+
+  standard_webhook_sign: ({ secret, id, timestamp, body }) => ({ signature: sign({ id, timestamp, body }, [secret]) }),
 
   // Tax.
   split_inclusive: (given) => splitInclusive(given.ttc, given.rate, currencyOf(given)),
