@@ -3,6 +3,7 @@
  * after a fold, billed, and verified again from the archive. The expected figures are counted here in bigints.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { measuredFor } from '../../src/invoicing/close.js'
 import type { KeptInvoice } from '../../src/invoicing/invoicing.js'
 import { MARCH, openTestService, type TestService } from '../invoicing/service.js'
 import { promises } from '../promises.js'
@@ -168,10 +169,8 @@ describe('billed', () => {
     ])
     const found = await service.system.billing.verifyInvoice(issued.invoice.number!)
     expect([found.equal, found.unchecked]).toEqual([true, []])
-    const { rows } = await service.system.engines.postgres.query(
-      `SELECT measured -> 'usage' -> 0 ->> 'opening' AS opening FROM closings WHERE contract = 'measured'`,
-    )
-    expect(rows).toEqual([{ opening: '42.5' }])
+    const measured = await measuredFor(service.system.engines.postgres, issued.invoice)
+    expect(measured!.usage[0]!.opening).toBe('42.5')
   })
 
   test(`an event before the period, deleted from the archive => the level is not proved any more ${promises('invoice:explains-itself')}`, async () => {
