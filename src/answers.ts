@@ -4,14 +4,15 @@
  */
 import { DateTime } from 'luxon'
 import type { Catalog } from './catalog/catalog.js'
+import { isLive, type Metric } from './catalog/metric.js'
 import type { Clock } from './clock.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
 import { limits } from './limits.js'
-import { HOUR_MS, isTimeZone, parseMoment, type WindowSize } from './period.js'
+import { HOUR_MS, isTimeZone, type Period, parseMoment, type WindowSize } from './period.js'
 import type { BalanceView } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
-import { figureOf } from './rollup/measure.js'
+import { figureOf, type MeasuredUsage, measureMany } from './rollup/measure.js'
 import type { Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery } from './rollup/usage.js'
 
@@ -109,6 +110,24 @@ export class Answers {
     }
     const flow = this.#flowOf(ask.tenant)
     const { epoch, folded } = flow.position
+    const asOf = { stream: flow.stream, epoch, lagMs: flow.flushLagMs() }
+    const { tenant } = ask
+    if (!isLive(metric.aggregation)) {
+      if (
+        ask.window !== null ||
+        ask.subject !== undefined ||
+        groupBy.length > 0 ||
+        Object.keys(ask.dims ?? {}).length > 0
+      )
+        throw new ReleveError(
+          'unprocessable',
+          `${metric.key}: a ${metric.aggregation} is answered for a whole range, without window, group or filter`,
+        )
+      const { quantity, count } = await this.#measured(tenant, metric, { from, to })
+      const start = DateTime.fromMillis(from, { zone: ask.timeZone }).toISO({ suppressMilliseconds: true })!
+      const windows = [{ from: start, groups: {}, value: quantity, count: String(count) }]
+      return { tenant, metric: metric.key, aggregation: metric.aggregation, unit: metric.unit, windows, asOf }
+    }
     const query = {
       tenant: ask.tenant,
       metric: metric.key,
@@ -142,8 +161,21 @@ export class Answers {
         value: figureOf(metric.aggregation, row),
         count: row.count,
       })),
-      asOf: { stream: flow.stream, epoch, lagMs: flow.flushLagMs() },
+      asOf,
     }
+  }
+
+  /** What cannot be kept live is counted when it is asked for; what rollups and archive disagree about is not answered. */
+  async #measured(tenant: string, metric: Metric, period: Period): Promise<MeasuredUsage> {
+    const flow = this.#flowOf(tenant)
+    const { epoch, folded } = flow.position
+    const [found] = await measureMany(this.#rollup, [{ tenant, metric, period }], {
+      stream: flow.stream,
+      epoch,
+      folded,
+    })
+    if (found!.mismatch !== null) throw new ReleveError('conflict', found!.mismatch)
+    return found!
   }
 
   /** Live balances with the state of each quota. What the shard does not know live is read from ClickHouse, with its age. */

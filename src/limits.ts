@@ -229,6 +229,8 @@ export const limits = {
   // Prices and invoices.
   /** Tiers of one price rule. */
   tiersMax: 100,
+  /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */
+  eventValuesMax: 10_000,
   /** Lines and usage entries of one invoice; detail beyond it is an extract, not a document. */
   invoiceLinesMax: 10_000,
   /** Metrics of one plan, entitlements of one contract item. */

@@ -10,6 +10,7 @@ import { Answers } from './answers.js'
 import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
+import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
@@ -349,7 +350,7 @@ export class System {
     const metrics = new Map(this.#catalog.snapshot().metrics.map((m) => [m.key, m]))
     return this.#catalog.entitlements().flatMap((e) => {
       const metric = metrics.get(e.metric)
-      return metric === undefined ? [] : [{ ...e, aggregation: metric.aggregation }]
+      return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
   }
 

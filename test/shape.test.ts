@@ -87,6 +87,7 @@ const neighbours: Readonly<Record<string, string>> = {
   'ingest → catalog/metric.ts': 'the numbers of aggregations, as the kernel has them',
   'invoicing → rating/': 'an invoice is rated usage: close.ts hands no line over that rating did not make',
   'rating → catalog/price.ts': 'the price book is read by all',
+  'rating → catalog/unit.ts': 'a quantity is converted to the unit of its price',
   'invoicing → catalog/': 'the price book is read by all',
   'catalog → rating/formula.ts': 'a formula that cannot be read is refused when its calculator is defined',
   'usage-data → rating/formula.ts': 'what a calculator says',
