@@ -36,6 +36,19 @@ export const limits = {
   /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
   inflightBytesMax: 256 * MiB,
 
+  // Keys.
+  /** Keys that are not revoked; all are held in memory, about 500 bytes each. */
+  keysMax: 10_000,
+  /** How long the secret before a rotation stays valid, unless said otherwise; and at most. */
+  keyOverlapMs: 1 * DAY,
+  keyOverlapMsMax: 30 * DAY,
+  /** A rate of one key: requests, events or bytes a second. Above it a limit means nothing. */
+  keyRateMax: 1_000_000_000,
+  /** Attempts without a valid key that an address has at once; one more comes back each second. */
+  failedAttemptsMax: 20,
+  /** Addresses with failed attempts that are remembered, about 150 bytes each; at the bound the oldest is forgotten. */
+  failedAddressesMax: 10_000,
+
   // Age of an event (architecture.md, «Verdicts and books»).
   /** L: an event older than this, by its eventTime, is refused as too_old. */
   lateMs: 34 * DAY,
@@ -155,11 +168,63 @@ export const limits = {
   /** An answer of the service: 100 refusals of some KiB. */
   clientAnswerBytesMax: 4 * MiB,
 
+  // Delivery: webhooks and e-mail.
+  /** Endpoints in all, held in memory; about 1 KiB each. */
+  endpointsMax: 10_000,
+  /** Endpoints of one tenant, or of the platform. */
+  tenantEndpointsMax: 32,
+  /** Characters of a webhook's URL. */
+  urlMax: 2_048,
+  /** Kinds of events, metrics or rules that one endpoint names. */
+  endpointFiltersMax: 100,
+  /** Deliveries that wait for one endpoint; beyond it they are dead letters at once, and can be replayed. */
+  endpointQueueMax: 10_000,
+  /** Attempts at one endpoint at once: what a slow receiver may hold. */
+  endpointInFlightMax: 4,
+  /** Attempts at webhooks in all, each a socket; many slow receivers at once then wait for each other. */
+  webhooksInFlightMax: 256,
+  /** Connections to the SMTP server. */
+  emailsInFlightMax: 8,
+  /** Tests of endpoints that are under way. */
+  pingsMax: 16,
+  /** From the name's resolution to the status line. */
+  webhookTimeoutMs: 15_000,
+  /** Connection, greeting and silence of the SMTP server, each. */
+  smtpTimeoutMs: 20_000,
+  /** Waits before the attempts after the first, give or take 20 %; about three days in all. After the last one it is a dead letter. */
+  deliveryRetryMs: [
+    5_000,
+    30_000,
+    2 * MINUTE,
+    10 * MINUTE,
+    30 * MINUTE,
+    2 * 60 * MINUTE,
+    5 * 60 * MINUTE,
+    10 * 60 * MINUTE,
+    DAY,
+    DAY,
+  ] as readonly number[],
+  /** A receiver's Retry-After counts up to here. */
+  retryAfterMaxMs: 1 * DAY,
+  /** An endpoint where nothing was delivered for this long is disabled with its next dead letter. */
+  endpointFailingMs: 5 * DAY,
+  /** A delivery that waits for longer is told by health. */
+  deliveryLateMs: 60 * MINUTE,
+  /** What was delivered is kept for this long, dead letters for longer. */
+  deliveredKeptMs: 7 * DAY,
+  deadLettersKeptMs: 30 * DAY,
+  /** Longest time that a rotated secret signs beside the new one. */
+  secretOverlapMaxMs: 7 * DAY,
+  /** Alerts handed to their deliveries before the place is noted: after a crash so many are looked at again. */
+  feedPageMax: 100,
+
   // Answers.
   /** Rows of one usage answer. */
   usageRowsMax: 100_000,
   /** Hours, days or months of one usage answer. Their starts go to ClickHouse as one parameter, which it takes up to 128 KiB. */
   usageWindowsMax: 10_000,
+  /** Refused events sent again by one request; each answer waits until they are counted. */
+  resendMax: 1_000,
   /** Open SSE streams. */
   sseStreamsMax: 1_000,
   /** Messages waiting for one slow SSE reader; above it the stream is closed and the reader resumes with Last-Event-ID. */
@@ -191,6 +256,8 @@ export const limits = {
   // Prices and invoices.
   /** Tiers of one price rule. */
   tiersMax: 100,
+  /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */
+  eventValuesMax: 10_000,
   /** Lines and usage entries of one invoice; detail beyond it is an extract, not a document. */
   invoiceLinesMax: 10_000,
   /** Metrics of one plan, entitlements of one contract item. */
@@ -215,6 +282,18 @@ export const limits = {
   draftTaskMax: 125,
   /** Failures that the report of a batch closing spells out; all are counted. */
   closeFailuresMax: 100,
+  /** Usage data of one metric that a statement prints; all are behind the line. */
+  statementDataMax: 50,
+  /** UTF-8 bytes of a description or a note of a usage datum. */
+  usageDataTextMax: 4_000,
+  /** UTF-8 bytes of the JSON of a usage datum. */
+  usageDataJsonBytesMax: 16 * KiB,
+  /** JSON records that one calculator runs over in a period, inside the closing's transaction: about a second. */
+  usageDataJsonPerPeriodMax: 100_000,
+  /** Usage data of one request. */
+  usageDataBatchMax: 1_000,
+  /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
+  redraftMax: 20,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 

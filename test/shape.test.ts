@@ -15,7 +15,7 @@ const textOf = (file: string): string => readFileSync(join(rootDirectory, 'src',
 const roads = ['ingest', 'log', 'dedupe', 'aggregate', 'rollup', 'quota', 'rating', 'invoicing']
 const doors = ['http', 'nats', 'cli', 'demo']
 /** Rooms beside the road, and what they may know of each other. */
-const beside = ['access', 'catalog', 'client', 'engines']
+const beside = ['access', 'catalog', 'client', 'delivery', 'engines', 'usage-data']
 
 /** 0 ground, 1 rooms, 2 the road written out, 3 system, 4 doors, 5 the process. */
 function level(file: string): number {
@@ -24,7 +24,16 @@ function level(file: string): number {
   if (doors.includes(room)) return 4
   if (file === 'system.ts') return 3
   if (
-    ['flow.ts', 'shard.ts', 'answers.ts', 'billing.ts', 'invoicing/close.ts', 'invoicing/close-many.ts'].includes(file)
+    [
+      'flow.ts',
+      'shard.ts',
+      'answers.ts',
+      'refusals.ts',
+      'billing.ts',
+      'backup.ts',
+      'invoicing/close.ts',
+      'invoicing/close-many.ts',
+    ].includes(file)
   )
     return 2
   return room === '' ? 0 : 1
@@ -81,7 +90,11 @@ const neighbours: Readonly<Record<string, string>> = {
   'ingest → catalog/metric.ts': 'the numbers of aggregations, as the kernel has them',
   'invoicing → rating/': 'an invoice is rated usage: close.ts hands no line over that rating did not make',
   'rating → catalog/price.ts': 'the price book is read by all',
+  'rating → catalog/unit.ts': 'a quantity is converted to the unit of its price',
   'invoicing → catalog/': 'the price book is read by all',
+  'catalog → rating/formula.ts': 'a formula that cannot be read is refused when its calculator is defined',
+  'usage-data → rating/formula.ts': 'what a calculator says',
+  'usage-data → invoicing/usage-record.ts': 'what is wrong with a record, as the contract people know it',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
   'invoicing → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
 }
@@ -128,6 +141,7 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
     /from '(nats|@nats-io\/)/,
     { 'nats/': 'the place', 'client/nats.ts': 'the sender’s side of that door' },
   ],
+  ['knows a mail library', /from 'nodemailer'/, { 'delivery/email.ts': 'the place' }],
   ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place', 'invoicing/draft-batch.ts': 'the rating threads' }],
   [
     'ends the process',
