@@ -21,8 +21,10 @@ import { healthRoutes } from './routes/health.js'
 import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
+import { webhookRoutes } from './routes/webhooks.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -121,7 +123,9 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
         reply.headers(budget.headers(now))
       }
     }
-    if (scope !== undefined && !key.scopes.includes(scope)) {
+    const may =
+      scope === undefined || key.scopes.includes(scope) || (scope === 'manage' && key.scopes.includes('admin'))
+    if (!may) {
       throw new ReleveError('forbidden', `the key has not the scope ${scope}`)
     }
     request.apiKey = key
@@ -206,7 +210,9 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(healthRoutes(system))
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
+  await app.register(rejectRoutes(system))
   await app.register(alertRoutes(system))
+  await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
