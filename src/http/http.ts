@@ -17,6 +17,7 @@ import { alertRoutes } from './routes/alerts.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
+import { importRoutes } from './routes/imports.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { usageRoutes } from './routes/usage.js'
@@ -203,6 +204,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
   await app.register(usageDataRoutes(system))
+  await app.register(importRoutes(system))
   return app
 }
 
