@@ -7,12 +7,16 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
 import { Answers } from './answers.js'
+import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
-import type { Clock } from './clock.js'
+import { isLive } from './catalog/metric.js'
+import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
 import { KeyFiles } from './dedupe/key-files.js'
+import { openAlertFeed } from './delivery/alert-feed.js'
+import { type Delivery, openDelivery } from './delivery/delivery.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
@@ -30,6 +34,7 @@ import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
+import { Refusals } from './refusals.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
@@ -118,11 +123,15 @@ export class System {
   #keys!: Keys
   #catalog!: Catalog
   #alerts!: Alerts
+  #delivery!: Delivery
+  #alertFeed: { close(): Promise<void> } | undefined
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
   #answers!: Answers
+  #refusals!: Refusals
   #billing!: Billing
+  #backups!: Backups
   #usageData!: UsageData
   #imports!: Imports
   #log: FileLog | undefined
@@ -153,19 +162,30 @@ export class System {
   get alerts(): Alerts {
     return this.#alerts
   }
+  /** Webhooks and e-mail: who is told, and what became of it. */
+  get delivery(): Delivery {
+    return this.#delivery
+  }
   get catalog(): Catalog {
     return this.#catalog
   }
   get invoicing(): Invoicing {
     return this.#invoicing
   }
-  /** Usage, live quotas, refusals. */
+  /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
+  }
+  /** Refused events: listed, taken out, sent again. */
+  get refusals(): Refusals {
+    return this.#refusals
   }
   /** Closing, previewing and verifying invoices. */
   get billing(): Billing {
     return this.#billing
+  }
+  get backups(): Backups {
+    return this.#backups
   }
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
@@ -207,6 +227,18 @@ export class System {
     this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
     await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
+    this.#delivery = await openDelivery({
+      postgres,
+      clock: systemClock,
+      logger,
+      metrics,
+      dataDirectory: config.dataDirectory,
+      version: VERSION,
+      allowedRanges: config.webhookAllow,
+      smtp: config.smtp,
+      retryMs: config.deliveryRetryMs,
+    })
+    this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
     this.#streams = Number(await this.#setting('streams', String(config.streams)))
@@ -288,6 +320,7 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#answers = new Answers(room)
+    this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
@@ -306,6 +339,15 @@ export class System {
       onDone: () => this.#billing.redraft(null, limits.redraftMax),
     })
     await this.#imports.resume()
+    this.#backups = new Backups({
+      dataDirectory: config.dataDirectory,
+      backupDirectory: config.backupDirectory,
+      version: VERSION,
+      engines: this.#engines,
+      flows: this.#flows,
+      log: () => this.#log!,
+      clock,
+    })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
   }
@@ -322,7 +364,7 @@ export class System {
     const metrics = new Map(this.#catalog.snapshot().metrics.map((m) => [m.key, m]))
     return this.#catalog.entitlements().flatMap((e) => {
       const metric = metrics.get(e.metric)
-      return metric === undefined ? [] : [{ ...e, aggregation: metric.aggregation }]
+      return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
   }
 
@@ -368,8 +410,11 @@ export class System {
     const steps: (() => unknown)[] = [
       () => this.#imports?.close(),
       () => this.#billing?.close(),
+      () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
+      () => this.#alertFeed?.close(),
+      () => this.#delivery?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
@@ -575,6 +620,7 @@ export class System {
       if (!door.up)
         notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
     }
+    notes.push(...(this.#delivery?.notes() ?? []))
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),

@@ -15,7 +15,8 @@ import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import { Budget, type KeyLimits } from './budget.js'
 
-export const Scope = ['ingest', 'read', 'admin'] as const
+/** `manage`: a tenant's own webhooks, recipients, alert rules and limits; `admin` includes it, for every tenant. */
+export const Scope = ['ingest', 'read', 'manage', 'admin'] as const
 export type Scope = (typeof Scope)[number]
 
 export interface ApiKey {
@@ -207,7 +208,7 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
       if (input.tenant !== null && input.scopes.includes('admin')) {
         throw new ReleveError(
           'unprocessable',
-          'the scope admin is for platform-wide keys: leave tenant out, or choose ingest and read',
+          'the scope admin is for platform-wide keys: leave tenant out, or choose ingest, read and manage',
         )
       }
       if ([...byId.values()].filter((key) => key.revokedAt === null).length >= limits.keysMax)

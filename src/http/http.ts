@@ -14,14 +14,17 @@ import { ErrorCode, ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { alertRoutes } from './routes/alerts.js'
+import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
+import { webhookRoutes } from './routes/webhooks.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -114,7 +117,9 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
         reply.headers(budget.headers(now))
       }
     }
-    if (scope !== undefined && !key.scopes.includes(scope)) {
+    const may =
+      scope === undefined || key.scopes.includes(scope) || (scope === 'manage' && key.scopes.includes('admin'))
+    if (!may) {
       throw new ReleveError('forbidden', `the key has not the scope ${scope}`)
     }
     request.apiKey = key
@@ -199,10 +204,13 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(healthRoutes(system))
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
+  await app.register(rejectRoutes(system))
   await app.register(alertRoutes(system))
+  await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
+  await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
   await app.register(importRoutes(system))
   return app

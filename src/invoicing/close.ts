@@ -28,6 +28,7 @@ import { monthlyPeriodOf, type Period } from '../period.js'
 import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
+import { packJson, unpackJson } from './pack.js'
 
 export type { ItemUsage } from './draft.js'
 
@@ -117,6 +118,8 @@ interface Row {
   measured: Measured | null
   invoice: string | null
 }
+/** As PostgreSQL has it. */
+type Kept = Omit<Row, 'measured'> & { measured: Buffer | null }
 
 /**
  * Closes a contract's period, or goes on where an earlier attempt stopped. Throws ReleveError `not_found` for an unknown contract
@@ -199,11 +202,10 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
       })
       const notices = withData === undefined || withData.notices.length === 0 ? {} : { notices: withData.notices }
       const value: Measured = { order, terms, usage: withData?.usage[0] ?? usage, late, ...notices }
-      await client.query(`UPDATE closings SET state = 'measured', measured = $2, updated_at = $3 WHERE id = $1`, [
-        row.id,
-        value,
-        clock.now(),
-      ])
+      await client.query(
+        `UPDATE closings SET state = 'measured', measured = $2, place = $3, updated_at = $4 WHERE id = $1`,
+        [row.id, packJson(JSON.stringify(value)), order, now],
+      )
     }
     await client.query('COMMIT')
   } catch (error) {
@@ -244,13 +246,16 @@ async function earlierClosings(
   contract: string,
   period: Period,
 ): Promise<{ readonly period: Period; readonly terms: Terms }[]> {
-  const { rows } = await postgres.query<{ period_from: string; period_to: string; measured: Measured }>(
+  const { rows } = await postgres.query<{ period_from: string; period_to: string; measured: Buffer }>(
     `SELECT period_from, period_to, measured FROM closings
      WHERE contract = $1 AND period_to <= $2 AND measured IS NOT NULL ORDER BY period_from DESC LIMIT $3`,
     [contract, period.from, limits.latePeriodsMax],
   )
   return rows
-    .map((row) => ({ period: { from: Number(row.period_from), to: Number(row.period_to) }, terms: row.measured.terms }))
+    .map((row) => ({
+      period: { from: Number(row.period_from), to: Number(row.period_to) },
+      terms: unpackJson<Measured>(row.measured).terms,
+    }))
     .reverse()
 }
 
@@ -258,11 +263,11 @@ async function lockClosings(
   client: PoolClient,
   contract: string,
 ): Promise<{ id: string; state: ClosingState; attempt: number; periodFrom: number; measured: Measured | null }[]> {
-  const { rows } = await client.query<Row & { period_from: string }>(
+  const { rows } = await client.query<Kept & { period_from: string }>(
     'SELECT id, state, attempt, period_from, measured, invoice FROM closings WHERE contract = $1 ORDER BY id FOR UPDATE',
     [contract],
   )
-  return rows.map((row) => ({ ...row, periodFrom: Number(row.period_from) }))
+  return rows.map((row) => ({ ...rowOf(row), periodFrom: Number(row.period_from) }))
 }
 
 /** What a period's usage was when it was last counted for an invoice. */
@@ -316,22 +321,26 @@ async function advance(
 }
 
 async function read(postgres: Pool, id: string): Promise<Row> {
-  const { rows } = await postgres.query<Row>(
+  const { rows } = await postgres.query<Kept>(
     'SELECT id, state, attempt, measured, invoice FROM closings WHERE id = $1',
     [id],
   )
   assert(rows[0] !== undefined, `closing ${id} is there`)
-  return rows[0]
+  return rowOf(rows[0])
+}
+
+function rowOf(kept: Kept): Row {
+  return { ...kept, measured: kept.measured === null ? null : unpackJson<Measured>(kept.measured) }
 }
 
 /** What was measured for the invoice of a contract's period; null when the closing now stands for another one. */
 export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice']): Promise<Measured | null> {
-  const { rows } = await postgres.query<Row>(
+  const { rows } = await postgres.query<Kept>(
     'SELECT id, state, attempt, measured, invoice FROM closings WHERE contract = $1 AND period_from = $2',
     [invoice.contract, invoice.period.from],
   )
   const row = rows[0]
-  return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : row.measured
+  return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured
 }
 
 /** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */
