@@ -20,6 +20,7 @@ import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { prepaidRoutes } from './routes/prepaid.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
@@ -209,6 +210,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(invoiceRoutes(system))
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
+  await app.register(prepaidRoutes(system))
   return app
 }
 
