@@ -1,5 +1,5 @@
 /**
- * Answers: what a customer, an operator or an auditor may ask of the usage side. Read only: usage by window, live quotas, refusals.
+ * Answers: what a customer, an operator or an auditor may ask of the usage side. Read only: usage by window, live quotas.
  * An answer says which epoch or record it holds, so that two answers can be compared.
  */
 import { DateTime } from 'luxon'
@@ -9,7 +9,7 @@ import type { Clock } from './clock.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
 import { limits } from './limits.js'
-import { DAY_MS, HOUR_MS, isTimeZone, type Period, parseMoment, type WindowSize } from './period.js'
+import { HOUR_MS, isTimeZone, type Period, parseMoment, type WindowSize } from './period.js'
 import type { BalanceView } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { figureOf, type MeasuredUsage, measureMany } from './rollup/measure.js'
@@ -229,32 +229,6 @@ export class Answers {
       }),
     )
     return { tenant, quotas }
-  }
-
-  async rejects(query: {
-    tenant: string | null
-    code?: string | undefined
-    from?: string | undefined
-    to?: string | undefined
-    limit: number
-  }): Promise<unknown[]> {
-    const now = this.#clock.now()
-    const rows = await this.#rollup.rowsOf<Record<string, unknown>>(
-      `SELECT tenant, code, field, message, source, id, metric, raw, toUnixTimestamp64Milli(received_at) AS received_at
-FROM ingest_rejects
-WHERE ({anyTenant:UInt8} = 1 OR tenant = {tenant:String}) AND ({code:String} = '' OR code = {code:String})
-  AND received_at >= fromUnixTimestamp64Milli({from:Int64}) AND received_at < fromUnixTimestamp64Milli({to:Int64})
-ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
-      {
-        anyTenant: query.tenant === null ? 1 : 0,
-        tenant: query.tenant ?? '',
-        code: query.code ?? '',
-        from: query.from === undefined ? now - 7 * DAY_MS : parseMoment('from', query.from),
-        to: query.to === undefined ? now + DAY_MS : parseMoment('to', query.to),
-        limit: query.limit,
-      },
-    )
-    return rows.map(({ received_at, ...row }) => ({ ...row, receivedAt: new Date(Number(received_at)).toISOString() }))
   }
 }
 

@@ -35,11 +35,13 @@ import { sqlDirectory } from './paths.js'
 import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
+import { Refusals } from './refusals.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { openShardThread, type ShardThread } from './shard.js'
+import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 
 export const VERSION = '0.1.0'
@@ -128,10 +130,12 @@ export class System {
   #repair!: Repair
   #invoicing!: Invoicing
   #answers!: Answers
+  #refusals!: Refusals
   #billing!: Billing
   #backups!: Backups
   #usageData!: UsageData
   #prepaid!: Prepaid
+  #imports!: Imports
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -170,9 +174,13 @@ export class System {
   get invoicing(): Invoicing {
     return this.#invoicing
   }
-  /** Usage, live quotas, refusals. */
+  /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
+  }
+  /** Refused events: listed, taken out, sent again. */
+  get refusals(): Refusals {
+    return this.#refusals
   }
   /** Closing, previewing and verifying invoices. */
   get billing(): Billing {
@@ -188,6 +196,9 @@ export class System {
   /** Packs bought ahead, and what became of them. */
   get prepaid(): Prepaid {
     return this.#prepaid
+  }
+  get imports(): Imports {
+    return this.#imports
   }
   get engines(): Engines {
     return this.#engines
@@ -315,6 +326,7 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#answers = new Answers(room)
+    this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
@@ -326,6 +338,15 @@ export class System {
       flows: this.#flows,
       graceMs: config.graceMs,
     })
+    this.#imports = new Imports({
+      postgres,
+      clock,
+      catalog: this.#catalog,
+      logger,
+      directory: join(config.dataDirectory, 'imports'),
+      onDone: () => this.#billing.redraft(null, limits.redraftMax),
+    })
+    await this.#imports.resume()
     this.#backups = new Backups({
       dataDirectory: config.dataDirectory,
       backupDirectory: config.backupDirectory,
@@ -395,6 +416,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#imports?.close(),
       () => this.#billing?.close(),
       () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),

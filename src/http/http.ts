@@ -18,9 +18,11 @@ import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
+import { importRoutes } from './routes/imports.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { prepaidRoutes } from './routes/prepaid.js'
+import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
@@ -203,6 +205,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(healthRoutes(system))
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
+  await app.register(rejectRoutes(system))
   await app.register(alertRoutes(system))
   await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
@@ -211,6 +214,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
   await app.register(prepaidRoutes(system))
+  await app.register(importRoutes(system))
   return app
 }
 

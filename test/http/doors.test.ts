@@ -70,6 +70,15 @@ const routes: readonly Route[] = [
     tenants: { own: '/v1/rejects?tenant=alpha', other: '/v1/rejects?tenant=gamma', refused: 403 },
     filtered: true,
   },
+  {
+    method: 'GET',
+    route: '/v1/rejects/export',
+    scope: 'read',
+    url: '/v1/rejects/export',
+    tenants: { own: '/v1/rejects/export?tenant=alpha', other: '/v1/rejects/export?tenant=gamma', refused: 403 },
+    filtered: true,
+  },
+  { method: 'POST', route: '/v1/rejects/resend', scope: 'ingest', url: '/v1/rejects/resend', ...json([]) },
   { method: 'GET', route: '/v1/books', scope: 'admin', url: '/v1/books' },
   {
     method: 'GET',
