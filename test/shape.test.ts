@@ -24,7 +24,15 @@ function level(file: string): number {
   if (doors.includes(room)) return 4
   if (file === 'system.ts') return 3
   if (
-    ['flow.ts', 'shard.ts', 'answers.ts', 'billing.ts', 'invoicing/close.ts', 'invoicing/close-many.ts'].includes(file)
+    [
+      'flow.ts',
+      'intake.ts',
+      'shard.ts',
+      'answers.ts',
+      'billing.ts',
+      'invoicing/close.ts',
+      'invoicing/close-many.ts',
+    ].includes(file)
   )
     return 2
   return room === '' ? 0 : 1

@@ -5,8 +5,7 @@
 import { writeFileSync } from 'node:fs'
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import { ReleveError } from '../src/errors.js'
-import type { Judged } from '../src/ingest/ingest.js'
-import { type SealedEpoch, Shard, type ShardOptions, type ShardTask } from '../src/shard.js'
+import { type JudgedGroup, type SealedEpoch, Shard, type ShardOptions, type ShardTask } from '../src/shard.js'
 
 const options = workerData as ShardOptions
 const shard = new Shard(options)
@@ -18,10 +17,9 @@ try {
 
 function buffersOf(task: ShardTask, reply: unknown): ArrayBuffer[] {
   if (task.method === 'judge') {
-    return (reply as Judged).parts.flatMap(({ frame, indices }) => [
-      frame.buffer as ArrayBuffer,
-      indices.buffer as ArrayBuffer,
-    ])
+    return (reply as JudgedGroup[]).flatMap(({ parts }) =>
+      parts.flatMap(({ own, indices }) => [own, indices].flatMap((b) => (b === null ? [] : [b.buffer as ArrayBuffer]))),
+    )
   }
   if (task.method === 'seal') {
     const { chunks, keys } = reply as SealedEpoch

@@ -25,6 +25,12 @@ export interface KernelJudged extends Judged {
   readonly plain: number
 }
 
+/** Several bodies as one: places count through all of them. */
+export interface JudgedTogether extends KernelJudged {
+  /** For each body, the events received up to its end. */
+  readonly ends: readonly number[]
+}
+
 /** What kernel.as.ts exports for the door. Addresses and counts are below 2^31; -1 is «none». */
 interface Exports {
   readonly memory: KernelMemory
@@ -65,6 +71,7 @@ interface Exports {
     aheadMs: number,
     eventsMax: number,
   ): number
+  beginNext(body: number, length: number, tenant: number): number
   run(): number
   resume(next: number): number
   eventAt(): number
@@ -171,10 +178,24 @@ export class KernelDoor {
 
     const refusals: Refusal[] = []
     const byStream = new Map<number, Refusal[]>()
+    const plain = this.#drive(door, new EventJudge(door, request), body, bodyAt, textsEnd, refusals, byStream)
+    return plain < 0 ? null : this.#finish(door, textsEnd, refusals, byStream, plain)
+  }
+
+  /** Reads the body that was begun. The number of events that the plain path judged, or −1 when all of it must be its. */
+  #drive(
+    door: Door,
+    judging: EventJudge,
+    body: Uint8Array,
+    bodyAt: number,
+    textsEnd: number,
+    refusals: Refusal[],
+    byStream: Map<number, Refusal[]>,
+  ): number {
+    const kernel = this.#kernel
     let plain = 0
     let answer = kernel.run()
     if (answer === EVENT) {
-      const judging = new EventJudge(door, request)
       const depth = isArray(body) ? 1 : 0
       const { reader } = door
       try {
@@ -188,15 +209,25 @@ export class KernelDoor {
             const list = byStream.get(stream)
             if (list === undefined) byStream.set(stream, [refusal])
             else list.push(refusal)
-          } else if (!this.#push(judging, textsEnd)) return null
+          } else if (!this.#push(judging, textsEnd)) return -1
           answer = kernel.resume(bodyAt + reader.at)
         }
       } finally {
         reader.release()
       }
     }
-    if (answer === BODY) return null
+    return answer === BODY ? -1 : plain
+  }
 
+  /** The frames of what was read. */
+  #finish(
+    door: Door,
+    textsEnd: number,
+    refusals: readonly Refusal[],
+    byStream: ReadonlyMap<number, readonly Refusal[]>,
+    plain: number,
+  ): KernelJudged {
+    const kernel = this.#kernel
     const frameAt = textsEnd + SLACK
     const parts: Part[] = []
     for (let stream = 0; stream < door.streams; stream += 1) {
@@ -207,6 +238,66 @@ export class KernelDoor {
     }
     const received = kernel.received()
     return { received, stored: received - refusals.length, refused: refusals.length, refusals, parts, plain }
+  }
+
+  /**
+   * Several small bodies of native JSON as one, so that they cost one frame. Null: one of them is not for the kernel as a whole
+   * (broken, or there are too many events), and then each must be judged alone. `tenants` are those of their keys.
+   */
+  judgeTogether(
+    door: Door,
+    bodies: readonly Uint8Array[],
+    tenants: readonly (string | null)[],
+    request: Omit<IngestRequest, 'format' | 'tenant'>,
+  ): JudgedTogether | null {
+    if (this.#door !== door) this.#load(door)
+    if (!this.#isUsable) return null
+    const kernel = this.#kernel
+    const places: number[] = []
+    let at = pad8(this.#textEnd + SLACK)
+    for (const body of bodies) {
+      places.push(at)
+      at = pad8(at + body.length + SLACK)
+    }
+    const textsAt = at
+    const textsEnd = textsAt + (textsAt - places[0]!) + 65_536
+    this.#reserve(textsEnd + SLACK)
+    for (const [i, body] of bodies.entries()) {
+      this.#bytes.set(body, places[i]!)
+      this.#bytes.fill(0, places[i]! + body.length, places[i]! + body.length + SLACK)
+    }
+    const refusals: Refusal[] = []
+    const byStream = new Map<number, Refusal[]>()
+    const ends: number[] = []
+    let plain = 0
+    let tenant = -1
+    for (const [i, body] of bodies.entries()) {
+      const name = tenants[i]!
+      if (i === 0 || name !== tenants[i - 1]) {
+        tenant = -1
+        if (name !== null) {
+          // Behind the texts that the bodies before have left there.
+          const from = i === 0 ? textsAt : kernel.textsAt()
+          const length = this.#write(name, from, textsEnd)
+          if (length < 0) return null
+          tenant = kernel.findTenant(from, length)
+          if (tenant < 0) return null
+        }
+      }
+      const { receivedAt, floorTime, aheadMs } = request
+      const max = limits.batchEventsMax
+      const isForKernel =
+        i === 0
+          ? kernel.begin(places[i]!, body.length, textsAt, textsEnd, tenant, receivedAt, floorTime, aheadMs, max)
+          : kernel.beginNext(places[i]!, body.length, tenant)
+      if (isForKernel === 0) return null
+      const judging = new EventJudge(door, { ...request, format: 'json', tenant: name })
+      const judged = this.#drive(door, judging, body, places[i]!, textsEnd, refusals, byStream)
+      if (judged < 0) return null
+      plain += judged
+      ends.push(kernel.received())
+    }
+    return { ...this.#finish(door, textsEnd, refusals, byStream, plain), ends }
   }
 
   #takePart(

@@ -33,6 +33,7 @@ export {
   addMetric,
   addTenant,
   begin,
+  beginNext,
   eventAt,
   FIXED_BYTES,
   findTenant,
