@@ -266,8 +266,8 @@ export class Shard {
   }
 
   #judgeTogether(bytes: Uint8Array, jobs: readonly JudgeJob[], head: JudgeHead): JudgedTogether | null {
-    const tenants = jobs.map((job) => job.tenant)
-    return this.#kernelDoor?.judgeTogether(this.#door!, this.#copyOut(bytes, jobs), tenants, head) ?? null
+    const requests = jobs.map(({ format, tenant }) => ({ ...head, format, tenant }))
+    return this.#kernelDoor?.judgeTogether(this.#door!, this.#copyOut(bytes, jobs), requests) ?? null
   }
 
   #copyOut(bytes: Uint8Array, jobs: readonly JudgeJob[]): Uint8Array[] {
@@ -434,8 +434,11 @@ const pad8 = (n: number): number => (n + 7) & ~7
 
 const withPlain = (judged: Judged): KernelJudged => ({ ...judged, plain: judged.received })
 
+/** Formats that the kernel reads without tables of its own. */
+const TOGETHER: readonly BodyFormat[] = ['json', 'ndjson', 'cloudevents', 'cloudevents-batch']
+
 const isSmall = ({ format, length, own }: JudgeJob): boolean =>
-  format === 'json' && length <= limits.smallBodyBytes && own === null
+  TOGETHER.includes(format) && length <= limits.smallBodyBytes && own === null
 
 /** What crosses into the thread: the name of a Shard method and its arguments. */
 export interface ShardTask {

@@ -7,12 +7,16 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
 import { Answers } from './answers.js'
+import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
-import type { Clock } from './clock.js'
+import { isLive } from './catalog/metric.js'
+import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
 import { KeyFiles } from './dedupe/key-files.js'
+import { openAlertFeed } from './delivery/alert-feed.js'
+import { type Delivery, openDelivery } from './delivery/delivery.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
@@ -31,11 +35,13 @@ import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
+import { Refusals } from './refusals.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
+import { UsageData } from './usage-data/usage-data.js'
 
 export const VERSION = '0.1.0'
 
@@ -117,11 +123,16 @@ export class System {
   #keys!: Keys
   #catalog!: Catalog
   #alerts!: Alerts
+  #delivery!: Delivery
+  #alertFeed: { close(): Promise<void> } | undefined
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
   #answers!: Answers
+  #refusals!: Refusals
   #billing!: Billing
+  #backups!: Backups
+  #usageData!: UsageData
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -151,19 +162,34 @@ export class System {
   get alerts(): Alerts {
     return this.#alerts
   }
+  /** Webhooks and e-mail: who is told, and what became of it. */
+  get delivery(): Delivery {
+    return this.#delivery
+  }
   get catalog(): Catalog {
     return this.#catalog
   }
   get invoicing(): Invoicing {
     return this.#invoicing
   }
-  /** Usage, live quotas, refusals. */
+  /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
+  }
+  /** Refused events: listed, taken out, sent again. */
+  get refusals(): Refusals {
+    return this.#refusals
   }
   /** Closing, previewing and verifying invoices. */
   get billing(): Billing {
     return this.#billing
+  }
+  get backups(): Backups {
+    return this.#backups
+  }
+  /** Usage beside the stream, by hand, by API and by file. */
+  get usageData(): UsageData {
+    return this.#usageData
   }
   get engines(): Engines {
     return this.#engines
@@ -198,6 +224,18 @@ export class System {
     this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
     await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
+    this.#delivery = await openDelivery({
+      postgres,
+      clock: systemClock,
+      logger,
+      metrics,
+      dataDirectory: config.dataDirectory,
+      version: VERSION,
+      allowedRanges: config.webhookAllow,
+      smtp: config.smtp,
+      retryMs: config.deliveryRetryMs,
+    })
+    this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
     this.#streams = Number(await this.#setting('streams', String(config.streams)))
@@ -292,12 +330,24 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#answers = new Answers(room)
+    this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
+    this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
       invoicing: this.#invoicing,
+      usageData: this.#usageData,
       flows: this.#flows,
       graceMs: config.graceMs,
+    })
+    this.#backups = new Backups({
+      dataDirectory: config.dataDirectory,
+      backupDirectory: config.backupDirectory,
+      version: VERSION,
+      engines: this.#engines,
+      flows: this.#flows,
+      log: () => this.#log!,
+      clock,
     })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
@@ -315,7 +365,7 @@ export class System {
     const metrics = new Map(this.#catalog.snapshot().metrics.map((m) => [m.key, m]))
     return this.#catalog.entitlements().flatMap((e) => {
       const metric = metrics.get(e.metric)
-      return metric === undefined ? [] : [{ ...e, aggregation: metric.aggregation }]
+      return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
   }
 
@@ -360,8 +410,11 @@ export class System {
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
       () => this.#billing?.close(),
+      () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
+      () => this.#alertFeed?.close(),
+      () => this.#delivery?.close(),
       () => this.#log?.close(),
       () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
@@ -558,6 +611,7 @@ export class System {
       if (!door.up)
         notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
     }
+    notes.push(...(this.#delivery?.notes() ?? []))
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),

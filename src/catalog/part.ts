@@ -45,6 +45,7 @@ export function changePlan(
       from: change.from,
       ...(item.until === undefined ? {} : { until: item.until }),
       ...(item.addOns === undefined ? {} : { addOns: item.addOns.filter((one) => !one.once) }),
+      ...(item.calculators === undefined ? {} : { calculators: item.calculators }),
     }
     return [{ ...own, until: before }, next]
   })

@@ -8,6 +8,7 @@ import { runDemo } from '../demo/demo.js'
 import { ReleveError } from '../errors.js'
 import { VERSION } from '../system.js'
 import { auditCommand } from './commands/audit.js'
+import { backupCommands } from './commands/backup.js'
 import { invoiceCommand } from './commands/invoice.js'
 import { keysCommand } from './commands/keys.js'
 import { rebuildCommand } from './commands/rebuild.js'
@@ -67,6 +68,7 @@ Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1
   keysCommand(program, (n) => {
     code = n
   })
+  backupCommands(program)
   invoiceCommand(program, (n) => {
     code = n
   })

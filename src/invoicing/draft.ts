@@ -12,6 +12,8 @@
  */
 import { assert } from '../assert.js'
 import type { Terms, TermsMetric } from '../catalog/book.js'
+import type { Price } from '../catalog/price.js'
+import { convertUnit } from '../catalog/unit.js'
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, round } from '../decimal.js'
 import { ReleveError } from '../errors.js'
@@ -21,17 +23,32 @@ import type { Period } from '../period.js'
 import { quotaStatus } from '../quota/status.js'
 import { rateDelta } from '../rating/delta.js'
 import { daysOf, prorate } from '../rating/prorate.js'
+import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
-import type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
+import type { DataEntry, DataProof, Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
+
+export type { DataEntry } from './invoice.js'
 
 /** Usage of one metric of one contract item over a period, as counted at a cut. */
 export interface ItemUsage extends Proof {
   readonly item: string
   readonly metric: string
-  /** Decimal text. */
+  /** Decimal text; what usage data came to is in it. */
   readonly quantity: string
+  /** Of a level over time: what it was when the period began. */
+  readonly opening?: string
+  /** The amounts of the events, when a price is by the event. */
+  readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
+  readonly data?: DataUsage
+  /** Not a quantity but an amount, made of usage data alone; `metric` is the name of its calculator. */
+  readonly charge?: true
+}
+
+/** What usage data beside the stream came to. */
+export interface DataUsage extends DataProof {
+  readonly entries: readonly DataEntry[]
 }
 
 /** An earlier period, counted again: `billed` is what its invoice and later regularisations were made from. */
@@ -49,11 +66,12 @@ export function draftInvoice(
   period: Period,
   usage: readonly ItemUsage[],
   late: readonly LatePart[] = [],
+  noticed: readonly Notice[] = [],
 ): Invoice {
   const { contract, customer } = terms
   const charged = chargesOf(terms, period, usage)
   const lines = [...charged.lines, ...adjustmentLines(terms, period, charged.lines, [])]
-  const notices = [...charged.notices]
+  const notices = [...charged.notices, ...noticed]
   for (const part of late) {
     const found = regularise(part, customer.currency)
     lines.push(...found.lines)
@@ -156,7 +174,7 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
     }
     for (const metric of item.metrics) {
       const measured = usageOf(usage, item.item, metric.metric)
-      const proof: Proof = { cut: measured.cut, query: measured.query, count: measured.count, digest: measured.digest }
+      const proof = proofOf(measured)
       const limit = limitOf(item, metric, terms, period)
       const negative = parseDecimal(measured.quantity, 'quantity').lt(0)
       if (negative) notices.push(negativeUsage(item.item, metric, measured.quantity))
@@ -167,20 +185,23 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
       // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
       if (limit !== null && metric.price !== null) {
         assertCurrency(metric.price.currency, customer.currency, metric.price.rule)
-        const rating = rate({ price: metric.price, quantity, included: limit, events: String(measured.count) })
-        unpriced = rating.unpriced
+        const asked = askOf(metric, metric.price, limit)
+        const { words, ...priced } = asked(quantity)
+        const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
+        unpriced = convertUnit(rating.unpriced, metric.price.unit ?? metric.unit, metric.unit)
         for (const line of rating.lines) {
           no = lines.length + 1
           lines.push({
             ...base,
             type: 'usage',
             metric: metric.metric,
-            unit: metric.unit,
+            unit: metric.price.unit ?? metric.unit,
             label: {
               fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
               en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
             },
             ...rated(line),
+            explanation: both(words, line.explanation),
             price: metric.price,
             proof,
             period: part,
@@ -200,6 +221,30 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
         ...status,
         line: no,
         proof,
+        ...(measured.data === undefined ? {} : { data: measured.data.entries }),
+      })
+    }
+    for (const charge of usage.filter((one) => one.item === item.item && one.charge === true)) {
+      const amount = printMoney(new Decimal(charge.quantity), customer.currency)
+      lines.push({
+        ...base,
+        type: 'usage',
+        metric: null,
+        unit: null,
+        label: {
+          fr: `${item.plan.name} — ${charge.metric}, ${month.fr}`,
+          en: `${item.plan.name} — ${charge.metric}, ${month.en}`,
+        },
+        quantity: '1',
+        included: '0',
+        billable: '1',
+        steps: [],
+        exact: charge.quantity,
+        amount,
+        explanation: chargeWords(charge, amount, customer.currency),
+        price: null,
+        proof: proofOf(charge),
+        period: part,
       })
     }
   }
@@ -329,13 +374,15 @@ function regularise(
         continue
       }
       assertCurrency(metric.price.currency, currency, metric.price.rule)
+      const asked = askOf(metric, metric.price, limit)
+      const { words: _, ...priced } = asked(quantity)
       const delta = rateDelta({
-        price: metric.price,
-        included: limit,
-        quantity,
-        billed: old,
+        ...priced,
+        billed: asked(old).quantity,
         events: String(now.count),
         billedEvents: String(billed.count),
+        ...amountsOf(now),
+        ...(billed.amounts === undefined ? {} : { billedAmounts: billed.amounts }),
       })
       if (new Decimal(delta.amount).isZero()) continue
       const say = (language: 'fr' | 'en'): string => {
@@ -352,7 +399,7 @@ function regularise(
         plan: item.plan,
         type: 'regularisation',
         metric: metric.metric,
-        unit: metric.unit,
+        unit: metric.price.unit ?? metric.unit,
         label: {
           fr: `Régularisation ${month('fr')} — ${metric.metric}`,
           en: `Adjustment for ${month('en')} — ${metric.metric}`,
@@ -366,9 +413,39 @@ function regularise(
         explanation: { fr: say('fr'), en: say('en') },
         taxRate: customer.taxRate,
         price: metric.price,
-        proof: { cut: now.cut, query: now.query, count: now.count, digest: now.digest },
+        proof: proofOf(now),
         period: item.period ?? part.period,
         since: billed.cut,
+      })
+    }
+    for (const now of part.usage.filter((one) => one.item === item.item && one.charge === true)) {
+      const old = part.billed.find((one) => one.item === now.item && one.metric === now.metric && one.charge === true)
+      const money = (text: string): string => printMoney(new Decimal(text), currency)
+      const amount = money(printDecimal(new Decimal(money(now.quantity)).minus(money(old?.quantity ?? '0'))))
+      if (new Decimal(amount).isZero()) continue
+      lines.push({
+        item: item.item,
+        product: item.product.key,
+        plan: item.plan,
+        type: 'regularisation',
+        metric: null,
+        unit: null,
+        label: {
+          fr: `Régularisation ${month('fr')} — ${now.metric}`,
+          en: `Adjustment for ${month('en')} — ${now.metric}`,
+        },
+        quantity: '1',
+        included: '0',
+        billable: '1',
+        steps: [],
+        exact: amount,
+        amount,
+        explanation: chargeWords(now, amount, currency),
+        taxRate: customer.taxRate,
+        price: null,
+        proof: proofOf(now),
+        period: item.period ?? part.period,
+        since: {},
       })
     }
   }
@@ -377,6 +454,34 @@ function regularise(
     lines.push(...adjustmentLines(terms, part.period, charges(part.usage), charges(part.billed), true))
   }
   return { lines, notices }
+}
+
+/** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
+function askOf(metric: TermsMetric, price: Price, limit: string) {
+  const included = convertUnit(limit, metric.unit, price.unit ?? metric.unit)
+  return (measured: string) => ({ price, included, ...pricedQuantity(measured, metric, price) })
+}
+
+function amountsOf({ amounts }: ItemUsage): Pick<ItemUsage, 'amounts'> {
+  return amounts === undefined ? {} : { amounts }
+}
+
+function both(before: Words | null, words: Words): Words {
+  return before === null ? words : { fr: `${before.fr} ; ${words.fr}`, en: `${before.en}; ${words.en}` }
+}
+
+function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
+  if (data === undefined) return { cut, query, count, digest }
+  const { entries: _, ...own } = data
+  return { cut, query, count, digest, data: own }
+}
+
+function chargeWords(charge: ItemUsage, amount: string, currency: string): Words {
+  const count = String(charge.data?.count ?? 0)
+  return {
+    fr: `calculé sur ${formatNumber(count, 'fr')} donnée(s) d’usage = ${formatMoney(amount, currency, 'fr')}`,
+    en: `calculated from ${formatNumber(count, 'en')} usage data = ${formatMoney(amount, currency, 'en')}`,
+  }
 }
 
 function usageOf(usage: readonly ItemUsage[], item: string, metric: string): ItemUsage {

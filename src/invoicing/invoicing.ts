@@ -16,6 +16,7 @@ import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
 import { draftCreditNote } from './credit.js'
 import { hashOf, type Invoice } from './invoice.js'
+import { packJson, unpackJson } from './pack.js'
 import { assertInvoiceMove, deletionOf, type InvoiceState } from './state.js'
 
 export type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
@@ -48,8 +49,13 @@ interface Row {
   hash: string | null
   created_at: string
   changed_at: string
-  document: Invoice
+  /** Of an issued one. */
+  document: Invoice | null
+  /** Of a draft: packed. */
+  draft: Buffer | null
 }
+type Locked = Row & { readonly document: Invoice }
+const COLUMNS = 'state, hash, created_at, changed_at, document, draft'
 
 export class Invoicing {
   readonly #postgres: Pool
@@ -78,7 +84,7 @@ export class Invoicing {
     const now = this.#clock.now()
     await this.#postgres.query(
       `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
-         refers_to, document, created_at, changed_at)
+         refers_to, draft, created_at, changed_at)
        VALUES ($1, $2, 'draft', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)
        ON CONFLICT DO NOTHING`,
       [
@@ -94,7 +100,7 @@ export class Invoicing {
         invoice.tva,
         invoice.ttc,
         invoice.refersTo?.id ?? null,
-        invoice,
+        packJson(JSON.stringify(invoice)),
         now,
       ],
     )
@@ -109,7 +115,7 @@ export class Invoicing {
   /** The invoice of a contract's period, or null. */
   async ofPeriod(contract: string, periodFrom: number): Promise<KeptInvoice | null> {
     const { rows } = await this.#postgres.query<Row>(
-      `SELECT state, hash, created_at, changed_at, document FROM invoices
+      `SELECT ${COLUMNS} FROM invoices
        WHERE contract = $1 AND period_from = $2 AND kind = 'invoice' AND state <> 'discarded'`,
       [contract, periodFrom],
     )
@@ -122,7 +128,7 @@ export class Invoicing {
    */
   async get(idOrNumber: string, tenant: string | null = null): Promise<KeptInvoice> {
     const { rows } = await this.#postgres.query<Row>(
-      `SELECT state, hash, created_at, changed_at, document FROM invoices
+      `SELECT ${COLUMNS} FROM invoices
        WHERE (id = $1 OR number = $1) AND ($2::text IS NULL OR tenant = $2) ORDER BY created_at LIMIT 1`,
       [idOrNumber, tenant],
     )
@@ -141,7 +147,7 @@ export class Invoicing {
     } = {},
   ): Promise<KeptInvoice[]> {
     const { rows } = await this.#postgres.query<Row>(
-      `SELECT state, hash, created_at, changed_at, document FROM invoices
+      `SELECT ${COLUMNS} FROM invoices
        WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR contract = $2) AND ($3::text IS NULL OR state = $3)
          AND ($4::bigint IS NULL OR (created_at, id) < ($4, $6::text))
        ORDER BY created_at DESC, id DESC LIMIT $5`,
@@ -184,7 +190,7 @@ export class Invoicing {
       const now = this.#clock.now()
       await client.query(
         `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
-           refers_to, document, created_at, changed_at)
+           refers_to, draft, created_at, changed_at)
          VALUES ($1, 'credit_note', 'draft', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)`,
         [
           note.id,
@@ -198,7 +204,7 @@ export class Invoicing {
           note.tva,
           note.ttc,
           row.document.id,
-          note,
+          packJson(JSON.stringify(note)),
           now,
         ],
       )
@@ -261,7 +267,7 @@ export class Invoicing {
   }
 
   /** Inside the caller's transaction, the invoice's row locked. */
-  async #issue(client: PoolClient, row: Row): Promise<KeptInvoice> {
+  async #issue(client: PoolClient, row: Locked): Promise<KeptInvoice> {
     if (row.state !== 'draft' && row.state !== 'discarded') return kept(row)
     assertInvoiceMove(row.state, 'finalised')
     const draft = row.document
@@ -289,8 +295,8 @@ export class Invoicing {
     }
     const updated = await client.query<Row>(
       `UPDATE invoices SET state = 'finalised', series = $2, counter = $3, number = $4, issued_on = $5, due_on = $6,
-         document = $7, hash = $8, changed_at = $9
-       WHERE id = $1 RETURNING state, hash, created_at, changed_at, document`,
+         document = $7, draft = NULL, hash = $8, changed_at = $9
+       WHERE id = $1 RETURNING ${COLUMNS}`,
       [draft.id, series, counter, issued.number, issued.issuedOn, issued.dueOn, issued, hashOf(issued), now],
     )
     await this.#markBilled?.(
@@ -304,7 +310,7 @@ export class Invoicing {
 
   async #move(client: PoolClient, id: string, state: InvoiceState): Promise<KeptInvoice> {
     const { rows } = await client.query<Row>(
-      `UPDATE invoices SET state = $2, changed_at = $3 WHERE id = $1 RETURNING state, hash, created_at, changed_at, document`,
+      `UPDATE invoices SET state = $2, changed_at = $3 WHERE id = $1 RETURNING ${COLUMNS}`,
       [id, state, this.#clock.now()],
     )
     return kept(rows[0]!)
@@ -345,13 +351,13 @@ async function takeNumber(
   return { counter: Number(row.last), series, issuedOn: row.last_date }
 }
 
-async function lockInvoice(client: PoolClient, id: string): Promise<Row> {
+async function lockInvoice(client: PoolClient, id: string): Promise<Locked> {
   const { rows } = await client.query<Row>(
-    'SELECT state, hash, created_at, changed_at, document FROM invoices WHERE id = $1 OR number = $1 ORDER BY created_at LIMIT 1 FOR UPDATE',
+    `SELECT ${COLUMNS} FROM invoices WHERE id = $1 OR number = $1 ORDER BY created_at LIMIT 1 FOR UPDATE`,
     [id],
   )
   if (rows[0] === undefined) throw new ReleveError('not_found', `invoice: there is no ${id}`)
-  return rows[0]
+  return { ...rows[0], document: documentOf(rows[0]) }
 }
 
 function kept(row: Row): KeptInvoice {
@@ -360,6 +366,12 @@ function kept(row: Row): KeptInvoice {
     hash: row.hash,
     createdAt: Number(row.created_at),
     changedAt: Number(row.changed_at),
-    invoice: row.document,
+    invoice: documentOf(row),
   }
+}
+
+function documentOf(row: Row): Invoice {
+  if (row.document !== null) return row.document
+  assert(row.draft !== null, 'an invoice has a document')
+  return unpackJson<Invoice>(row.draft)
 }
