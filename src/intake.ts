@@ -17,11 +17,12 @@ import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import type { Refusal, ShardVerdict } from './ingest/verdict.js'
 import { limits } from './limits.js'
+import { scavengeAfter } from './scavenge.js'
 import type { JudgedGroup, JudgedPart, JudgeHead, JudgeJob, ShardThread } from './shard.js'
 
 export interface Body {
-  /** Its bytes, in pieces as they came. */
-  readonly pieces: readonly Uint8Array[]
+  /** Its bytes, in pieces as they came. Taken out of the array as soon as they are copied. */
+  readonly pieces: Uint8Array[]
   readonly format: BodyFormat
   /** Only with `cloudevents-binary`. */
   readonly attributes: CloudEventHeaders | undefined
@@ -133,14 +134,12 @@ export class Intake {
     const jobs = waiting.map(({ body, bytes }): JudgeJob => {
       const { pieces, format, attributes, tenant, wait } = body
       const place = { at, length: bytes, format, attributes, tenant, wait }
-      if (bytes > BODY_BYTES) {
-        const own = new Uint8Array(bytes)
-        join(own, 0, pieces)
-        return { ...place, own }
-      }
-      join(memory, at, pieces)
-      at += pad8(bytes)
-      return { ...place, own: null }
+      const own = bytes > BODY_BYTES ? new Uint8Array(bytes) : null
+      join(own ?? memory, own === null ? at : 0, pieces)
+      pieces.length = 0
+      scavengeAfter(bytes)
+      if (own === null) at += pad8(bytes)
+      return { ...place, own }
     })
     this.#judging += 1
     const head = this.#o.head()

@@ -225,32 +225,36 @@ export class Shard {
     // Frames go behind the last body.
     let free = 0
     for (const { at, length, own } of jobs) if (own === null) free = Math.max(free, pad8(at + length))
-    const put = (judged: JudgedTogether, wait: boolean): void => {
+    const put = (judged: JudgedTogether, some: readonly JudgeJob[]): void => {
+      const wait = some.some((job) => job.wait)
       const { group, end } = this.#place(bytes, free, judged, wait)
       free = end
       groups.push(group)
     }
+    const judgeAlone = (job: JudgeJob): void => {
+      try {
+        put(this.#judgeOne(bytes, job, head), [job])
+      } catch (error) {
+        if (!(error instanceof ReleveError)) throw error
+        const { code, message: detail } = error
+        groups.push({ ends: [0], plain: 0, refusals: [], parts: [], error: { code, detail } })
+      }
+    }
+    // A broken one, or too many events: by halves, so that it costs its neighbours little.
+    const judgeSmall = (some: readonly JudgeJob[]): void => {
+      const together = some.length > 1 ? this.#judgeTogether(bytes, some, head) : null
+      if (together !== null) put(together, some)
+      else if (some.length === 1) judgeAlone(some[0]!)
+      else {
+        const half = some.length >> 1
+        judgeSmall(some.slice(0, half))
+        judgeSmall(some.slice(half))
+      }
+    }
     for (let i = 0; i < jobs.length; ) {
       let to = i + 1
       if (isSmall(jobs[i]!)) while (to < jobs.length && isSmall(jobs[to]!)) to += 1
-      const some = jobs.slice(i, to)
-      const together = some.length > 1 ? this.#judgeTogether(bytes, some, head) : null
-      if (together !== null) {
-        put(
-          together,
-          some.some((job) => job.wait),
-        )
-      } else {
-        for (const job of some) {
-          try {
-            put(this.#judgeOne(bytes, job, head), job.wait)
-          } catch (error) {
-            if (!(error instanceof ReleveError)) throw error
-            const { code, message: detail } = error
-            groups.push({ ends: [0], plain: 0, refusals: [], parts: [], error: { code, detail } })
-          }
-        }
-      }
+      judgeSmall(jobs.slice(i, to))
       i = to
     }
     return groups

@@ -462,8 +462,8 @@ export class System {
 
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
   async ingest(request: {
-    /** Its bytes, whole or in pieces as they came. They must not change until this resolves. */
-    body: Uint8Array | readonly Uint8Array[]
+    /** Its bytes, whole or in pieces as they came; those are taken out of their array. They must not change until this resolves. */
+    body: Uint8Array | Uint8Array[]
     format: EventFormat
     /** Only with `cloudevents-binary`. */
     attributes?: CloudEventHeaders

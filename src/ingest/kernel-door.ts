@@ -13,6 +13,7 @@
 import { randomBytes } from 'node:crypto'
 import { assert } from '../assert.js'
 import { Aggregation } from '../catalog/metric.js'
+import { ReleveError } from '../errors.js'
 import { KIND_UNTIMED, KIND_VOID } from '../frame.js'
 import { growTo, type KernelConstant, type KernelMemory, openKernel } from '../kernel.js'
 import { limits } from '../limits.js'
@@ -274,7 +275,13 @@ export class KernelDoor {
       } else {
         kernel.beginNext(at, body.length, tenant)
       }
-      if (!this.#drive(way, new EventJudge(door, request), found)) return null
+      try {
+        if (!this.#drive(way, new EventJudge(door, request), found)) return null
+      } catch (error) {
+        // The plain path has found that this body is broken; alone it says so to its sender.
+        if (error instanceof ReleveError) return null
+        throw error
+      }
       ends.push(kernel.received())
     }
     return { ...this.#finish(door, found), ends }
