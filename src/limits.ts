@@ -114,8 +114,8 @@ export const limits = {
   thresholdsMax: 25,
 
   // Threads.
-  /** Tasks that wait for one shard's thread. Each kind of them is begun one or two at a time, so this is never reached. */
-  shardTasksMax: 1_000,
+  /** Tasks that wait for one shard's thread; bodies and records are handed over one or two at a time, questions as they come. */
+  shardTasksMax: 100_000,
   /** Memory that the main thread and a shard share for bodies and frames: two being judged, the others being written to the log. */
   slabs: 6,
   /** One of them: bodies in its front half, their frames behind. What a small request waits for at most is the judging of two. */
