@@ -121,7 +121,15 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
   ['asks the time', /\bDate\.now\b|new Date\(\)/, { 'clock.ts': 'the place' }],
   ['knows fastify', /from '(@fastify\/|fastify)/, { 'http/': 'the place' }],
   ['knows NATS', /from '(nats|@nats-io\/)/, { 'nats/': 'the place' }],
-  ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place', 'invoicing/draft-batch.ts': 'the rating threads' }],
+  [
+    'knows piscina',
+    /from 'piscina'/,
+    {
+      'shard.ts': 'the place',
+      'invoicing/draft-batch.ts': 'the rating threads',
+      'dedupe/run-pool.ts': 'the thread that builds runs of ids',
+    },
+  ],
   [
     'ends the process',
     /\bprocess\.exit\b/,

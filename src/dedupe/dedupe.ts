@@ -149,13 +149,7 @@ export class Dedupe {
     assert(n <= this.#frameEventsMax && n <= verdicts.length, `a frame of ${n} events`)
     if (this.#generations === null) this.#begin(frame.receivedAt)
     const forgotten = this.#forgottenTime ?? Number.NEGATIVE_INFINITY
-    const { accepted, voided, behind, lastTime } = this.#store.judge(
-      frame,
-      verdicts,
-      this.#byte,
-      forgotten,
-      this.#runs,
-    )
+    const { accepted, voided, behind, lastTime } = this.#store.judge(frame, verdicts, this.#byte, forgotten, this.#runs)
     this.#ids += accepted
     this.#voids += voided
     this.#idCount += accepted
@@ -240,6 +234,12 @@ export class Dedupe {
     if (generation < this.#memoryFrom || !this.#tally(generation, generation, block.keys, block.voids)) {
       throw new Error(
         `FATAL: the key block of epoch ${epoch} is of generation ${generation}, which the state does not have`,
+      )
+    }
+    const { idsMax } = this.#bounds
+    if (this.#store.held + block.keys + block.voids > idsMax) {
+      throw new Error(
+        `cannot hold the ids of stream ${this.#stream} in memory: room for ${idsMax} is less than there was, raise RELEVE_DEDUPE_IDS`,
       )
     }
     if (this.#store.addKeys(keyWords, byteOf(generation)) !== block.keys) {

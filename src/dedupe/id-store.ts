@@ -152,7 +152,8 @@ export class PlainStore implements IdStore {
     const tag = known === Known.nothing ? table.tag : this.#knownTags[i]!
     const of = known === Known.nothing ? age(table.generation, generation) : -1
     if (tag !== entries[at + 3]!) return ShardVerdict.conflict
-    const isVoided = known === Known.voided || (table.find(entries, at, VOID_BIT) && age(table.generation, generation) >= of)
+    const isVoided =
+      known === Known.voided || (table.find(entries, at, VOID_BIT) && age(table.generation, generation) >= of)
     if (isVoided) return ShardVerdict.duplicate
     table.set(entries, at, VOID_BIT, generation)
     this.#voided += 1

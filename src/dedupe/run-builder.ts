@@ -7,7 +7,7 @@
  *
  * Needs the kernel. Without it no run is built, and what memory cannot hold waits in the log.
  */
-import { closeSync, fdatasyncSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, fdatasyncSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 import { growTo, type KernelConstant, type KernelMemory, openKernel } from '../kernel.js'
 import { BLOCK_HEADER_BYTES, decodeKeyBlock, readKeyBlockHead } from './key-block.js'
@@ -83,7 +83,7 @@ export function buildRun(task: RunTask): BuiltRun {
     return mergeSources(task, sources)
   } finally {
     for (const source of sources) source.close()
-    for (const path of sorted) unlinkSync(path)
+    for (const path of sorted) rmSync(path, { force: true })
   }
 }
 
@@ -107,7 +107,8 @@ function sortKeys(path: string, stream: number, generation: number, target: stri
       if (read === 0) break
       const head = read === BLOCK_HEADER_BYTES ? readKeyBlockHead(header) : null
       const bytes = Buffer.from(new ArrayBuffer(head?.bytes ?? 0))
-      const block = head !== null && readSync(file, bytes, 0, head.bytes, offset) === head.bytes ? decodeKeyBlock(bytes) : null
+      const block =
+        head !== null && readSync(file, bytes, 0, head.bytes, offset) === head.bytes ? decodeKeyBlock(bytes) : null
       if (block === null || block.stream !== stream || block.generation !== generation) {
         throw new Error(`FATAL: ${path} is damaged at offset ${offset}`)
       }
@@ -154,7 +155,12 @@ function openRunSource(path: string, stream: number): Source {
       if (count === 0) return 0
       const entries = run.readPages(pages, next, count)
       for (let page = 0; page < count; page += 1) {
-        pages.copy(bytes, page * PAGE_ENTRIES * ENTRY_BYTES, page * PAGE_BYTES, page * PAGE_BYTES + PAGE_ENTRIES * ENTRY_BYTES)
+        pages.copy(
+          bytes,
+          page * PAGE_ENTRIES * ENTRY_BYTES,
+          page * PAGE_BYTES,
+          page * PAGE_BYTES + PAGE_ENTRIES * ENTRY_BYTES,
+        )
       }
       next += count
       return entries * ENTRY_BYTES
@@ -215,7 +221,10 @@ function mergeSources(task: RunTask, sources: readonly Source[]): BuiltRun {
       if (step === MERGED) break
       if (step === OUTPUT_FULL) flush(false)
       else if (step >= 0) load(step)
-      else throw new Error(`FATAL: an id is twice in the generations ${task.first} to ${task.last} of stream ${task.stream}`)
+      else
+        throw new Error(
+          `FATAL: an id is twice in the generations ${task.first} to ${task.last} of stream ${task.stream}`,
+        )
     }
     flush(true)
 

@@ -105,7 +105,9 @@ export function readSealedPage(page: Buffer, number: number, last: number): numb
   const at = PAGE_ENTRIES * ENTRY_BYTES
   const entries = page.readUInt32LE(at + 8)
   const isWhole =
-    page.readUInt32LE(at) === pageCrc(page) && page.readUInt32LE(at + 4) === number && page.readUInt32LE(at + 12) === last
+    page.readUInt32LE(at) === pageCrc(page) &&
+    page.readUInt32LE(at + 4) === number &&
+    page.readUInt32LE(at + 12) === last
   return isWhole && entries > 0 && entries <= PAGE_ENTRIES ? entries : -1
 }
 

@@ -57,10 +57,7 @@ class Filter {
   /** Places, among the first `count` entries, of those that may be in the run. Valid until the next call. */
   probe(words: Int32Array, count: number): Uint32Array {
     this.#words.set(words.length === ENTRY_WORDS * count ? words : words.subarray(0, ENTRY_WORDS * count))
-    return this.#hits.subarray(
-      0,
-      this.#kernel.filterProbe(this.#wordsAt, count, this.#at, this.#blocks, this.#hitsAt),
-    )
+    return this.#hits.subarray(0, this.#kernel.filterProbe(this.#wordsAt, count, this.#at, this.#blocks, this.#hitsAt))
   }
 }
 
@@ -111,8 +108,7 @@ export class Runs {
       }
     }
     for (let i = 0; i < count; i += 1) {
-      known[i] =
-        this.#idAt[i] === -1 ? Known.nothing : this.#markAt[i]! >= this.#idAt[i]! ? Known.voided : Known.id
+      known[i] = this.#idAt[i] === -1 ? Known.nothing : this.#markAt[i]! >= this.#idAt[i]! ? Known.voided : Known.id
     }
   }
 

@@ -141,7 +141,8 @@ export class IdTable {
     for (;;) {
       const generation = slots[slot + 4]!
       if (generation === 0) return slot
-      if (slots[slot] === a && slots[slot + 1] === b && slots[slot + 2] === c && this.#dead[generation] === 0) return slot
+      if (slots[slot] === a && slots[slot + 1] === b && slots[slot + 2] === c && this.#dead[generation] === 0)
+        return slot
       slot += SLOT_WORDS
       if (slot === slots.length) slot = 0
     }

@@ -236,8 +236,7 @@ function rebuild(partition: u32): void {
     for (let group = scratch; group < scratch + bytes; group += 256) {
       for (let lane: usize = 0; lane < 16; lane += 1) {
         if (load<u8>(group + lane) === 0) continue
-        if (load<u8>(DEAD + (load<u8>(group + 16 + lane * SLOT_BYTES, 14) as usize)) !== 0)
-          store<u8>(group + lane, 0)
+        if (load<u8>(DEAD + (load<u8>(group + 16 + lane * SLOT_BYTES, 14) as usize)) !== 0) store<u8>(group + lane, 0)
         else alive += 1
       }
     }

@@ -175,7 +175,7 @@ export function runMerge(sources: u32): i32 {
 }
 
 function blockOf(at: usize, blocks: u32, a: u64): usize {
-  return at + ((((a >> 32) * (blocks as u64)) >> 32) << 6) as usize
+  return (at + ((((a >> 32) * (blocks as u64)) >> 32) << 6)) as usize
 }
 
 /** 48 bits of the hash that do not choose the block. */
