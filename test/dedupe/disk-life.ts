@@ -80,12 +80,16 @@ export function eventsOf(seed: number, epoch: number, frame: number, floor: numb
   while (events.length < EVENTS) {
     // Of any age, the near ones more often.
     const back = 1 + Math.floor(((first + perFrame) * next(1_000) * next(1_000)) / 1_000_000)
-    const number = Math.max(0, first + perFrame - back)
+    const any = Math.max(0, first + perFrame - back)
+    // Some ids are met again and again, so that they have several lives. Their voids come late, and so outlive the first of them.
+    const isOften = next(2) === 0
+    const number = isOften ? any - (any % 400) : any
+    const isLate = receivedAt - receivedAtOfId(number) > 30 * EPOCH_MS
     const repeated = usage(number, receivedAtOfId(number))
     const roll = next(10)
     events.push({
       ...repeated,
-      ...(roll < 3 ? { kind: 'void' as const } : {}),
+      ...(roll < 3 && (isLate || !isOften) ? { kind: 'void' as const } : {}),
       ...(roll === 3 ? { value: repeated.value + 1n } : {}),
       // An id that comes again with a time of its own: another content while it is known, a life of its own afterwards.
       ...(roll >= 8 ? { eventTime: receivedAt } : {}),
