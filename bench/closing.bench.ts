@@ -52,7 +52,7 @@ export async function benchClosing(contracts: number): Promise<ClosingBenchResul
     throw error
   }
   const engines = await openEngines({ dataDirectory: directory, logger: silentLogger, onFatal: fail })
-  const pool = openDraftPool(Math.max(1, availableParallelism() - 1))
+  const pool = openDraftPool(availableParallelism())
   const clock = new HandClock('2026-04-01T02:00:00Z')
   try {
     const { postgres, clickhouse } = engines

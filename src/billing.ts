@@ -17,9 +17,12 @@ import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import type { Invoicing, KeptInvoice } from './invoicing/invoicing.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { monthlyPeriodOf, type Period } from './period.js'
+import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
-import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
+import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
+import { collect, withData } from './usage-data/collect.js'
+import type { UsageData } from './usage-data/usage-data.js'
 
 export interface BillingOptions {
   readonly postgres: pg.Pool
@@ -27,6 +30,8 @@ export interface BillingOptions {
   readonly catalog: Catalog
   readonly invoicing: Invoicing
   readonly rollup: Rollup
+  readonly usageData: UsageData
+  readonly prepaid: Prepaid
   /** All streams, by number. */
   readonly flows: readonly StreamFlow[]
   readonly flowOf: (tenant: string) => StreamFlow
@@ -40,6 +45,8 @@ export class Billing {
   readonly #catalog: Catalog
   readonly #invoicing: Invoicing
   readonly #rollup: Rollup
+  readonly #usageData: UsageData
+  readonly #prepaid: Prepaid
   readonly #flows: readonly StreamFlow[]
   readonly #flowOf: BillingOptions['flowOf']
   readonly #graceMs: number
@@ -52,6 +59,8 @@ export class Billing {
     this.#catalog = options.catalog
     this.#invoicing = options.invoicing
     this.#rollup = options.rollup
+    this.#usageData = options.usageData
+    this.#prepaid = options.prepaid
     this.#flows = options.flows
     this.#flowOf = options.flowOf
     this.#graceMs = options.graceMs
@@ -63,6 +72,7 @@ export class Billing {
 
   /** Closes the period of a contract that holds `at`: usage at a cut, rated, drafted and, unless told otherwise, issued. */
   async closePeriod(request: { contract: string; at: number; finalise?: boolean }): Promise<Closed> {
+    if (request.finalise !== false) await this.redraft([request.contract])
     return closePeriod(this.#closing(), { ...request, graceMs: this.#graceMs })
   }
 
@@ -70,8 +80,9 @@ export class Billing {
   async closeDuePeriods(request: { at: number | null; finalise?: boolean; tenant?: string }): Promise<CloseManyReport> {
     if (this.#batch) throw new ReleveError('conflict', 'a batch closing is running')
     this.#batch = true
-    this.#draftPool ??= openDraftPool(Math.max(1, availableParallelism() - 1))
+    this.#draftPool ??= openDraftPool(availableParallelism())
     try {
+      if (request.finalise !== false) await this.redraft(null)
       return await closeMany(
         { ...this.#closing(), pool: this.#draftPool, openCut: () => this.#openBatchCut() },
         { ...request, graceMs: this.#graceMs },
@@ -79,6 +90,31 @@ export class Billing {
     } finally {
       this.#batch = false
     }
+  }
+
+  /**
+   * Makes the drafts again whose period has usage data that came after they were made: of these contracts, or of all. A draft on
+   * which a later period was counted stays; its data go to the next invoice, as a regularisation. Returns how many were made.
+   */
+  async redraft(contracts: readonly string[] | null, max = Number.POSITIVE_INFINITY): Promise<number> {
+    let made = 0
+    for (const stale of await this.#usageData.staleDrafts(contracts)) {
+      if (made >= max) break
+      try {
+        await this.#invoicing.discard(stale.invoice)
+      } catch (error) {
+        if (error instanceof ReleveError && error.code === 'conflict') continue
+        throw error
+      }
+      await closePeriod(this.#closing(), {
+        contract: stale.contract,
+        at: stale.periodFrom,
+        finalise: false,
+        graceMs: this.#graceMs,
+      })
+      made += 1
+    }
+    return made
   }
 
   #closing(): CloseOptions {
@@ -89,6 +125,8 @@ export class Billing {
       catalog: this.#catalog,
       invoicing: this.#invoicing,
       usageAtCut: this.#usageAtCut,
+      data: { collect, waiting: (contracts) => this.#usageData.waiting(contracts) },
+      prepaid: this.#prepaid,
       releaseCut: async (closing) => {
         await postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
           closing,
@@ -129,7 +167,7 @@ export class Billing {
         this.#flowOf(tenant) !== flow
           ? []
           : items.flatMap(({ item, metrics, period: part = period }) =>
-              metrics.map((key) => ({ request, item, metric: this.#catalog.metric(key), tenant, period: part })),
+              metrics.map((key) => ({ request, item, ...this.#question(tenant, key, part) })),
             ),
       )
       const epoch = epochs[String(flow.stream)]!
@@ -146,6 +184,11 @@ export class Billing {
     return answers
   }
 
+  #question(tenant: string, key: string, period: Period) {
+    const heads = this.#catalog.book().pricedByEvent(key) ?? undefined
+    return { tenant, metric: this.#catalog.metric(key), period, heads }
+  }
+
   /** What the invoice of the running period would be now. Nothing is kept. */
   async previewInvoice(contract: string): Promise<KeptInvoice['invoice']> {
     const terms = this.#catalog.book().contractOf(contract)
@@ -158,7 +201,14 @@ export class Billing {
       ...(part === undefined ? {} : { period: part }),
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
-    return previewInvoice(this.#catalog, contract, period, usage)
+    const own = this.#catalog.terms(contract, period)
+    const counted = await withData(this.#postgres, { terms: own, period, usage }, 'pending')
+    const parts = await this.#prepaid.partsOf(own, period, async (item, metric, part) => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      return (await this.#measure(own.contract.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
+    })
+    const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
+    return previewInvoice(this.#catalog, contract, period, counted, prepaid)
   }
 
   /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */
@@ -168,14 +218,30 @@ export class Billing {
         postgres: this.#postgres,
         invoicing: this.#invoicing,
         book: this.#catalog.book(),
+        recountData: (part, order) => withData(this.#postgres, part, { upTo: order }),
         recount: async ({ tenant, metric: key, period, cut }) => {
           const metric = this.#catalog.metric(key)
           if (!metric.archive) return null
           const { stream } = this.#flowOf(tenant)
           const epoch = cut[String(stream)] ?? 0
-          const { aggregation } = metric
-          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
-          return { quantity: archivedFigure(proof), count: proof.events, digest: proof.digest }
+          const { aggregation, percentile } = metric
+          const proof = await prove(this.#rollup, {
+            tenant,
+            metric: key,
+            aggregation,
+            percentile,
+            period,
+            stream,
+            epoch,
+          })
+          const heads = this.#catalog.book().pricedByEvent(key)
+          const values = { tenant, metric: key, period, stream, epoch }
+          return {
+            quantity: archivedFigure(aggregation, period, proof),
+            count: proof.events,
+            digest: proof.digest,
+            ...(heads === null ? {} : { amounts: (await valuesBehind(this.#rollup, values, heads)) ?? [] }),
+          }
         },
       },
       idOrNumber,
@@ -248,7 +314,7 @@ export class Billing {
   ): Promise<ItemUsage[]> {
     const { folded } = this.#flowOf(tenant).position
     const asked = items.flatMap(({ item, metrics, period: part = period }) =>
-      metrics.map((key) => ({ item, metric: this.#catalog.metric(key), tenant, period: part })),
+      metrics.map((key) => ({ item, ...this.#question(tenant, key, part) })),
     )
     const found = await measureMany(this.#rollup, asked, { stream, epoch, folded })
     return found.map(({ mismatch, ...usage }, i): ItemUsage => {

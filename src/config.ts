@@ -2,15 +2,21 @@
  * Environment → checked, frozen Config. The only reader of process.env. All faults are reported together, with what to write
  * instead. `.env.example` lists the same variables.
  */
+import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { limits } from './limits.js'
+import { rangeFault } from './ranges.js'
 
 export interface Config {
   /** Everything that releve keeps on this machine: log, engines, key files, secrets. */
   readonly dataDirectory: string
+  /** Where backups are made, one directory each. */
+  readonly backupDirectory: string
   readonly host: string
   readonly port: number
+  /** Addresses and networks of proxies whose X-Forwarded-For is believed; undefined: none. */
+  readonly trustProxy: string | undefined
   /** undefined: the embedded engine. */
   readonly clickhouseUrl: string | undefined
   readonly postgresUrl: string | undefined
@@ -30,6 +36,14 @@ export interface Config {
   readonly tailBytesMax: number
   /** undefined: no NATS door. */
   readonly nats: NatsConfig | undefined
+  /** Côte d'Ivoire's clearance system; undefined: documents that need it wait. */
+  readonly fne: { readonly url: string; readonly tokenFile: string } | undefined
+  /** Ranges of addresses that webhooks may go to although they are not public, and by plain http. */
+  readonly webhookAllow: readonly string[]
+  /** undefined: no e-mail. */
+  readonly smtp: { readonly url: string; readonly from: string } | undefined
+  /** Waits between the attempts at a delivery; not a setting, but tests make them short. */
+  readonly deliveryRetryMs: readonly number[]
   /** Test hook: die by SIGKILL at the n-th pass of a named point, «after-manifest» or «after-chunk:3». Empty in production. */
   readonly crashAt: string
 }
@@ -83,6 +97,19 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     return text
   }
 
+  /** Addresses or networks, with commas. */
+  const networks = (name: string): string | undefined => {
+    const text = env[name]
+    if (text === undefined || text === '') return undefined
+    for (const one of text.split(',')) {
+      const [address = '', bits] = one.trim().split('/')
+      const width = isIP(address) === 4 ? 32 : isIP(address) === 6 ? 128 : -1
+      if (width < 0 || (bits !== undefined && !(/^[0-9]{1,3}$/.test(bits) && Number(bits) <= width)))
+        faults.push({ name, reason: `names «${one.trim()}», must be addresses or networks such as 10.0.0.0/8` })
+    }
+    return text
+  }
+
   const nats = (): NatsConfig | undefined => {
     const address = url('RELEVE_NATS_URL', ['nats:', 'tls:'])
     const jetStream = oneOf('RELEVE_NATS_JETSTREAM', 'on', ['on', 'off'])
@@ -114,10 +141,41 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     }
   }
 
+  const fne = (): Config['fne'] => {
+    const [address, tokenFile] = [url('RELEVE_FNE_URL', ['http:', 'https:']), env.RELEVE_FNE_TOKEN_FILE || undefined]
+    if ((address === undefined) !== (tokenFile === undefined))
+      faults.push({ name: 'RELEVE_FNE_URL', reason: 'and RELEVE_FNE_TOKEN_FILE are given together or not at all' })
+    return address === undefined || tokenFile === undefined
+      ? undefined
+      : { url: address.replace(/\/+$/, ''), tokenFile }
+  }
+  const webhookAllow = (): readonly string[] => {
+    const ranges = (env.RELEVE_WEBHOOK_ALLOW ?? '').split(',').filter((range) => range !== '')
+    for (const range of ranges) {
+      const reason = rangeFault(range)
+      if (reason !== undefined) faults.push({ name: 'RELEVE_WEBHOOK_ALLOW', reason })
+    }
+    return ranges
+  }
+  const smtp = (): Config['smtp'] => {
+    const address = url('RELEVE_SMTP_URL', ['smtp:', 'smtps:'])
+    const from = env.RELEVE_SMTP_FROM || ''
+    if ((address === undefined) !== (from === ''))
+      faults.push({ name: 'RELEVE_SMTP_FROM', reason: 'and RELEVE_SMTP_URL are given together or not at all' })
+    if (from !== '' && !/^(?:[^<>\p{Cc}]{0,100}<[^<>@\s]+@[^<>@\s]+>|[^<>@\s]+@[^<>@\s]+)$/u.test(from))
+      faults.push({
+        name: 'RELEVE_SMTP_FROM',
+        reason: 'is no address such as releve@example.com or Releve <releve@example.com>',
+      })
+    return address === undefined ? undefined : { url: address, from }
+  }
+
   const config: Config = {
     dataDirectory: resolve(env.RELEVE_DATA || '.data'),
+    backupDirectory: resolve(env.RELEVE_BACKUPS || join(env.RELEVE_DATA || '.data', 'backups')),
     host: env.RELEVE_HOST || '127.0.0.1',
     port: integer('RELEVE_PORT', 8484, 0, 65_535),
+    trustProxy: networks('RELEVE_TRUST_PROXY'),
     clickhouseUrl: url('CLICKHOUSE_URL', ['http:', 'https:']),
     postgresUrl: url('POSTGRES_URL', ['postgres:', 'postgresql:']),
     logLevel: oneOf('RELEVE_LOG', 'info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
@@ -137,6 +195,10 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     segmentBytes: limits.segmentBytes,
     tailBytesMax: limits.tailBytesMax,
     nats: nats(),
+    fne: fne(),
+    webhookAllow: webhookAllow(),
+    smtp: smtp(),
+    deliveryRetryMs: limits.deliveryRetryMs,
     crashAt: env.RELEVE_CRASH_AT || '',
   }
 
@@ -163,8 +225,10 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
 /** Every variable that is read. */
 export const settings: readonly string[] = [
   'RELEVE_DATA',
+  'RELEVE_BACKUPS',
   'RELEVE_HOST',
   'RELEVE_PORT',
+  'RELEVE_TRUST_PROXY',
   'RELEVE_LOG',
   'CLICKHOUSE_URL',
   'POSTGRES_URL',
@@ -177,6 +241,8 @@ export const settings: readonly string[] = [
   'RELEVE_DEDUPE_DISK_BYTES',
   'RELEVE_LOG_BYTES',
   'RELEVE_CRASH_AT',
+  'RELEVE_FNE_URL',
+  'RELEVE_FNE_TOKEN_FILE',
   'RELEVE_NATS_URL',
   'RELEVE_NATS_NKEY_FILE',
   'RELEVE_NATS_CA_FILE',
@@ -185,6 +251,9 @@ export const settings: readonly string[] = [
   'RELEVE_NATS_JETSTREAM',
   'RELEVE_NATS_STREAM',
   'RELEVE_NATS_STREAM_BYTES',
+  'RELEVE_WEBHOOK_ALLOW',
+  'RELEVE_SMTP_URL',
+  'RELEVE_SMTP_FROM',
 ]
 
 /** The environment as it is. Callers outside tests pass nothing. */

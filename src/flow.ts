@@ -219,6 +219,33 @@ export class StreamFlow {
     return this.#o.shard.balances(tenant)
   }
 
+  /** receivedAt of the last record of the last checkpoint. */
+  get checkpointAt(): number {
+    return this.#checkpointAt
+  }
+
+  /**
+   * Resolves when no flush and no fold runs, and none begins until what it answers is called: neither store changes meanwhile.
+   * Events are taken and applied as far as their bounds allow.
+   */
+  async holdWrites(): Promise<() => void> {
+    let release = (): void => {}
+    const held = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const [flushes, folding] = [this.#flushes, this.#folding]
+    this.#flushes = flushes.then(() => held)
+    this.#flushes.catch(() => {})
+    this.#folding = folding.then(() => held)
+    try {
+      await Promise.all([flushes, folding])
+    } catch (error) {
+      release()
+      throw error
+    }
+    return release
+  }
+
   /** Resolves when everything that the log has now is in a checkpoint; answers that epoch. A closing's cut. */
   async cut(): Promise<number> {
     const until = this.#o.log.state(this.stream).last

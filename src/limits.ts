@@ -36,6 +36,19 @@ export const limits = {
   /** Bodies being worked on at once, bytes; above it new ones get 503 with Retry-After. Resident memory is about three times. */
   inflightBytesMax: 256 * MiB,
 
+  // Keys.
+  /** Keys that are not revoked; all are held in memory, about 500 bytes each. */
+  keysMax: 10_000,
+  /** How long the secret before a rotation stays valid, unless said otherwise; and at most. */
+  keyOverlapMs: 1 * DAY,
+  keyOverlapMsMax: 30 * DAY,
+  /** A rate of one key: requests, events or bytes a second. Above it a limit means nothing. */
+  keyRateMax: 1_000_000_000,
+  /** Attempts without a valid key that an address has at once; one more comes back each second. */
+  failedAttemptsMax: 20,
+  /** Addresses with failed attempts that are remembered, about 150 bytes each; at the bound the oldest is forgotten. */
+  failedAddressesMax: 10_000,
+
   // Age of an event (architecture.md, «Verdicts and books»).
   /** L: an event older than this, by its eventTime, is refused as too_old. */
   lateMs: 34 * DAY,
@@ -137,11 +150,90 @@ export const limits = {
   /** A question to the server's JetStream. */
   natsTimeoutMs: 5_000,
 
+  // The client (releve/client), in the sender's process.
+  /** Events of one batch as JSON, about; with every character escaped it is still a body. */
+  clientBatchJsonMax: 2.5 * MiB,
+  /** A sealed batch over HTTP, bytes counted by characters: three times as much in UTF-8 is still a body. */
+  clientBatchBytesMax: 4 * MiB,
+  /** The same over NATS: three times as much is still a message. */
+  clientNatsBatchBytesMax: 160 * KiB,
+  /** Sealed batches that wait or are under way, bytes; a setting. Beyond it `send` waits or refuses. */
+  clientMemoryBytesMax: 64 * MiB,
+  /** Calls of `send` that wait for room; beyond it `send` refuses. */
+  clientWaitingMax: 10_000,
+  /** One segment of the spool; after a crash at most so much is sent twice, for nothing. */
+  clientSegmentBytes: 8 * MiB,
+  /** The spool on disk; a setting. */
+  clientSpoolBytesMax: 1024 * MiB,
+  /** Tries of a batch before it goes to the spool. */
+  clientTriesInMemory: 3,
+  /** Between two tries: the first wait, doubled up to the last one, unless the service says how long. */
+  clientRetryFirstMs: 100,
+  clientRetryLastMs: 10_000,
+  /** A `Retry-After` longer than this is cut: the service may be back earlier than it thought. */
+  clientRetryAfterMaxMs: 60_000,
+  /** One request, until its answer. */
+  clientTimeoutMs: 30_000,
+  /** An answer of the service: 100 refusals of some KiB. */
+  clientAnswerBytesMax: 4 * MiB,
+
+  // Delivery: webhooks and e-mail.
+  /** Endpoints in all, held in memory; about 1 KiB each. */
+  endpointsMax: 10_000,
+  /** Endpoints of one tenant, or of the platform. */
+  tenantEndpointsMax: 32,
+  /** Characters of a webhook's URL. */
+  urlMax: 2_048,
+  /** Kinds of events, metrics or rules that one endpoint names. */
+  endpointFiltersMax: 100,
+  /** Deliveries that wait for one endpoint; beyond it they are dead letters at once, and can be replayed. */
+  endpointQueueMax: 10_000,
+  /** Attempts at one endpoint at once: what a slow receiver may hold. */
+  endpointInFlightMax: 4,
+  /** Attempts at webhooks in all, each a socket; many slow receivers at once then wait for each other. */
+  webhooksInFlightMax: 256,
+  /** Connections to the SMTP server. */
+  emailsInFlightMax: 8,
+  /** Tests of endpoints that are under way. */
+  pingsMax: 16,
+  /** From the name's resolution to the status line. */
+  webhookTimeoutMs: 15_000,
+  /** Connection, greeting and silence of the SMTP server, each. */
+  smtpTimeoutMs: 20_000,
+  /** Waits before the attempts after the first, give or take 20 %; about three days in all. After the last one it is a dead letter. */
+  deliveryRetryMs: [
+    5_000,
+    30_000,
+    2 * MINUTE,
+    10 * MINUTE,
+    30 * MINUTE,
+    2 * 60 * MINUTE,
+    5 * 60 * MINUTE,
+    10 * 60 * MINUTE,
+    DAY,
+    DAY,
+  ] as readonly number[],
+  /** A receiver's Retry-After counts up to here. */
+  retryAfterMaxMs: 1 * DAY,
+  /** An endpoint where nothing was delivered for this long is disabled with its next dead letter. */
+  endpointFailingMs: 5 * DAY,
+  /** A delivery that waits for longer is told by health. */
+  deliveryLateMs: 60 * MINUTE,
+  /** What was delivered is kept for this long, dead letters for longer. */
+  deliveredKeptMs: 7 * DAY,
+  deadLettersKeptMs: 30 * DAY,
+  /** Longest time that a rotated secret signs beside the new one. */
+  secretOverlapMaxMs: 7 * DAY,
+  /** Alerts handed to their deliveries before the place is noted: after a crash so many are looked at again. */
+  feedPageMax: 100,
+
   // Answers.
   /** Rows of one usage answer. */
   usageRowsMax: 100_000,
   /** Hours, days or months of one usage answer. Their starts go to ClickHouse as one parameter, which it takes up to 128 KiB. */
   usageWindowsMax: 10_000,
+  /** Refused events sent again by one request; each answer waits until they are counted. */
+  resendMax: 1_000,
   /** Open SSE streams. */
   sseStreamsMax: 1_000,
   /** Messages waiting for one slow SSE reader; above it the stream is closed and the reader resumes with Last-Event-ID. */
@@ -173,6 +265,12 @@ export const limits = {
   // Prices and invoices.
   /** Tiers of one price rule. */
   tiersMax: 100,
+  /** Prepaid packs of a contract that hold something; a closing debits them one by one. */
+  packsMax: 1_000,
+  /** Parts into which packs cut a period: each is counted by a question of its own. */
+  packCutsMax: 100,
+  /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */
+  eventValuesMax: 10_000,
   /** Lines and usage entries of one invoice; detail beyond it is an extract, not a document. */
   invoiceLinesMax: 10_000,
   /** Metrics of one plan, entitlements of one contract item. */
@@ -197,6 +295,39 @@ export const limits = {
   draftTaskMax: 125,
   /** Failures that the report of a batch closing spells out; all are counted. */
   closeFailuresMax: 100,
+  /** Usage data of one metric that a statement prints; all are behind the line. */
+  statementDataMax: 50,
+  /** UTF-8 bytes of a description or a note of a usage datum. */
+  usageDataTextMax: 4_000,
+  /** UTF-8 bytes of the JSON of a usage datum. */
+  usageDataJsonBytesMax: 16 * KiB,
+  /** JSON records that one calculator runs over in a period, inside the closing's transaction: about a second. */
+  usageDataJsonPerPeriodMax: 100_000,
+  /** Usage data of one request. */
+  usageDataBatchMax: 1_000,
+  /** A file of usage data: about ten million rows. It waits on disk, not in memory. */
+  importBytesMax: 1024 * MiB,
+  /** Rows of one transaction of an import. */
+  importBatchRows: 5_000,
+  /** One row of a file. */
+  importRowBytesMax: 64 * KiB,
+  importColumnsMax: 200,
+  /** Characters of a refused row that the journal keeps. */
+  importRawCharactersMax: 200,
+  /** Imports that are received or read at once. */
+  importsMax: 4,
+  /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
+  redraftMax: 20,
+  /** One call of a clearance system, until its answer has come whole. */
+  certifyTimeoutMs: 30_000,
+  /** What is kept of its answer, and of its words when it refuses. */
+  certifyAnswerBytesMax: 4 * MiB,
+  certifyReasonMax: 500,
+  /** Before the second attempt of a document that was surely not taken; doubled each time, up to the maximum. */
+  certifyRetryMs: 5_000,
+  certifyRetryMaxMs: 60 * MINUTE,
+  /** Between two looks whether something is due, at most. */
+  certifyWaitMaxMs: MINUTE,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 
@@ -212,6 +343,12 @@ assert(
   limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
   'a pull holds several of the largest messages, and stays where no stall was seen',
 )
+assert(
+  6 * limits.clientBatchJsonMax <= limits.bodyBytesMax,
+  'a batch of the client is a body, also when written as JSON',
+)
+assert(3 * limits.clientBatchBytesMax <= limits.bodyBytesMax, 'a batch of the client is a body')
+assert(3 * limits.clientNatsBatchBytesMax <= limits.natsMessageBytesMax, 'a batch of the client is a message')
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
 assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')

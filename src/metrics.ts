@@ -38,6 +38,7 @@ export function openMetrics() {
     conflicts: counter('releve_events_conflict_total', 'Known identities with another content'),
     requestsRefused: counter('releve_requests_refused_total', 'Whole requests refused', ['code']),
     authFailures: counter('releve_auth_failures_total', 'Requests without a valid key'),
+    authThrottled: counter('releve_auth_throttled_total', 'Those that came from an address with too many of them'),
     // The door and the log.
     ackSeconds: histogram('releve_ack_seconds', 'From the first byte of a body worked on to on disk', seconds),
     judgeSeconds: histogram('releve_judge_seconds', 'Decoding and judging a body in the shard thread', seconds),
@@ -81,6 +82,11 @@ export function openMetrics() {
     alerts: counter('releve_alerts_total', 'Alerts recorded', ['type']),
     sseStreams: gauge('releve_sse_streams', 'Open alert streams'),
     sseDropped: counter('releve_sse_dropped_total', 'Alert streams closed because the reader was too slow'),
+    // Delivery.
+    deliveries: counter('releve_deliveries_total', 'Attempts to tell an endpoint', ['channel', 'outcome']),
+    deliveriesWaiting: gauge('releve_deliveries_waiting', 'Deliveries that wait for their first or next attempt'),
+    deliveryAgeSeconds: gauge('releve_delivery_age_seconds', 'Age of the oldest delivery that waits'),
+    deadLetters: gauge('releve_dead_letters', 'Deliveries that were given up and can be replayed'),
     // NATS.
     natsMessages: counter('releve_nats_messages_total', 'Messages that came in', ['via', 'outcome']),
     natsConnections: counter('releve_nats_connections_total', 'Connections made, the first one included'),

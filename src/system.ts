@@ -7,14 +7,18 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
 import { Answers } from './answers.js'
+import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
-import type { Clock } from './clock.js'
+import { isLive } from './catalog/metric.js'
+import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
 import { IdFiles } from './dedupe/id-files.js'
 import { runEntriesIn } from './dedupe/run-file.js'
 import { openRunPool, type RunPool } from './dedupe/run-pool.js'
+import { openAlertFeed } from './delivery/alert-feed.js'
+import { type Delivery, openDelivery } from './delivery/delivery.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
@@ -24,19 +28,25 @@ import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
+import { Certifications } from './invoicing/certification.js'
+import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
+import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
+import { Refusals } from './refusals.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { openShardThread, type ShardThread } from './shard.js'
+import { Imports } from './usage-data/import.js'
+import { UsageData } from './usage-data/usage-data.js'
 
 export const VERSION = '0.1.0'
 
@@ -118,11 +128,19 @@ export class System {
   #keys!: Keys
   #catalog!: Catalog
   #alerts!: Alerts
+  #delivery!: Delivery
+  #alertFeed: { close(): Promise<void> } | undefined
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
+  #certifications!: Certifications
   #answers!: Answers
+  #refusals!: Refusals
   #billing!: Billing
+  #backups!: Backups
+  #usageData!: UsageData
+  #prepaid!: Prepaid
+  #imports!: Imports
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -152,19 +170,45 @@ export class System {
   get alerts(): Alerts {
     return this.#alerts
   }
+  /** Webhooks and e-mail: who is told, and what became of it. */
+  get delivery(): Delivery {
+    return this.#delivery
+  }
   get catalog(): Catalog {
     return this.#catalog
   }
   get invoicing(): Invoicing {
     return this.#invoicing
   }
-  /** Usage, live quotas, refusals. */
+  /** What waits for a clearance system, and what it said. */
+  get certifications(): Certifications {
+    return this.#certifications
+  }
+  /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
+  }
+  /** Refused events: listed, taken out, sent again. */
+  get refusals(): Refusals {
+    return this.#refusals
   }
   /** Closing, previewing and verifying invoices. */
   get billing(): Billing {
     return this.#billing
+  }
+  get backups(): Backups {
+    return this.#backups
+  }
+  /** Usage beside the stream, by hand, by API and by file. */
+  get usageData(): UsageData {
+    return this.#usageData
+  }
+  /** Packs bought ahead, and what became of them. */
+  get prepaid(): Prepaid {
+    return this.#prepaid
+  }
+  get imports(): Imports {
+    return this.#imports
   }
   get engines(): Engines {
     return this.#engines
@@ -199,6 +243,18 @@ export class System {
     this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
     await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
+    this.#delivery = await openDelivery({
+      postgres,
+      clock: systemClock,
+      logger,
+      metrics,
+      dataDirectory: config.dataDirectory,
+      version: VERSION,
+      allowedRanges: config.webhookAllow,
+      smtp: config.smtp,
+      retryMs: config.deliveryRetryMs,
+    })
+    this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
     this.#streams = Number(await this.#setting('streams', String(config.streams)))
@@ -273,9 +329,15 @@ export class System {
       }),
     )
     await this.#alerts.sendUnsent()
+    const certifiers = openCertifiers(config)
+    this.#certifications = new Certifications({ postgres, clock, certifiers, logger })
+    await this.#certifications.open()
     this.#invoicing = new Invoicing({
       postgres,
       clock,
+      assertCertifiable: (invoice, original) =>
+        certifiers[invoice.seller.certification?.system ?? '']?.assertCertifiable(invoice, original),
+      onCertifying: () => this.#certifications.kick(),
       markBilled: (client, used) => this.#catalog.markBilled(client, used),
       crashPoint: (name) => {
         if (name === 'number-taken') crash('after-number-taken')
@@ -288,12 +350,35 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#answers = new Answers(room)
+    this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
+    this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
+    this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
       invoicing: this.#invoicing,
+      usageData: this.#usageData,
+      prepaid: this.#prepaid,
       flows: this.#flows,
       graceMs: config.graceMs,
+    })
+    this.#imports = new Imports({
+      postgres,
+      clock,
+      catalog: this.#catalog,
+      logger,
+      directory: join(config.dataDirectory, 'imports'),
+      onDone: () => this.#billing.redraft(null, limits.redraftMax),
+    })
+    await this.#imports.resume()
+    this.#backups = new Backups({
+      dataDirectory: config.dataDirectory,
+      backupDirectory: config.backupDirectory,
+      version: VERSION,
+      engines: this.#engines,
+      flows: this.#flows,
+      log: () => this.#log!,
+      clock,
     })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
@@ -311,7 +396,7 @@ export class System {
     const metrics = new Map(this.#catalog.snapshot().metrics.map((m) => [m.key, m]))
     return this.#catalog.entitlements().flatMap((e) => {
       const metric = metrics.get(e.metric)
-      return metric === undefined ? [] : [{ ...e, aggregation: metric.aggregation }]
+      return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
   }
 
@@ -355,9 +440,14 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#certifications?.close(),
+      () => this.#imports?.close(),
       () => this.#billing?.close(),
+      () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
       () => this.#alerts?.close(),
+      () => this.#alertFeed?.close(),
+      () => this.#delivery?.close(),
       () => this.#log?.close(),
       () => this.#runPool.close(),
       () => Promise.allSettled(this.#idFiles.map((files) => files.close())),
@@ -564,6 +654,7 @@ export class System {
       if (!door.up)
         notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
     }
+    notes.push(...(this.#delivery?.notes() ?? []))
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),

@@ -1,6 +1,7 @@
 /**
  * API keys: who may do what. A key is `rlv_<id>_<secret>`; PostgreSQL holds the SHA-256 of the secret, never the secret. A key
- * is bound to one tenant or is platform-wide, and has scopes.
+ * is bound to one tenant or is platform-wide, has scopes, may end at a time, and may have limits (budget.ts). Rotation gives it
+ * a new secret; the one before stays valid for an overlap, and no other does.
  *
  * The keys live in memory (there are few), so that a request costs one hash and no query; a change is read again at once here
  * and within a minute by other processes.
@@ -11,8 +12,11 @@ import { join } from 'node:path'
 import type { Pool } from 'pg'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
+import { limits } from '../limits.js'
+import { Budget, type KeyLimits } from './budget.js'
 
-export const Scope = ['ingest', 'read', 'admin'] as const
+/** `manage`: a tenant's own webhooks, recipients, alert rules and limits; `admin` includes it, for every tenant. */
+export const Scope = ['ingest', 'read', 'manage', 'admin'] as const
 export type Scope = (typeof Scope)[number]
 
 export interface ApiKey {
@@ -21,23 +25,42 @@ export interface ApiKey {
   /** null: platform-wide. */
   readonly tenant: string | null
   readonly scopes: readonly Scope[]
+  readonly limits: KeyLimits
   readonly createdAt: number
+  /** null: never. */
+  readonly expiresAt: number | null
+  readonly rotatedAt: number | null
+  /** Until then the secret before the rotation is valid too. */
+  readonly previousUntil: number | null
   readonly revokedAt: number | null
 }
 
 interface StoredKey extends ApiKey {
   readonly secretHash: Buffer
+  readonly previousHash: Buffer | null
+  /** Undefined for a key without limits. */
+  readonly budget: Budget | undefined
+}
+
+export interface NewKey {
+  readonly name: string
+  readonly tenant: string | null
+  readonly scopes: readonly Scope[]
+  readonly limits?: KeyLimits
+  readonly expiresAt?: number | null
 }
 
 export interface Keys {
-  /** The key of an Authorization header, or undefined: unknown, revoked, wrong, absent. Same work whatever is wrong. */
+  /** The key of an Authorization header, or undefined: unknown, revoked, expired, wrong, absent. Same work whatever is wrong. */
   check(authorization: string | undefined): ApiKey | undefined
-  create(input: {
-    name: string
-    tenant: string | null
-    scopes: readonly Scope[]
-  }): Promise<{ key: ApiKey; secret: string }>
+  /** What a key may still spend; undefined for one without limits. */
+  budgetOf(id: string): Budget | undefined
+  create(input: NewKey): Promise<{ key: ApiKey; secret: string }>
   list(): readonly ApiKey[]
+  /** Other limits or another end, at once. What is absent stays. */
+  change(id: string, to: { limits?: KeyLimits; expiresAt?: number | null }): Promise<ApiKey>
+  /** A new secret; the one so far stays valid for `overlapMs`, and one that was before it ends now. */
+  rotate(id: string, overlapMs: number): Promise<{ key: ApiKey; secret: string }>
   revoke(id: string): Promise<ApiKey>
   /** Where the admin key of the first start lies. */
   readonly adminKeyFile: string
@@ -62,9 +85,19 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
   const adminKeyFile = join(options.dataDirectory, 'admin.key')
   let byId = new Map<string, StoredKey>()
 
+  /** A budget lives on while its limits are the same: reading the keys again gives nobody new tokens. */
+  const budgetFor = (id: string, of: KeyLimits): Budget | undefined => {
+    const known = byId.get(id)
+    if (known !== undefined && JSON.stringify(known.limits) === JSON.stringify(of)) return known.budget
+    return Object.keys(of).length === 0 ? undefined : new Budget(of, clock.now())
+  }
+  const time = (value: unknown): number | null => (value === null ? null : Number(value))
+
   const refresh = async (): Promise<void> => {
+    // Live keys are bounded by `create`; of the revoked ones the latest are enough to be listed.
     const { rows } = await postgres.query(
-      'SELECT id, name, secret_hash, tenant, scopes, created_at, revoked_at FROM api_keys',
+      'SELECT * FROM api_keys ORDER BY revoked_at DESC NULLS FIRST, created_at DESC LIMIT $1',
+      [2 * limits.keysMax],
     )
     byId = new Map(
       rows.map((row) => [
@@ -74,36 +107,74 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
           name: row.name,
           tenant: row.tenant,
           scopes: row.scopes,
+          limits: row.limits,
           createdAt: Number(row.created_at),
-          revokedAt: row.revoked_at === null ? null : Number(row.revoked_at),
+          expiresAt: time(row.expires_at),
+          rotatedAt: time(row.rotated_at),
+          previousUntil: time(row.previous_until),
+          revokedAt: time(row.revoked_at),
           secretHash: row.secret_hash,
+          previousHash: row.previous_hash,
+          budget: budgetFor(row.id, row.limits),
         },
       ]),
     )
   }
 
-  const insert = async (
-    name: string,
-    tenant: string | null,
-    scopes: readonly Scope[],
-  ): Promise<{ id: string; secret: string }> => {
+  const newSecret = (id: string): string => `rlv_${id}_${randomBytes(24).toString('base64url')}`
+  const endOf = (expiresAt: number | null | undefined): number | null => {
+    if (expiresAt !== undefined && expiresAt !== null && expiresAt <= clock.now())
+      throw new ReleveError('unprocessable', 'expiresAt: lies in the past; DELETE ends a key now')
+    return expiresAt ?? null
+  }
+
+  const insert = async (input: NewKey): Promise<{ id: string; secret: string }> => {
     const id = randomBytes(6).toString('hex')
-    const secret = `rlv_${id}_${randomBytes(24).toString('base64url')}`
+    const secret = newSecret(id)
     await postgres.query(
-      'INSERT INTO api_keys (id, name, secret_hash, tenant, scopes, created_at) VALUES ($1, $2, $3, $4, $5, $6)',
-      [id, name, hash(secret), tenant, scopes, clock.now()],
+      `INSERT INTO api_keys (id, name, secret_hash, tenant, scopes, limits, expires_at, created_at)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+      [
+        id,
+        input.name,
+        hash(secret),
+        input.tenant,
+        input.scopes,
+        JSON.stringify(input.limits ?? {}),
+        endOf(input.expiresAt),
+        clock.now(),
+      ],
     )
     await refresh()
     return { id, secret }
   }
 
-  const view = ({ secretHash: _, ...key }: StoredKey): ApiKey => key
+  const view = ({ secretHash: _, previousHash: _p, budget: _b, ...key }: StoredKey): ApiKey => key
+  const isLive = (key: ApiKey): boolean =>
+    key.revokedAt === null && (key.expiresAt === null || clock.now() < key.expiresAt)
 
   const find = (authorization: string | undefined): StoredKey | undefined => {
     const match = /^Bearer (rlv_([0-9a-f]{12})_[A-Za-z0-9_-]{32})$/.exec(bearer(authorization ?? ''))
     const stored = byId.get(match?.[2] ?? '')
-    const equal = timingSafeEqual(hash(match?.[1] ?? ''), stored?.secretHash ?? nobody)
-    return equal && stored !== undefined && stored.revokedAt === null ? stored : undefined
+    const given = hash(match?.[1] ?? '')
+    const isCurrent = timingSafeEqual(given, stored?.secretHash ?? nobody)
+    const isPrevious = timingSafeEqual(given, stored?.previousHash ?? nobody)
+    if (stored === undefined || !isLive(stored)) return undefined
+    return isCurrent || (isPrevious && clock.now() < (stored.previousUntil ?? 0)) ? stored : undefined
+  }
+
+  /** The key as it is now in the database, which another process may have changed. Throws `not_found`. */
+  const liveKey = async (id: string): Promise<StoredKey> => {
+    await refresh()
+    const stored = byId.get(id)
+    if (stored === undefined) throw new ReleveError('not_found', `there is no key ${id}`)
+    if (!isLive(stored)) throw new ReleveError('conflict', `the key ${id} has ended: make a new one`)
+    return stored
+  }
+
+  const writeAdminKey = (secret: string): void => {
+    writeFileSync(adminKeyFile, `${secret}\n`, { mode: 0o600 })
+    chmodSync(adminKeyFile, 0o600)
   }
 
   await refresh()
@@ -112,13 +183,15 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
   if (
     find(`Bearer ${written}`) === undefined &&
     ![...byId.values()].some(
-      (k) =>
-        k.scopes.includes('admin') && k.tenant === null && k.revokedAt === null && k.name !== 'admin (first start)',
+      (k) => k.scopes.includes('admin') && k.tenant === null && isLive(k) && k.name !== 'admin (first start)',
     )
   ) {
-    const { secret } = await insert('admin (first start)', null, ['ingest', 'read', 'admin'])
-    writeFileSync(adminKeyFile, `${secret}\n`, { mode: 0o600 })
-    chmodSync(adminKeyFile, 0o600)
+    const { secret } = await insert({
+      name: 'admin (first start)',
+      tenant: null,
+      scopes: ['ingest', 'read', 'admin'],
+    })
+    writeAdminKey(secret)
   }
   const timer = setInterval(() => void refresh().catch(() => {}), REFRESH_MS)
   timer.unref()
@@ -130,14 +203,43 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
       return stored === undefined ? undefined : view(stored)
     },
     list: () => [...byId.values()].map(view).sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1)),
-    async create({ name, tenant, scopes }) {
-      if (tenant !== null && scopes.includes('admin')) {
+    budgetOf: (id) => byId.get(id)?.budget,
+    async create(input) {
+      if (input.tenant !== null && input.scopes.includes('admin')) {
         throw new ReleveError(
           'unprocessable',
-          'the scope admin is for platform-wide keys: leave tenant out, or choose ingest and read',
+          'the scope admin is for platform-wide keys: leave tenant out, or choose ingest, read and manage',
         )
       }
-      const { id, secret } = await insert(name, tenant, scopes)
+      if ([...byId.values()].filter((key) => key.revokedAt === null).length >= limits.keysMax)
+        throw new ReleveError('conflict', `there are ${limits.keysMax} keys: revoke some first`)
+      const { id, secret } = await insert(input)
+      return { key: view(byId.get(id)!), secret }
+    },
+    async change(id, to) {
+      const { limits: present, expiresAt: end } = await liveKey(id)
+      await postgres.query('UPDATE api_keys SET limits = $2, expires_at = $3 WHERE id = $1', [
+        id,
+        JSON.stringify(to.limits ?? present),
+        to.expiresAt === undefined ? end : endOf(to.expiresAt),
+      ])
+      await refresh()
+      return view(byId.get(id)!)
+    },
+    async rotate(id, overlapMs) {
+      const before = await liveKey(id)
+      const secret = newSecret(id)
+      const now = clock.now()
+      const { rowCount } = await postgres.query(
+        `UPDATE api_keys SET secret_hash = $2, previous_hash = secret_hash, previous_until = $3, rotated_at = $4
+         WHERE id = $1 AND secret_hash = $5`,
+        [id, hash(secret), now + overlapMs, now, before.secretHash],
+      )
+      if (rowCount === 0) throw new ReleveError('conflict', `the key ${id} was rotated by somebody else just now`)
+      // The command line works with this file: it follows its key.
+      const written = existsSync(adminKeyFile) ? readFileSync(adminKeyFile, 'utf8').trim() : ''
+      if (hash(written).equals(before.secretHash)) writeAdminKey(secret)
+      await refresh()
       return { key: view(byId.get(id)!), secret }
     },
     async revoke(id) {

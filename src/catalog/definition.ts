@@ -6,12 +6,14 @@
  * objects that a definition names exist is checked by store.ts, under its lock.
  */
 import { isCurrency } from '../currency.js'
-import { parseDecimal, printDecimal } from '../decimal.js'
+import { parseDecimal, printDecimal, RoundingMode } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Language } from '../format.js'
 import { limits } from '../limits.js'
 import { isTimeZone } from '../period.js'
 import type { Threshold } from '../quota/entitlement.js'
+import { type Calculator, parseCalculators } from './calculator.js'
+import { Exhaustion } from './exhaustion.js'
 import { Aggregation, type Metric } from './metric.js'
 import { assertPattern } from './number-pattern.js'
 import type { Days } from './part.js'
@@ -60,7 +62,18 @@ export interface LegalEntity {
   readonly mentions?: readonly string[]
   /** Whose calendar the issue dates follow, and with them the years of the numbers. */
   readonly timeZone: string
+  /** The clearance system that has to take each document before it may be handed out. */
+  readonly certification?: LegalCertification
 }
+
+/** Côte d'Ivoire's FNE; the address and the token of the service are settings. */
+export interface LegalCertification {
+  readonly system: 'fne'
+  readonly pointOfSale: string
+  readonly establishment: string
+  readonly paymentMethod: (typeof PaymentMethod)[number]
+}
+const PaymentMethod = ['cash', 'card', 'check', 'mobile-money', 'transfer', 'deferred'] as const
 
 /** A customer is a tenant. */
 export interface Customer {
@@ -97,6 +110,19 @@ export interface AddOn extends Days {
   readonly once: boolean
 }
 
+/** What happens when the packs of a metric are used up. Without one: the standard price. */
+export interface PrepaidRule {
+  readonly metric: string
+  readonly exhaustion: Exhaustion
+  /** Exactly with auto_recharge: the pack that is bought again, HT each, and for how many days it pays. */
+  readonly recharge?: {
+    readonly quantity: string
+    readonly amount: string
+    readonly validDays?: number
+    readonly priority?: number
+  }
+}
+
 /** `from` and `until`: the days it covers when not those of the contract; then fees are due by the part. */
 export interface ContractItem extends Days {
   readonly id: string
@@ -104,7 +130,19 @@ export interface ContractItem extends Days {
   readonly planVersion: number
   readonly entitlements: readonly ItemEntitlement[]
   readonly addOns?: readonly AddOn[]
+  /** What becomes of usage data that are handed in beside the stream. */
+  readonly calculators?: readonly Calculator[]
+  readonly prepaid?: readonly PrepaidRule[]
+  /** What of the plan it bills; absent: the fee each cycle, and usage. */
+  readonly kind?: ItemKind
 }
+
+/**
+ * fixed: the fee alone. usage: usage alone. usage_triggered: fee and usage, in periods with any usage. once: the fee once, in the
+ * period in which the item begins.
+ */
+export const ItemKind = ['fixed', 'usage', 'usage_triggered', 'once'] as const
+export type ItemKind = (typeof ItemKind)[number]
 
 export interface Discount extends Days {
   readonly name: string
@@ -147,6 +185,9 @@ export interface ContractInput extends Omit<Contract, 'items'> {
     readonly from?: string
     readonly until?: string
     readonly addOns?: readonly AddOn[]
+    readonly calculators?: readonly Calculator[]
+    readonly prepaid?: readonly PrepaidRule[]
+    readonly kind?: ItemKind
     /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
     readonly entitlements?: readonly Omit<ItemEntitlement, 'limitVersion'>[]
   }[]
@@ -160,8 +201,20 @@ export const DEFAULT_THRESHOLDS: readonly Threshold[] = [
 
 type Fields = Record<string, unknown>
 
+const ROUNDING_MODES = Object.keys(RoundingMode) as RoundingMode[]
+
 export function parseMetric(json: unknown): MetricInput {
-  const fields = fieldsOf(json, 'metric', ['key', 'aggregation', 'unit', 'scale', 'dims', 'uniqueBy', 'archive'])
+  const fields = fieldsOf(json, 'metric', [
+    'key',
+    'aggregation',
+    'unit',
+    'scale',
+    'dims',
+    'uniqueBy',
+    'archive',
+    'percentile',
+    'rounding',
+  ])
   const aggregation = oneOf(fields.aggregation, Aggregation, 'aggregation')
   const scale = wholeNumber(fields.scale ?? 0, 'scale', 0, 9)
   const dims = [
@@ -173,6 +226,11 @@ export function parseMetric(json: unknown): MetricInput {
   }
   if (uniqueBy !== null && dims.includes(uniqueBy))
     throw new ReleveError('invalid_request', `uniqueBy: ${uniqueBy} is also a dimension`)
+  const archive = fields.archive === undefined ? true : flag(fields.archive, 'archive')
+  if ((aggregation === 'percentile') !== (fields.percentile != null))
+    throw new ReleveError('invalid_request', 'percentile: is given exactly when the aggregation is percentile')
+  if (aggregation === 'percentile' && !archive)
+    throw new ReleveError('invalid_request', 'archive: a percentile is counted from the archived events')
   return {
     key: name(fields.key, 'key'),
     aggregation,
@@ -180,7 +238,24 @@ export function parseMetric(json: unknown): MetricInput {
     scale,
     dims,
     uniqueBy,
-    archive: fields.archive === undefined ? true : flag(fields.archive, 'archive'),
+    archive,
+    ...(fields.percentile == null ? {} : { percentile: percentileOf(fields.percentile) }),
+    ...(fields.rounding == null ? {} : { rounding: roundingOf(fields.rounding) }),
+  }
+}
+
+function percentileOf(value: unknown): string {
+  const percent = parseDecimal(quantity(value, 'percentile'), 'percentile')
+  if (percent.isZero() || percent.gt(100) || percent.decimalPlaces() > 2)
+    throw new ReleveError('invalid_request', 'percentile: above 0, at most 100, with at most two decimals')
+  return printDecimal(percent)
+}
+
+function roundingOf(value: unknown): NonNullable<Metric['rounding']> {
+  const fields = fieldsOf(value, 'rounding', ['mode', 'places'])
+  return {
+    mode: oneOf(fields.mode, ROUNDING_MODES, 'rounding.mode'),
+    places: wholeNumber(fields.places ?? 0, 'rounding.places', 0, 9),
   }
 }
 
@@ -216,6 +291,21 @@ export function parsePlan(json: unknown): PlanInput {
   }
 }
 
+function parseCertification(json: unknown): LegalCertification {
+  const fields = fieldsOf(json, 'certification', ['system', 'pointOfSale', 'establishment', 'paymentMethod'])
+  if (fields.system !== 'fne')
+    throw new ReleveError('invalid_request', 'certification.system: fne is the one that is known')
+  const paymentMethod = PaymentMethod.find((one) => one === (fields.paymentMethod ?? 'transfer'))
+  if (paymentMethod === undefined)
+    throw new ReleveError('invalid_request', `certification.paymentMethod: one of ${PaymentMethod.join(', ')}`)
+  return {
+    system: 'fne',
+    pointOfSale: name(fields.pointOfSale, 'certification.pointOfSale'),
+    establishment: name(fields.establishment, 'certification.establishment'),
+    paymentMethod,
+  }
+}
+
 export function parseLegalEntity(json: unknown): LegalEntity {
   const fields = fieldsOf(json, 'legal entity', [
     'key',
@@ -227,6 +317,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     'creditNotePattern',
     'mentions',
     'timeZone',
+    'certification',
   ])
   const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
   const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
@@ -246,6 +337,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
       ? {}
       : { mentions: list(fields.mentions, 'mentions', 20).map((text, i) => name(text, `mentions[${i}]`)) }),
     timeZone: zone(fields.timeZone ?? 'UTC'),
+    ...(fields.certification === undefined ? {} : { certification: parseCertification(fields.certification) }),
   }
 }
 
@@ -304,12 +396,28 @@ export function parseContract(json: unknown): ContractInput {
   const state = name(fields.state ?? 'active', 'state')
   if (!isSubscriptionState(state)) throw new ReleveError('invalid_request', `state: unknown ${state}`)
   const items = list(fields.items, 'items', limits.contractItemsMax).map((entry, i) => {
-    const at = fieldsOf(entry, `items[${i}]`, ['id', 'plan', 'planVersion', 'from', 'until', 'addOns', 'entitlements'])
+    const at = fieldsOf(entry, `items[${i}]`, [
+      'id',
+      'plan',
+      'planVersion',
+      'from',
+      'until',
+      'addOns',
+      'calculators',
+      'prepaid',
+      'kind',
+      'entitlements',
+    ])
     const base = {
       id: name(at.id, `items[${i}].id`),
       plan: name(at.plan, `items[${i}].plan`),
       ...daysOf(at, timeZone, `items[${i}]`),
       ...(at.addOns === undefined ? {} : { addOns: addOns(at.addOns, timeZone, `items[${i}].addOns`) }),
+      ...(at.calculators === undefined
+        ? {}
+        : { calculators: parseCalculators(at.calculators, `items[${i}].calculators`) }),
+      ...(at.prepaid === undefined ? {} : { prepaid: prepaidRules(at.prepaid, `items[${i}].prepaid`) }),
+      ...(at.kind === undefined ? {} : { kind: oneOf(at.kind, ItemKind, `items[${i}].kind`) }),
     }
     const planVersion =
       at.planVersion === undefined
@@ -379,6 +487,42 @@ function addOns(value: unknown, timeZone: string, at: string): AddOn[] {
       ...daysOf(fields, timeZone, `${at}[${i}]`),
     }
   })
+}
+
+function prepaidRules(value: unknown, at: string): PrepaidRule[] {
+  const rules = list(value, at, limits.planMetricsMax).map((entry, i): PrepaidRule => {
+    const fields = fieldsOf(entry, `${at}[${i}]`, ['metric', 'exhaustion', 'recharge'])
+    const exhaustion = oneOf(fields.exhaustion, Exhaustion, `${at}[${i}].exhaustion`)
+    if ((exhaustion === 'auto_recharge') !== (fields.recharge !== undefined)) {
+      const detail = `${at}[${i}].recharge: is given exactly when exhaustion is auto_recharge`
+      throw new ReleveError('invalid_request', detail)
+    }
+    const metric = name(fields.metric, `${at}[${i}].metric`)
+    if (fields.recharge === undefined) return { metric, exhaustion }
+    const field = `${at}[${i}].recharge`
+    const one = fieldsOf(fields.recharge, field, ['quantity', 'amount', 'validDays', 'priority'])
+    const size = quantity(one.quantity, `${field}.quantity`)
+    if (size === '0') throw new ReleveError('invalid_request', `${field}.quantity: must be above 0`)
+    return {
+      metric,
+      exhaustion,
+      recharge: {
+        quantity: size,
+        amount: quantity(one.amount, `${field}.amount`),
+        ...(one.validDays === undefined
+          ? {}
+          : { validDays: wholeNumber(one.validDays, `${field}.validDays`, 1, 36_500) }),
+        ...(one.priority === undefined
+          ? {}
+          : { priority: wholeNumber(one.priority, `${field}.priority`, 0, 1_000_000) }),
+      },
+    }
+  })
+  assertOnce(
+    rules.map((rule) => rule.metric),
+    at,
+  )
+  return rules
 }
 
 function adjustments(value: unknown, timeZone: string): Adjustments {

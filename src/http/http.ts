@@ -8,17 +8,25 @@ import { randomUUID } from 'node:crypto'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import { Attempts } from '../access/attempts.js'
 import type { ApiKey, Scope } from '../access/keys.js'
 import { ErrorCode, ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { alertRoutes } from './routes/alerts.js'
+import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
+import { importRoutes } from './routes/imports.js'
+import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { prepaidRoutes } from './routes/prepaid.js'
+import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
+import { usageDataRoutes } from './routes/usage-data.js'
+import { webhookRoutes } from './routes/webhooks.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -37,6 +45,12 @@ declare module 'fastify' {
 export function keyOf(request: FastifyRequest): ApiKey {
   if (request.apiKey === null) throw new ReleveError('unauthorized', 'this route needs a key')
   return request.apiKey
+}
+
+/** Who asks, for journals: the key by its name and id. */
+export function actorOf(request: FastifyRequest): string {
+  const { name, id } = keyOf(request)
+  return `key:${name} (${id})`
 }
 
 /** The tenant that a request may speak of: the key's own, or for a platform-wide key the one that is asked. */
@@ -72,6 +86,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   const app = Fastify({
     logger: false,
     bodyLimit: limits.bodyBytesMax,
+    ...(system.config.trustProxy === undefined ? {} : { trustProxy: system.config.trustProxy }),
     connectionTimeout: 60_000,
     requestTimeout: 60_000,
     keepAliveTimeout: 75_000,
@@ -83,6 +98,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     forceCloseConnections: 'idle',
   })
 
+  const attempts = new Attempts(system.clock)
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
   app.addHook('onRequest', async (request, reply) => {
@@ -92,9 +108,26 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     const key = system.keys.check(request.headers.authorization)
     if (key === undefined) {
       system.metrics.authFailures.inc()
+      try {
+        attempts.fail(request.ip)
+      } catch (error) {
+        system.metrics.authThrottled.inc()
+        throw error
+      }
       throw new ReleveError('unauthorized', 'the Authorization header carries no valid key')
     }
-    if (scope !== undefined && !key.scopes.includes(scope)) {
+    const budget = system.keys.budgetOf(key.id)
+    if (budget !== undefined) {
+      const now = system.clock.now()
+      try {
+        budget.enter(now)
+      } finally {
+        reply.headers(budget.headers(now))
+      }
+    }
+    const may =
+      scope === undefined || key.scopes.includes(scope) || (scope === 'manage' && key.scopes.includes('admin'))
+    if (!may) {
       throw new ReleveError('forbidden', `the key has not the scope ${scope}`)
     }
     request.apiKey = key
@@ -179,10 +212,17 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(healthRoutes(system))
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
+  await app.register(rejectRoutes(system))
   await app.register(alertRoutes(system))
+  await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
+  await app.register(invoiceMoveRoutes(system))
+  await app.register(backupRoutes(system))
+  await app.register(usageDataRoutes(system))
+  await app.register(prepaidRoutes(system))
+  await app.register(importRoutes(system))
   return app
 }
 

@@ -3,12 +3,11 @@
  * transaction per chunk that keeps the measure and the draft together. For each contract the result is that of close.ts.
  *
  * A chunk is there wholly or not at all, so that a killed batch goes on where it was: contracts that have their draft are not
- * counted again. A contract that needs more than the plain case (late usage of an earlier period, a closing that another attempt
- * has begun) goes the single way of close.ts. What fails is named and does not stop the others.
+ * counted again. A contract that needs more than the plain case (late usage of an earlier period, usage data beside the stream, a
+ * closing that another attempt has begun) goes the single way of close.ts. What fails is named and does not stop the others.
  */
 import { randomUUID } from 'node:crypto'
 import type { PoolClient } from 'pg'
-import { assert } from '../assert.js'
 import { partOf } from '../catalog/part.js'
 import { midnightOf } from '../catalog/schedule.js'
 import { limits } from '../limits.js'
@@ -16,6 +15,7 @@ import { monthlyPeriodOf, type Period } from '../period.js'
 import { type Closed, type CloseOptions, closePeriod, type Measured, sameQuantities } from './close.js'
 import type { ItemUsage } from './draft.js'
 import type { Drafted, DraftPool } from './draft-batch.js'
+import { unpackJson } from './pack.js'
 
 /** What is counted for one contract: all its items over a period. */
 export interface CountRequest {
@@ -155,34 +155,27 @@ interface ChunkResult {
 }
 
 async function closeChunk(
-  { postgres, clock, catalog, pool }: CloseManyOptions,
+  { postgres, clock, catalog, pool, data, prepaid }: CloseManyOptions,
   chunk: readonly Due[],
   cut: Awaited<ReturnType<CloseManyOptions['openCut']>>,
 ): Promise<ChunkResult> {
   const failures: { contract: string; reason: string }[] = []
   const single: Due[] = []
   const waiting: Due[] = []
-  await postgres.query(
-    `INSERT INTO closings (id, contract, period_from, period_to, state, created_at, updated_at)
-     SELECT *, 'open', $5::bigint, $5::bigint FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
-     ON CONFLICT DO NOTHING`,
-    [
-      chunk.map((entry) => entry.id),
-      chunk.map((entry) => entry.contract),
-      chunk.map((entry) => entry.period.from),
-      chunk.map((entry) => entry.period.to),
-      clock.now(),
-    ],
-  )
   const states = await statesOf(postgres, chunk)
   const earlier = await earlierOf(postgres, chunk)
+  const contracts = chunk.map((entry) => entry.contract)
+  const withData = await data?.waiting(contracts)
+  const withPacks = await prepaid?.waiting(contracts)
   let before = 0
   const open = chunk.filter((entry) => {
     const state = states.get(entry.id)
+    const more = withData?.has(entry.contract) === true || withPacks?.has(entry.contract) === true
+    const plain = (state === undefined || state === 'open attempt 1') && !more
     if (state === 'done') before += 1
     else if (state === 'drafted') waiting.push(entry)
-    else if (state !== 'open attempt 1') single.push(entry)
-    return state === 'open attempt 1'
+    else if (!plain) single.push(entry)
+    return plain
   })
 
   // One question for the period of each and for the earlier ones that are counted again.
@@ -214,7 +207,7 @@ async function closeChunk(
     return !late
   })
   const byId = new Map(plain.map((task) => [`inv_${randomUUID()}`, task]))
-  const drafted = await pool.draft(
+  const { results, bytes } = await pool.draft(
     [...byId].map(([id, { entry, terms, at }]) => ({
       id,
       order: 1 + (earlier.get(entry.contract) ?? []).reduce((most, one) => Math.max(most, one.order), 0),
@@ -224,12 +217,12 @@ async function closeChunk(
     })),
   )
   const good: { entry: Due; draft: Drafted }[] = []
-  for (const draft of drafted) {
+  for (const draft of results) {
     const { entry } = byId.get(draft.id)!
     if ('failed' in draft) failures.push({ contract: entry.contract, reason: draft.failed })
     else good.push({ entry, draft })
   }
-  const kept = await keepChunk(postgres, clock.now(), good, earlier)
+  const kept = await keepChunk(postgres, clock.now(), good, bytes, earlier)
   const due = good.filter(({ entry, draft }) => kept.has(entry.id) && draft.document !== null)
   // Somebody else was faster with the others: their way is to go on from what is there.
   for (const { entry } of good) if (!kept.has(entry.id)) single.push(entry)
@@ -278,7 +271,7 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
     contract: string
     period_from: string
     period_to: string
-    measured: Measured
+    measured: Buffer
   }>(
     `SELECT contract, period_from, period_to, measured FROM (
        SELECT c.contract, c.period_from, c.period_to, c.measured,
@@ -291,11 +284,12 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
   const all = new Map<string, Earlier[]>()
   for (const row of rows) {
     const own = all.get(row.contract) ?? []
+    const measured = unpackJson<Measured>(row.measured)
     own.push({
       period: { from: Number(row.period_from), to: Number(row.period_to) },
-      order: row.measured.order,
-      measured: row.measured,
-      billed: row.measured.usage,
+      order: measured.order,
+      measured,
+      billed: measured.usage,
     })
     all.set(row.contract, own)
   }
@@ -314,11 +308,15 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
   return all
 }
 
-/** Measures and drafts in one transaction. Returns the closings that were still as they had been read. */
+/**
+ * Measures and drafts in one transaction. Returns the closings that were not begun, or open at their first attempt, until now. All
+ * that was packed goes as one parameter, of which each row takes its range.
+ */
 async function keepChunk(
   postgres: CloseOptions['postgres'],
   now: number,
   chunk: readonly { readonly entry: Due; readonly draft: Drafted }[],
+  bytes: Uint8Array,
   earlier: ReadonlyMap<string, readonly Earlier[]>,
 ): Promise<Set<string>> {
   if (chunk.length === 0) return new Set()
@@ -326,53 +324,64 @@ async function keepChunk(
   try {
     await client.query('BEGIN')
     // The same locks in the same order as close.ts takes them: all closings of a contract.
-    const { rows } = await client.query<{
-      id: string
-      contract: string
-      state: string
-      attempt: number
-      place: number
-    }>(
-      `SELECT id, contract, state, attempt, coalesce((measured ->> 'order')::int, 0) AS place
-       FROM closings WHERE contract = ANY($1) ORDER BY id FOR UPDATE`,
+    const { rows } = await client.query<{ contract: string; place: number }>(
+      `SELECT contract, coalesce(place, 0) AS place FROM closings WHERE contract = ANY($1) ORDER BY id FOR UPDATE`,
       [chunk.map(({ entry }) => entry.contract)],
     )
     const highest = new Map<string, number>()
     for (const row of rows) highest.set(row.contract, Math.max(highest.get(row.contract) ?? 0, row.place))
-    const open = new Set(rows.filter((row) => row.state === 'open' && row.attempt === 1).map((row) => row.id))
-    const kept = chunk.filter(({ entry }) => {
-      const known = (earlier.get(entry.contract) ?? []).reduce((most, one) => Math.max(most, one.order), 0)
-      return open.has(entry.id) && highest.get(entry.contract) === known
-    })
-    const due = kept.filter(({ draft }) => draft.document !== null)
-    // The JSON of a chunk goes as one text that is put together, never walked: arrays of texts would be escaped and read twice.
-    const text = (value: string | number | null): string => JSON.stringify(value)
-    const closings = kept.map(
-      ({ entry, draft }) =>
-        `{"id":${text(entry.id)},"invoice":${text(draft.document === null ? null : draft.id)},"measured":${draft.measured}}`,
+    const placeOf = ({ contract }: Due): number =>
+      (earlier.get(contract) ?? []).reduce((most, one) => Math.max(most, one.order), 0)
+    const kept = chunk
+      .filter(({ entry }) => (highest.get(entry.contract) ?? 0) === placeOf(entry))
+      .sort((a, b) => (a.entry.id < b.entry.id ? -1 : 1))
+    const column = <T>(of: (one: (typeof kept)[number]) => T): T[] => kept.map(of)
+    const done = await client.query<{ id: string }>(
+      `WITH fresh AS (
+         SELECT * FROM unnest($3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::int[], $8::int[], $9::int[], $10::text[],
+           $11::int[], $12::int[], $13::text[], $14::text[], $15::text[], $16::numeric[], $17::numeric[], $18::numeric[])
+         AS v (id, contract, period_from, period_to, place, measured_at, measured_length, invoice, draft_at, draft_length,
+           tenant, legal_entity, currency, ht, tva, ttc)
+       ), closed AS (
+         INSERT INTO closings AS c (id, contract, period_from, period_to, state, place, measured, invoice, created_at, updated_at)
+         SELECT id, contract, period_from, period_to, CASE WHEN draft_at IS NULL THEN 'done' ELSE 'drafted' END, place,
+           substring($1::bytea FROM measured_at FOR measured_length), CASE WHEN draft_at IS NOT NULL THEN invoice END, $2, $2
+         FROM fresh
+         ON CONFLICT (id) DO UPDATE SET state = excluded.state, place = excluded.place, measured = excluded.measured,
+           invoice = excluded.invoice, updated_at = excluded.updated_at
+         WHERE c.state = 'open' AND c.attempt = 1
+         RETURNING c.id
+       ), drafted AS (
+         INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
+           draft, created_at, changed_at)
+         SELECT invoice, 'invoice', 'draft', legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
+           substring($1::bytea FROM draft_at FOR draft_length), $2, $2
+         FROM fresh JOIN closed USING (id) WHERE draft_at IS NOT NULL
+       )
+       SELECT id FROM closed`,
+      [
+        bytes,
+        now,
+        column(({ entry }) => entry.id),
+        column(({ entry }) => entry.contract),
+        column(({ entry }) => entry.period.from),
+        column(({ entry }) => entry.period.to),
+        column(({ entry }) => placeOf(entry) + 1),
+        column(({ draft }) => draft.measured[0] + 1),
+        column(({ draft }) => draft.measured[1]),
+        column(({ draft }) => draft.id),
+        column(({ draft }) => (draft.document === null ? null : draft.document[0] + 1)),
+        column(({ draft }) => (draft.document === null ? null : draft.document[1])),
+        column(({ entry }) => entry.tenant),
+        column(({ draft }) => draft.legalEntity),
+        column(({ draft }) => draft.currency),
+        column(({ draft }) => draft.ht),
+        column(({ draft }) => draft.tva),
+        column(({ draft }) => draft.ttc),
+      ],
     )
-    await client.query(
-      `UPDATE closings c SET state = CASE WHEN v.invoice IS NULL THEN 'done' ELSE 'drafted' END,
-         measured = v.measured, invoice = v.invoice, updated_at = $2
-       FROM jsonb_to_recordset($1::jsonb) AS v (id text, invoice text, measured jsonb) WHERE c.id = v.id`,
-      [`[${closings.join(',')}]`, now],
-    )
-    const drafts = due.map(
-      ({ entry, draft }) =>
-        `{"id":${text(draft.id)},"legal_entity":${text(draft.legalEntity)},"tenant":${text(entry.tenant)},"contract":${text(entry.contract)},"period_from":${entry.period.from},"period_to":${entry.period.to},"currency":${text(draft.currency)},"ht":${text(draft.ht)},"tva":${text(draft.tva)},"ttc":${text(draft.ttc)},"document":${draft.document}}`,
-    )
-    const inserted = await client.query(
-      `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
-         document, created_at, changed_at)
-       SELECT v.id, 'invoice', 'draft', v.legal_entity, v.tenant, v.contract, v.period_from, v.period_to, v.currency,
-         v.ht, v.tva, v.ttc, v.document, $2::bigint, $2::bigint
-       FROM jsonb_to_recordset($1::jsonb) AS v (id text, legal_entity text, tenant text, contract text, period_from bigint,
-         period_to bigint, currency text, ht numeric, tva numeric, ttc numeric, document jsonb)`,
-      [`[${drafts.join(',')}]`, now],
-    )
-    assert(inserted.rowCount === due.length, `${inserted.rowCount} drafts were kept of ${due.length}`)
     await client.query('COMMIT')
-    return new Set(kept.map(({ entry }) => entry.id))
+    return new Set(done.rows.map((row) => row.id))
   } catch (error) {
     await client.query('ROLLBACK').catch(() => undefined)
     throw error

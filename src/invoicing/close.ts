@@ -26,7 +26,10 @@ import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import { monthlyPeriodOf, type Period } from '../period.js'
 import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import type { PartsOf, Prepaid } from './funding.js'
+import type { Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
+import { packJson, unpackJson } from './pack.js'
 
 export type { ItemUsage } from './draft.js'
 
@@ -43,12 +46,59 @@ export type UsageAtCut = (request: {
   readonly period: Period
 }) => Promise<readonly ItemUsage[]>
 
+/** Usage data beside the stream, which are collected with the measure. */
+export interface DataPort {
+  /**
+   * Their quantities are added to what was counted of each part (the period itself, then the earlier ones), and they belong to
+   * this closing from the commit of its transaction on. One list per part, in their order.
+   */
+  collect(
+    client: PoolClient,
+    request: {
+      readonly closing: string
+      readonly order: number
+      readonly parts: readonly {
+        readonly terms: Terms
+        readonly period: Period
+        readonly usage: readonly ItemUsage[]
+      }[]
+      readonly now: number
+    },
+  ): Promise<{ readonly usage: readonly (readonly ItemUsage[])[]; readonly notices: readonly Notice[] }>
+  /** Of these contracts, those that have any waiting. */
+  waiting(contracts: readonly string[]): Promise<ReadonlySet<string>>
+}
+
+/** Prepaid packs, which are debited with the measure. */
+export interface PrepaidPort {
+  partsOf(
+    terms: Terms,
+    period: Period,
+    count: (item: string, metric: string, part: Period) => Promise<string>,
+  ): Promise<PartsOf>
+  /** They are debited from the commit of its transaction on. */
+  fund(
+    client: PoolClient,
+    request: {
+      readonly terms: Terms
+      readonly period: Period
+      readonly usage: readonly ItemUsage[]
+      readonly parts: PartsOf
+      readonly closing: { readonly id: string; readonly attempt: number }
+    },
+  ): Promise<Prepaid | undefined>
+  /** Of these contracts, those that have any. */
+  waiting(contracts: readonly string[]): Promise<ReadonlySet<string>>
+}
+
 export interface CloseOptions {
   readonly postgres: Pool
   readonly clock: Clock
   readonly catalog: Catalog
   readonly invoicing: Invoicing
   readonly usageAtCut: UsageAtCut
+  readonly data?: DataPort
+  readonly prepaid?: PrepaidPort
   /** The cut of a closing is needed no more (its counts are kept): folds may cross it. May be called again. */
   readonly releaseCut?: (closing: string) => Promise<void>
   /** Called at named points, so that a test can die there: `measured`, `drafted` (and `number-taken`, in Invoicing). */
@@ -82,6 +132,10 @@ export interface Measured {
   readonly usage: readonly ItemUsage[]
   /** Earlier periods whose usage has changed. */
   readonly late: readonly LatePart[]
+  /** What was noticed while measuring. */
+  readonly notices?: readonly Notice[]
+  /** What prepaid packs there were. */
+  readonly prepaid?: Prepaid
 }
 interface Row {
   id: string
@@ -90,6 +144,8 @@ interface Row {
   measured: Measured | null
   invoice: string | null
 }
+/** As PostgreSQL has it. */
+type Kept = Omit<Row, 'measured'> & { measured: Buffer | null }
 
 /**
  * Closes a contract's period, or goes on where an earlier attempt stopped. Throws ReleveError `not_found` for an unknown contract
@@ -142,9 +198,15 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
   const { postgres, clock, catalog } = options
   const terms = catalog.terms(contract, period)
   let usage: readonly ItemUsage[]
+  let packParts: PartsOf | undefined
   const recounted: Omit<LatePart, 'billed'>[] = []
   try {
     usage = await count(options, cut, terms, period)
+    packParts = await options.prepaid?.partsOf(terms, period, async (item, metric, part) => {
+      const asked = { closing: cut, tenant: terms.contract.tenant, contract, period: part }
+      const [found] = await options.usageAtCut({ ...asked, items: [{ item, metrics: [metric], period: part }] })
+      return found!.quantity
+    })
     for (const earlier of await earlierClosings(postgres, contract, period)) {
       recounted.push({ ...earlier, usage: await count(options, cut, earlier.terms, earlier.period) })
     }
@@ -161,17 +223,26 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
     const own = all.find((one) => one.id === row.id)
     if (own?.state === 'open' && own.attempt === row.attempt) {
       const measured = all.flatMap((one) => (one.measured === null ? [] : [{ from: one.periodFrom, ...one.measured }]))
-      const late = recounted.flatMap((part) => {
-        const billed = lastCounted(measured, part.period.from)
-        return billed === null || sameQuantities(billed, part.usage) ? [] : [{ ...part, billed }]
-      })
       const order = 1 + measured.reduce((highest, one) => Math.max(highest, one.order), 0)
-      const value: Measured = { order, terms, usage, late }
-      await client.query(`UPDATE closings SET state = 'measured', measured = $2, updated_at = $3 WHERE id = $1`, [
-        row.id,
-        value,
-        clock.now(),
-      ])
+      const parts = [{ terms, period, usage }, ...recounted]
+      const now = clock.now()
+      const withData = await options.data?.collect(client, { closing: row.id, order, parts, now })
+      const late = recounted.flatMap((part, i) => {
+        const billed = lastCounted(measured, part.period.from)
+        const again = withData?.usage[i + 1] ?? part.usage
+        return billed === null || sameQuantities(billed, again) ? [] : [{ ...part, usage: again, billed }]
+      })
+      const notices = withData === undefined || withData.notices.length === 0 ? {} : { notices: withData.notices }
+      const counted = withData?.usage[0] ?? usage
+      const closing = { id: row.id, attempt: row.attempt }
+      const prepaid =
+        packParts && (await options.prepaid?.fund(client, { terms, period, usage: counted, parts: packParts, closing }))
+      const funded = prepaid === undefined ? {} : { prepaid }
+      const value: Measured = { order, terms, usage: counted, late, ...notices, ...funded }
+      await client.query(
+        `UPDATE closings SET state = 'measured', measured = $2, place = $3, updated_at = $4 WHERE id = $1`,
+        [row.id, packJson(JSON.stringify(value)), order, now],
+      )
     }
     await client.query('COMMIT')
   } catch (error) {
@@ -212,13 +283,16 @@ async function earlierClosings(
   contract: string,
   period: Period,
 ): Promise<{ readonly period: Period; readonly terms: Terms }[]> {
-  const { rows } = await postgres.query<{ period_from: string; period_to: string; measured: Measured }>(
+  const { rows } = await postgres.query<{ period_from: string; period_to: string; measured: Buffer }>(
     `SELECT period_from, period_to, measured FROM closings
      WHERE contract = $1 AND period_to <= $2 AND measured IS NOT NULL ORDER BY period_from DESC LIMIT $3`,
     [contract, period.from, limits.latePeriodsMax],
   )
   return rows
-    .map((row) => ({ period: { from: Number(row.period_from), to: Number(row.period_to) }, terms: row.measured.terms }))
+    .map((row) => ({
+      period: { from: Number(row.period_from), to: Number(row.period_to) },
+      terms: unpackJson<Measured>(row.measured).terms,
+    }))
     .reverse()
 }
 
@@ -226,11 +300,11 @@ async function lockClosings(
   client: PoolClient,
   contract: string,
 ): Promise<{ id: string; state: ClosingState; attempt: number; periodFrom: number; measured: Measured | null }[]> {
-  const { rows } = await client.query<Row & { period_from: string }>(
+  const { rows } = await client.query<Kept & { period_from: string }>(
     'SELECT id, state, attempt, period_from, measured, invoice FROM closings WHERE contract = $1 ORDER BY id FOR UPDATE',
     [contract],
   )
-  return rows.map((row) => ({ ...row, periodFrom: Number(row.period_from) }))
+  return rows.map((row) => ({ ...rowOf(row), periodFrom: Number(row.period_from) }))
 }
 
 /** What a period's usage was when it was last counted for an invoice. */
@@ -250,7 +324,7 @@ function lastCounted(
 export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[]): boolean {
   const text = (usage: readonly ItemUsage[]): string =>
     usage
-      .map((one) => JSON.stringify([one.item, one.metric, one.quantity, one.count]))
+      .map((one) => JSON.stringify([one.item, one.metric, one.quantity, one.count, one.data?.count, one.data?.digest]))
       .sort()
       .join()
   return text(a) === text(b)
@@ -258,7 +332,8 @@ export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[])
 
 async function draft({ postgres, clock, invoicing }: CloseOptions, row: Row, period: Period): Promise<Row> {
   assert(row.measured !== null, 'a measured closing holds its terms and usage')
-  const invoice = draftInvoice(invoicing.newId(), row.measured.terms, period, row.measured.usage, row.measured.late)
+  const { terms, usage, late, notices, prepaid } = row.measured
+  const invoice = draftInvoice(invoicing.newId(), terms, period, usage, late, notices, prepaid)
   // Nothing due: the closing itself keeps what was counted.
   if (invoice.lines.length === 0) return advance(postgres, clock, row.id, 'done', null)
   const kept = await invoicing.draft(invoice)
@@ -283,22 +358,26 @@ async function advance(
 }
 
 async function read(postgres: Pool, id: string): Promise<Row> {
-  const { rows } = await postgres.query<Row>(
+  const { rows } = await postgres.query<Kept>(
     'SELECT id, state, attempt, measured, invoice FROM closings WHERE id = $1',
     [id],
   )
   assert(rows[0] !== undefined, `closing ${id} is there`)
-  return rows[0]
+  return rowOf(rows[0])
+}
+
+function rowOf(kept: Kept): Row {
+  return { ...kept, measured: kept.measured === null ? null : unpackJson<Measured>(kept.measured) }
 }
 
 /** What was measured for the invoice of a contract's period; null when the closing now stands for another one. */
 export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice']): Promise<Measured | null> {
-  const { rows } = await postgres.query<Row>(
+  const { rows } = await postgres.query<Kept>(
     'SELECT id, state, attempt, measured, invoice FROM closings WHERE contract = $1 AND period_from = $2',
     [invoice.contract, invoice.period.from],
   )
   const row = rows[0]
-  return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : row.measured
+  return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured
 }
 
 /** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */
@@ -307,6 +386,7 @@ export function previewInvoice(
   contract: string,
   period: Period,
   usage: readonly ItemUsage[],
+  prepaid?: Prepaid,
 ): KeptInvoice['invoice'] {
-  return draftInvoice('preview', catalog.terms(contract, period), period, usage)
+  return draftInvoice('preview', catalog.terms(contract, period), period, usage, [], [], prepaid)
 }

@@ -12,6 +12,8 @@
  */
 import { assert } from '../assert.js'
 import type { Terms, TermsMetric } from '../catalog/book.js'
+import type { Price } from '../catalog/price.js'
+import { convertUnit } from '../catalog/unit.js'
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, round } from '../decimal.js'
 import { ReleveError } from '../errors.js'
@@ -21,17 +23,33 @@ import type { Period } from '../period.js'
 import { quotaStatus } from '../quota/status.js'
 import { rateDelta } from '../rating/delta.js'
 import { daysOf, prorate } from '../rating/prorate.js'
+import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
-import type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
+import { type Funded, type Funding, fund, type Prepaid } from './funding.js'
+import type { DataEntry, DataProof, Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
+
+export type { DataEntry } from './invoice.js'
 
 /** Usage of one metric of one contract item over a period, as counted at a cut. */
 export interface ItemUsage extends Proof {
   readonly item: string
   readonly metric: string
-  /** Decimal text. */
+  /** Decimal text; what usage data came to is in it. */
   readonly quantity: string
+  /** Of a level over time: what it was when the period began. */
+  readonly opening?: string
+  /** The amounts of the events, when a price is by the event. */
+  readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
+  readonly data?: DataUsage
+  /** Not a quantity but an amount, made of usage data alone; `metric` is the name of its calculator. */
+  readonly charge?: true
+}
+
+/** What usage data beside the stream came to. */
+export interface DataUsage extends DataProof {
+  readonly entries: readonly DataEntry[]
 }
 
 /** An earlier period, counted again: `billed` is what its invoice and later regularisations were made from. */
@@ -49,11 +67,13 @@ export function draftInvoice(
   period: Period,
   usage: readonly ItemUsage[],
   late: readonly LatePart[] = [],
+  noticed: readonly Notice[] = [],
+  prepaid: Prepaid = { fundings: [], purchases: [] },
 ): Invoice {
   const { contract, customer } = terms
-  const charged = chargesOf(terms, period, usage)
+  const charged = chargesOf(terms, period, usage, prepaid)
   const lines = [...charged.lines, ...adjustmentLines(terms, period, charged.lines, [])]
-  const notices = [...charged.notices]
+  const notices = [...charged.notices, ...noticed]
   for (const part of late) {
     const found = regularise(part, customer.currency)
     lines.push(...found.lines)
@@ -104,7 +124,12 @@ interface Charges {
 }
 
 /** Fees, add-ons and usage of a period, each rounded; before anything that the contract adds to them in all. */
-function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): Charges {
+function chargesOf(
+  terms: Terms,
+  period: Period,
+  usage: readonly ItemUsage[],
+  prepaid: Prepaid = { fundings: [], purchases: [] },
+): Charges {
   const { customer } = terms
   const lines: DraftLine[] = []
   const statement: UsageStatement[] = []
@@ -156,7 +181,7 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
     }
     for (const metric of item.metrics) {
       const measured = usageOf(usage, item.item, metric.metric)
-      const proof: Proof = { cut: measured.cut, query: measured.query, count: measured.count, digest: measured.digest }
+      const proof = proofOf(measured)
       const limit = limitOf(item, metric, terms, period)
       const negative = parseDecimal(measured.quantity, 'quantity').lt(0)
       if (negative) notices.push(negativeUsage(item.item, metric, measured.quantity))
@@ -164,30 +189,41 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
       const status = quotaStatus(quantity, limit)
       let no: number | null = null
       let unpriced = '0'
+      const funding = prepaid.fundings.find((one) => one.item === item.item && one.metric === metric.metric)
+      const funded = funding === undefined || limit === null ? null : fund(funding, metric, limit, quantity, part)
+      const blocked = funding?.exhaustion === 'block' ? (funded?.overage ?? '0') : '0'
       // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
-      if (limit !== null && metric.price !== null) {
+      if (new Decimal(blocked).gt(0)) notices.push(usageBlocked(item.item, metric, blocked))
+      else if (limit !== null && metric.price !== null) {
         assertCurrency(metric.price.currency, customer.currency, metric.price.rule)
-        const rating = rate({ price: metric.price, quantity, included: limit, events: String(measured.count) })
-        unpriced = rating.unpriced
+        const asked = askOf(metric, metric.price, printDecimal(new Decimal(limit).plus(funded?.covered ?? '0')))
+        const { words, ...priced } = asked(quantity)
+        const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
+        unpriced = convertUnit(rating.unpriced, metric.price.unit ?? metric.unit, metric.unit)
         for (const line of rating.lines) {
           no = lines.length + 1
           lines.push({
             ...base,
             type: 'usage',
             metric: metric.metric,
-            unit: metric.unit,
+            unit: metric.price.unit ?? metric.unit,
             label: {
               fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
               en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
             },
             ...rated(line),
+            explanation: both(words, line.explanation),
             price: metric.price,
             proof,
             period: part,
           })
         }
       } else if (limit !== null) {
-        unpriced = status.overage ?? '0'
+        unpriced = funded?.overage ?? status.overage ?? '0'
+      }
+      if (funding !== undefined && funded !== null) {
+        notices.push(...packNotices(funding, funded, metric))
+        for (const { packs } of funded.recharges) lines.push(recharged(funding, packs, metric))
       }
       if (new Decimal(unpriced).gt(0)) notices.push(unpricedOverage(item.item, metric, limit ?? '0', unpriced))
       statement.push({
@@ -200,10 +236,57 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
         ...status,
         line: no,
         proof,
+        ...(measured.data === undefined ? {} : { data: measured.data.entries }),
+        ...(funding === undefined || funded === null ? {} : { prepaid: packsUsed(funding, funded, blocked) }),
+      })
+    }
+    for (const { name, amount } of prepaid.purchases.filter((one) => one.item === item.item)) {
+      const label = { fr: `Pack prépayé — ${name}`, en: `Prepaid pack — ${name}` }
+      lines.push({ ...packLine(base, part, label, '1', amount), explanation: label })
+    }
+    for (const charge of usage.filter((one) => one.item === item.item && one.charge === true)) {
+      const amount = printMoney(new Decimal(charge.quantity), customer.currency)
+      lines.push({
+        ...base,
+        type: 'usage',
+        metric: null,
+        unit: null,
+        label: {
+          fr: `${item.plan.name} — ${charge.metric}, ${month.fr}`,
+          en: `${item.plan.name} — ${charge.metric}, ${month.en}`,
+        },
+        quantity: '1',
+        included: '0',
+        billable: '1',
+        steps: [],
+        exact: charge.quantity,
+        amount,
+        explanation: chargeWords(charge, amount, customer.currency),
+        price: null,
+        proof: proofOf(charge),
+        period: part,
       })
     }
   }
   return { lines, statement, notices }
+
+  /** A pack that was bought again because nothing was left. */
+  function recharged({ item: id, recharge }: Funding, packs: string, { unit }: TermsMetric): DraftLine {
+    const item = terms.items.find((one) => one.item === id)!
+    const { quantity, amount } = recharge!
+    const total = printMoney(new Decimal(amount).times(packs), customer.currency)
+    const base = { item: id, product: item.product.key, plan: item.plan, taxRate: customer.taxRate, since: null }
+    const name = (language: 'fr' | 'en'): string => `${formatNumber(quantity, language)} ${unit}`
+    const label = { fr: `Recharge automatique — ${name('fr')}`, en: `Automatic recharge — ${name('en')}` }
+    const say = (language: 'fr' | 'en'): string => {
+      const money = (value: string): string => formatMoney(value, customer.currency, language)
+      return `${formatNumber(packs, language)} × ${money(amount)} = ${money(total)}`
+    }
+    return {
+      ...packLine(base, item.period ?? period, label, packs, total),
+      explanation: { fr: say('fr'), en: say('en') },
+    }
+  }
 
   /** A fee of a part of the period: the amount by days (or seconds), with the days in words. */
   function byPart(line: Rated, { contract: { timeZone, prorate: by } }: Terms, part: Period, whole: Period): Rated {
@@ -224,8 +307,74 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
   }
 }
 
+function packLine(
+  base: Pick<DraftLine, 'item' | 'product' | 'plan' | 'taxRate' | 'since'>,
+  period: Period,
+  label: Words,
+  quantity: string,
+  amount: string,
+): Omit<DraftLine, 'explanation'> {
+  const figures = { quantity, included: '0', billable: quantity, steps: [], exact: amount, amount }
+  return { ...base, type: 'add_on', metric: null, unit: null, label, ...figures, price: null, proof: null, period }
+}
+
+/** Of each pack that was touched: what was used, what is left, what was forfeited. */
+function packsUsed({ packs }: Funding, { debits, balances, forfeited, covered, recharges }: Funded, blocked: string) {
+  const used = new Map<string, Decimal>()
+  for (const { pack, quantity } of debits) used.set(pack, (used.get(pack) ?? new Decimal(0)).plus(quantity))
+  const names = [...packs, ...recharges.map(({ pack }) => ({ id: pack, name: 'recharge' }))]
+  return {
+    covered,
+    blocked,
+    packs: names
+      .filter(({ id }) => used.has(id) || forfeited[id] !== undefined)
+      .map(({ id, name }) => ({
+        id,
+        name,
+        debited: printDecimal(used.get(id) ?? new Decimal(0)),
+        left: balances[id] ?? '0',
+        forfeited: forfeited[id] ?? '0',
+      })),
+  }
+}
+
+function packNotices(funding: Funding, funded: Funded, metric: TermsMetric): Notice[] {
+  return packsUsed(funding, funded, '0').packs.map(({ name, debited, left, forfeited }) => {
+    const say = (language: 'fr' | 'en'): string => {
+      const [used, rest, lost] = [debited, left, forfeited].map((quantity) => formatNumber(quantity, language))
+      const words = {
+        fr: ['utilisés', 'restants', 'perdus à l’échéance'],
+        en: ['used', 'left', 'forfeited at its end'],
+      }
+      const [usedWord, leftWord, lostWord] = words[language]
+      const tail = forfeited === '0' ? '' : `, ${lost} ${lostWord}`
+      return `pack ${name}${language === 'fr' ? ' :' : ':'} ${used} ${usedWord}, ${rest} ${leftWord}${tail}`
+    }
+    return {
+      code: 'prepaid_used',
+      item: funding.item,
+      metric: metric.metric,
+      quantity: debited,
+      text: { fr: say('fr'), en: say('en') },
+    }
+  })
+}
+
+function usageBlocked(item: string, metric: TermsMetric, quantity: string): Notice {
+  return {
+    code: 'usage_blocked',
+    item,
+    metric: metric.metric,
+    quantity,
+    text: {
+      fr: `packs épuisés : ${formatNumber(quantity, 'fr')} ${metric.metric} au-delà, bloqués et non facturés`,
+      en: `packs used up: ${formatNumber(quantity, 'en')} ${metric.metric} beyond, blocked and not billed`,
+    },
+  }
+}
+
 /** The quota of an item: a part of it for a part of the period, in whole units, only if the plan says so. */
-function limitOf(
+export function limitOf(
   item: Terms['items'][number],
   metric: TermsMetric,
   { contract }: Terms,
@@ -322,6 +471,9 @@ function regularise(
       // The count of events matters only to a price that charges them.
       const same = quantity === old && (metric.price?.model !== 'percentage' || now.count === billed.count)
       if (limit === null || same) continue
+      // Behind packs that block nothing is billed, early or late.
+      const rules = contract.items.find((one) => one.id === item.item)?.prepaid
+      if (rules?.some((rule) => rule.metric === metric.metric && rule.exhaustion === 'block')) continue
       if (metric.price === null) {
         const above = new Decimal(quotaStatus(quantity, limit).overage ?? '0')
         const more = above.minus(quotaStatus(old, limit).overage ?? '0')
@@ -329,13 +481,15 @@ function regularise(
         continue
       }
       assertCurrency(metric.price.currency, currency, metric.price.rule)
+      const asked = askOf(metric, metric.price, limit)
+      const { words: _, ...priced } = asked(quantity)
       const delta = rateDelta({
-        price: metric.price,
-        included: limit,
-        quantity,
-        billed: old,
+        ...priced,
+        billed: asked(old).quantity,
         events: String(now.count),
         billedEvents: String(billed.count),
+        ...amountsOf(now),
+        ...(billed.amounts === undefined ? {} : { billedAmounts: billed.amounts }),
       })
       if (new Decimal(delta.amount).isZero()) continue
       const say = (language: 'fr' | 'en'): string => {
@@ -352,7 +506,7 @@ function regularise(
         plan: item.plan,
         type: 'regularisation',
         metric: metric.metric,
-        unit: metric.unit,
+        unit: metric.price.unit ?? metric.unit,
         label: {
           fr: `Régularisation ${month('fr')} — ${metric.metric}`,
           en: `Adjustment for ${month('en')} — ${metric.metric}`,
@@ -366,9 +520,39 @@ function regularise(
         explanation: { fr: say('fr'), en: say('en') },
         taxRate: customer.taxRate,
         price: metric.price,
-        proof: { cut: now.cut, query: now.query, count: now.count, digest: now.digest },
+        proof: proofOf(now),
         period: item.period ?? part.period,
         since: billed.cut,
+      })
+    }
+    for (const now of part.usage.filter((one) => one.item === item.item && one.charge === true)) {
+      const old = part.billed.find((one) => one.item === now.item && one.metric === now.metric && one.charge === true)
+      const money = (text: string): string => printMoney(new Decimal(text), currency)
+      const amount = money(printDecimal(new Decimal(money(now.quantity)).minus(money(old?.quantity ?? '0'))))
+      if (new Decimal(amount).isZero()) continue
+      lines.push({
+        item: item.item,
+        product: item.product.key,
+        plan: item.plan,
+        type: 'regularisation',
+        metric: null,
+        unit: null,
+        label: {
+          fr: `Régularisation ${month('fr')} — ${now.metric}`,
+          en: `Adjustment for ${month('en')} — ${now.metric}`,
+        },
+        quantity: '1',
+        included: '0',
+        billable: '1',
+        steps: [],
+        exact: amount,
+        amount,
+        explanation: chargeWords(now, amount, currency),
+        taxRate: customer.taxRate,
+        price: null,
+        proof: proofOf(now),
+        period: item.period ?? part.period,
+        since: {},
       })
     }
   }
@@ -377,6 +561,34 @@ function regularise(
     lines.push(...adjustmentLines(terms, part.period, charges(part.usage), charges(part.billed), true))
   }
   return { lines, notices }
+}
+
+/** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
+function askOf(metric: TermsMetric, price: Price, limit: string) {
+  const included = convertUnit(limit, metric.unit, price.unit ?? metric.unit)
+  return (measured: string) => ({ price, included, ...pricedQuantity(measured, metric, price) })
+}
+
+function amountsOf({ amounts }: ItemUsage): Pick<ItemUsage, 'amounts'> {
+  return amounts === undefined ? {} : { amounts }
+}
+
+function both(before: Words | null, words: Words): Words {
+  return before === null ? words : { fr: `${before.fr} ; ${words.fr}`, en: `${before.en}; ${words.en}` }
+}
+
+function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
+  if (data === undefined) return { cut, query, count, digest }
+  const { entries: _, ...own } = data
+  return { cut, query, count, digest, data: own }
+}
+
+function chargeWords(charge: ItemUsage, amount: string, currency: string): Words {
+  const count = String(charge.data?.count ?? 0)
+  return {
+    fr: `calculé sur ${formatNumber(count, 'fr')} donnée(s) d’usage = ${formatMoney(amount, currency, 'fr')}`,
+    en: `calculated from ${formatNumber(count, 'en')} usage data = ${formatMoney(amount, currency, 'en')}`,
+  }
 }
 
 function usageOf(usage: readonly ItemUsage[], item: string, metric: string): ItemUsage {

@@ -26,6 +26,32 @@ import type { QuotaState } from '../quota/status.js'
 import type { Step } from '../rating/rating.js'
 import type { TaxRow } from '../rating/tax.js'
 
+/** Usage data beside the stream that a figure holds: counted from their rows (usage-data/collect.ts). */
+export interface DataProof {
+  /** Those that made it, by name. */
+  readonly calculators: readonly string[]
+  /** What they came to, decimal text; the rest of the figure is the stream's. */
+  readonly quantity: string
+  readonly count: number
+  /** Digest over the rows, hex. */
+  readonly digest: string
+}
+
+/** A usage datum as the statement prints it. */
+export interface DataEntry {
+  readonly id: string
+  readonly reference: string | null
+  /** Epoch ms. */
+  readonly start: number
+  readonly end: number | null
+  readonly value: string | null
+  /** The beginning of a JSON datum. */
+  readonly data: string | null
+  readonly qualifier: string | null
+  readonly description: string | null
+  readonly notes: string | null
+}
+
 /** From a line to the events behind it: what was asked, of which state of the usage, and what came back. */
 export interface Proof {
   /** Last epoch per stream that is counted. */
@@ -35,6 +61,7 @@ export interface Proof {
   readonly count: number
   /** Digest over them, hex. */
   readonly digest: string
+  readonly data?: DataProof
 }
 
 export interface InvoiceLine {
@@ -79,10 +106,31 @@ export interface UsageStatement {
   /** The line that bills it. */
   readonly line: number | null
   readonly proof: Proof
+  /** The first of the usage data in it. */
+  readonly data?: readonly DataEntry[]
+  /** What prepaid packs paid of it: each debit names its pack. */
+  readonly prepaid?: {
+    readonly covered: string
+    readonly blocked: string
+    readonly packs: readonly {
+      readonly id: string
+      readonly name: string
+      readonly debited: string
+      readonly left: string
+      readonly forfeited: string
+    }[]
+  }
 }
 
 export interface Notice {
-  readonly code: 'overage_unpriced' | 'fee_unpriced' | 'add_on_unpriced' | 'usage_negative'
+  readonly code:
+    | 'overage_unpriced'
+    | 'fee_unpriced'
+    | 'add_on_unpriced'
+    | 'usage_negative'
+    | 'usage_data_unread'
+    | 'prepaid_used'
+    | 'usage_blocked'
   readonly item: string
   readonly metric: string | null
   readonly quantity: string | null

@@ -2,8 +2,8 @@
  * An invoice as text for terminals, French first: who, when, each line with its calculation and proof, taxes, totals, notices, and
  * the statement of all usage. Shows what the document holds and computes nothing.
  */
-import { formatDate, formatMoney, formatNumber, formatPercent, type Language } from '../format.js'
-import type { Invoice, Proof } from './invoice.js'
+import { dateIn, formatDate, formatMoney, formatNumber, formatPercent, type Language } from '../format.js'
+import type { DataEntry, Invoice, Proof } from './invoice.js'
 
 const WIDTH = 100
 
@@ -20,6 +20,7 @@ const words = {
   contract: { fr: 'Contrat', en: 'Contract' },
   price: { fr: 'prix', en: 'price' },
   proof: { fr: 'preuve', en: 'proof' },
+  data: { fr: 'donnée(s) d’usage', en: 'usage data' },
   events: { fr: 'événement(s)', en: 'event(s)' },
   digest: { fr: 'empreinte', en: 'digest' },
   cut: { fr: 'coupe', en: 'cut' },
@@ -87,14 +88,27 @@ export function renderInvoice(
       out.push(
         `  ${entry.metric.padEnd(24)}${formatNumber(entry.quantity, language).padStart(14)} / ${limit.padEnd(12)}${percent.padStart(9)}${over}`,
       )
+      for (const one of entry.data ?? []) out.push(`    ${dataText(one)}`)
     }
   }
   return `${out.map((line) => line.trimEnd()).join('\n')}\n`
+
+  function dataText({ start, end, value, data, qualifier, reference, description, notes }: DataEntry): string {
+    const day = (at: number): string => formatDate(dateIn(at, invoice.period.timeZone), language)
+    const when = end === null ? day(start) : `${day(start)} – ${day(end)}`
+    const what = value === null ? (data ?? '') : `${formatNumber(value, language)} ${qualifier ?? ''}`.trim()
+    return [when, what, reference, description, notes].filter((text) => text !== null).join(' · ')
+  }
+
+  function dataProof({ data }: Proof): string {
+    if (data === undefined) return ''
+    return `, ${data.count} ${say('data')}, ${say('digest')} ${data.digest.slice(0, 16)}`
+  }
 
   function proofText(proof: Proof): string {
     const cut = Object.entries(proof.cut)
       .map(([stream, epoch]) => `${stream}:${epoch}`)
       .join(' ')
-    return `${say('proof')}${colon}${proof.count} ${say('events')}, ${say('cut')} ${cut}, ${say('digest')} ${proof.digest.slice(0, 16)}`
+    return `${say('proof')}${colon}${proof.count} ${say('events')}, ${say('cut')} ${cut}, ${say('digest')} ${proof.digest.slice(0, 16)}${dataProof(proof)}`
   }
 }

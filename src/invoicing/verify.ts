@@ -10,11 +10,13 @@
 import type { Pool } from 'pg'
 import { canonical } from '../canonical.js'
 import type { Book, Terms } from '../catalog/book.js'
+import { Decimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
 import { measuredFor } from './close.js'
 import { draftCreditNote } from './credit.js'
 import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import type { Funding, Prepaid } from './funding.js'
 import { hashOf, type Invoice, type InvoiceLine } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { opposite } from './state.js'
@@ -25,7 +27,7 @@ export type Recount = (request: {
   readonly metric: string
   readonly period: Period
   readonly cut: Readonly<Record<string, number>>
-}) => Promise<{ readonly quantity: string; readonly count: number; readonly digest: string } | null>
+}) => Promise<Pick<ItemUsage, 'quantity' | 'count' | 'digest' | 'amounts'> | null>
 
 export interface Difference {
   /** The figure, such as `amount` or `proof.digest`. */
@@ -57,11 +59,18 @@ export interface Verification {
   readonly unchecked: readonly string[]
 }
 
+/** Adds what the rows of the usage data say that closings up to `order` have collected. */
+export type RecountData = (
+  part: { readonly terms: Terms; readonly period: Period; readonly usage: readonly ItemUsage[] },
+  order: number,
+) => Promise<readonly ItemUsage[]>
+
 export interface VerifyOptions {
   readonly postgres: Pool
   readonly invoicing: Invoicing
   readonly book: Book
   readonly recount: Recount
+  readonly recountData: RecountData
 }
 
 /** Throws ReleveError `not_found`, and `conflict` for a discarded draft, whose measure is gone. */
@@ -92,7 +101,16 @@ export async function verifyInvoice(
     const figures = (one: typeof entry | undefined) =>
       one === undefined
         ? null
-        : [one.quantity, one.limit, one.percent, one.overage, one.status, one.proof.count, one.proof.digest]
+        : [
+            one.quantity,
+            one.limit,
+            one.percent,
+            one.overage,
+            one.status,
+            one.proof.count,
+            one.proof.digest,
+            one.proof.data,
+          ]
     document.push(...compare(`usage of ${entry.metric}`, figures(entry), figures(found)))
   }
   for (const name of statement.keys()) document.push({ what: `usage of ${name}`, stored: null, found: 'there' })
@@ -148,7 +166,7 @@ async function creditAgain({ invoicing }: VerifyOptions, note: Invoice): Promise
 }
 
 async function draftAgain(
-  { postgres, book, recount }: VerifyOptions,
+  { postgres, book, recount, recountData }: VerifyOptions,
   kept: KeptInvoice,
   document: Difference[],
   unchecked: Set<string>,
@@ -161,33 +179,72 @@ async function draftAgain(
       `${invoice.id} is ${kept.state}: its period was measured again for another invoice`,
     )
 
-  const recounted = async (usage: readonly ItemUsage[], terms: Terms, period: Period): Promise<ItemUsage[]> => {
+  const recounted = async (
+    usage: readonly ItemUsage[],
+    terms: Terms,
+    period: Period,
+    order: number,
+  ): Promise<readonly ItemUsage[]> => {
     const again: ItemUsage[] = []
-    for (const one of usage) {
+    for (const { data, charge, ...one } of usage) {
+      if (charge === true) continue
       const part = terms.items.find((item) => item.item === one.item)?.period ?? period
       const found = await recount({ tenant: terms.contract.tenant, metric: one.metric, period: part, cut: one.cut })
       if (found === null) unchecked.add(one.metric)
-      again.push(found === null ? one : { ...one, ...found })
+      if (found !== null) again.push({ ...one, ...found })
+      else again.push({ ...one, quantity: printDecimal(new Decimal(one.quantity).minus(data?.quantity ?? '0')) })
     }
-    return again
+    return recountData({ terms, period, usage: again }, order)
   }
   const late: LatePart[] = []
   for (const part of measured.late) {
-    const billed = await recounted(part.billed, part.terms, part.period)
-    for (const [i, one] of part.billed.entries()) {
-      const facts = (usage: ItemUsage) => [usage.quantity, usage.count, usage.digest]
-      document.push(...compare(`billed before of ${one.metric}`, facts(one), facts(billed[i]!)))
+    const billed = await recounted(part.billed, part.terms, part.period, measured.order - 1)
+    const facts = (usage: ItemUsage | undefined) =>
+      usage && [usage.quantity, usage.count, usage.digest, usage.data?.count ?? 0, usage.data?.digest ?? '']
+    for (const one of part.billed) {
+      const found = billed.find((other) => other.item === one.item && other.metric === one.metric)
+      document.push(...compare(`billed before of ${one.metric}`, facts(one), facts(found)))
     }
     late.push({
       ...part,
       terms: pinned(part.terms, invoice, book, document),
       billed,
-      usage: await recounted(part.usage, part.terms, part.period),
+      usage: await recounted(part.usage, part.terms, part.period, measured.order),
     })
   }
   const period = { from: invoice.period.from, to: invoice.period.to }
-  const usage = await recounted(measured.usage, measured.terms, period)
-  return draftInvoice(invoice.id, pinned(measured.terms, invoice, book, document), period, usage, late)
+  const prepaid = measured.prepaid && (await packsAgain(measured.prepaid, measured.usage, invoice.tenant, recount))
+  const usage = await recounted(measured.usage, measured.terms, period, measured.order)
+  return draftInvoice(
+    invoice.id,
+    pinned(measured.terms, invoice, book, document),
+    period,
+    usage,
+    late,
+    measured.notices,
+    prepaid,
+  )
+}
+
+/** The packs as the closing found them, with the usage of each part of the period counted anew. */
+async function packsAgain(
+  prepaid: Prepaid,
+  usage: readonly ItemUsage[],
+  tenant: string,
+  recount: Recount,
+): Promise<Prepaid> {
+  const fundings: Funding[] = []
+  for (const funding of prepaid.fundings) {
+    const { item, metric } = funding
+    const cut = usage.find((one) => one.item === item && one.metric === metric)?.cut ?? {}
+    const parts: Funding['parts'][number][] = []
+    for (const { period, quantity } of funding.parts) {
+      const found = await recount({ tenant, metric, period, cut })
+      parts.push({ period, quantity: found?.quantity ?? quantity })
+    }
+    fundings.push({ ...funding, parts })
+  }
+  return { ...prepaid, fundings }
 }
 
 /** The terms with each price as the price book has it, in the version that the invoice's line names. */
@@ -245,10 +302,15 @@ const FIGURES = [
 
 function compareLines(stored: InvoiceLine | undefined, found: InvoiceLine | undefined): Difference[] {
   if (stored === undefined || found === undefined) return compare('line', stored?.amount ?? null, found?.amount ?? null)
-  const proof = (line: InvoiceLine) => ({ cut: line.proof?.cut, count: line.proof?.count, digest: line.proof?.digest })
+  const proof = ({ proof }: InvoiceLine) => ({
+    cut: proof?.cut,
+    count: proof?.count,
+    digest: proof?.digest,
+    data: proof?.data,
+  })
   return [
     ...FIGURES.flatMap((name) => compare(name, stored[name], found[name])),
-    ...(['cut', 'count', 'digest'] as const).flatMap((name) =>
+    ...(['cut', 'count', 'digest', 'data'] as const).flatMap((name) =>
       compare(`proof.${name}`, proof(stored)[name] ?? null, proof(found)[name] ?? null),
     ),
   ]

@@ -93,3 +93,67 @@ test('nobody has an admin key any more => the next start makes one, and its file
   expect(check(adminKey())).toMatchObject({ scopes: ['ingest', 'read', 'admin'] })
   expect(statSync(t.system.keys.adminKeyFile).mode & 0o777).toBe(0o600)
 })
+
+test('a key with an end => valid until then, not from then on; the end can be moved and taken away', async () => {
+  const end = t.clock.now() + 1000
+  const { key, secret } = await t.system.keys.create({ name: 'guest', tenant: null, scopes: ['read'], expiresAt: end })
+  t.clock.set(end - 1)
+  expect(check(secret)).toMatchObject({ id: key.id, expiresAt: end })
+  expect(await t.system.keys.change(key.id, { expiresAt: end + 1 })).toMatchObject({ expiresAt: end + 1 })
+  t.clock.set(end)
+  expect(check(secret)).toBeDefined()
+  expect(await t.system.keys.change(key.id, { expiresAt: null })).toMatchObject({ expiresAt: null })
+  t.clock.set(end + 1)
+  expect(check(secret)).toBeDefined()
+  await expect(t.system.keys.change(key.id, { expiresAt: t.clock.now() })).rejects.toMatchObject({
+    code: 'unprocessable',
+  })
+  await t.system.keys.change(key.id, { expiresAt: t.clock.now() + 1 })
+  t.clock.advance(1)
+  expect(check(secret)).toBeUndefined()
+  for (const late of [t.system.keys.change(key.id, { expiresAt: null }), t.system.keys.rotate(key.id, 0)])
+    await expect(late).rejects.toMatchObject({ code: 'conflict' })
+})
+
+test('a rotated key => the old secret is valid for the overlap and not longer, and of older ones none', async () => {
+  const { key, secret: first } = await t.system.keys.create({ name: 'turned', tenant: 'alpha', scopes: ['ingest'] })
+  const { secret: second, key: turned } = await t.system.keys.rotate(key.id, 1000)
+  expect(turned).toMatchObject({ id: key.id, tenant: 'alpha', previousUntil: t.clock.now() + 1000 })
+  expect(second).not.toBe(first)
+  expect([check(first)?.id, check(second)?.id]).toEqual([key.id, key.id])
+  await t.reopen()
+  t.clock.advance(999)
+  expect([check(first)?.id, check(second)?.id]).toEqual([key.id, key.id])
+  t.clock.advance(1)
+  expect([check(first)?.id, check(second)?.id]).toEqual([undefined, key.id])
+
+  const { secret: third } = await t.system.keys.rotate(key.id, 60_000)
+  const { secret: fourth } = await t.system.keys.rotate(key.id, 60_000)
+  expect([first, second, third, fourth].map((secret) => check(secret)?.id)).toEqual([
+    undefined,
+    undefined,
+    key.id,
+    key.id,
+  ])
+  const { secret: fifth } = await t.system.keys.rotate(key.id, 0)
+  expect([fourth, fifth].map((secret) => check(secret)?.id)).toEqual([undefined, key.id])
+  await t.system.keys.revoke(key.id)
+  expect(check(fifth)).toBeUndefined()
+  await expect(t.system.keys.rotate(key.id, 0)).rejects.toMatchObject({ code: 'conflict' })
+})
+
+test('rotations at once => each that is answered has its turn, the others are told, and one secret is valid', async () => {
+  const { key } = await t.system.keys.create({ name: 'raced', tenant: null, scopes: ['read'] })
+  const all = await Promise.allSettled(Array.from({ length: 8 }, () => t.system.keys.rotate(key.id, 0)))
+  const valid = all.filter((one) => one.status === 'fulfilled' && check(one.value.secret)?.id === key.id)
+  expect(valid).toHaveLength(1)
+  for (const one of all) if (one.status === 'rejected') expect(one.reason).toMatchObject({ code: 'conflict' })
+})
+
+test('the admin key of the first start is rotated => its file has the new secret', async () => {
+  const old = adminKey()
+  const { secret } = await t.system.keys.rotate(check(old)!.id, 0)
+  expect(adminKey()).toBe(secret)
+  expect(statSync(t.system.keys.adminKeyFile).mode & 0o777).toBe(0o600)
+  expect([check(old), check(secret)?.name]).toEqual([undefined, 'admin (first start)'])
+})

@@ -10,7 +10,7 @@ import { openTestSystem, type TestSystem } from '../system.js'
 type Who = 'ingest' | 'read' | 'admin' | 'own' | 'other'
 
 interface Route {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   /** As fastify prints it. */
   readonly route: string
   readonly scope: 'public' | 'any' | 'ingest' | 'read' | 'admin'
@@ -70,6 +70,15 @@ const routes: readonly Route[] = [
     tenants: { own: '/v1/rejects?tenant=alpha', other: '/v1/rejects?tenant=gamma', refused: 403 },
     filtered: true,
   },
+  {
+    method: 'GET',
+    route: '/v1/rejects/export',
+    scope: 'read',
+    url: '/v1/rejects/export',
+    tenants: { own: '/v1/rejects/export?tenant=alpha', other: '/v1/rejects/export?tenant=gamma', refused: 403 },
+    filtered: true,
+  },
+  { method: 'POST', route: '/v1/rejects/resend', scope: 'ingest', url: '/v1/rejects/resend', ...json([]) },
   { method: 'GET', route: '/v1/books', scope: 'admin', url: '/v1/books' },
   {
     method: 'GET',
@@ -95,6 +104,20 @@ const routes: readonly Route[] = [
     url: '/v1/keys',
     status: 201,
     ...json({ name: 'made', scopes: ['read'] }),
+  },
+  {
+    method: 'PATCH',
+    route: '/v1/keys/:id',
+    scope: 'admin',
+    url: '/v1/keys/KEY',
+    ...json({ limits: { eventsPerSecond: 5 } }),
+  },
+  {
+    method: 'POST',
+    route: '/v1/keys/:id/rotate',
+    scope: 'admin',
+    url: '/v1/keys/KEY/rotate',
+    ...json({ overlapSeconds: 60 }),
   },
   { method: 'DELETE', route: '/v1/keys/:id', scope: 'admin', url: '/v1/keys/KEY' },
   { method: 'GET', route: '/v1/metrics-catalog', scope: 'read', url: '/v1/metrics-catalog' },
@@ -129,6 +152,14 @@ const routes: readonly Route[] = [
     url: '/v1/prices',
     ...json({ rule: { rule_id: 'made', type: 'per_unit', metric: 'data', unit_price: '1', currency: 'EUR' } }),
   },
+  {
+    method: 'POST',
+    route: '/v1/prices',
+    scope: 'admin',
+    url: '/v1/prices',
+    ...json({ rule: { rule_id: 'made', type: 'per_unit', metric: 'data', unit_price: '1', currency: 'EUR' } }),
+  },
+  { method: 'GET', route: '/v1/catalog/lint', scope: 'admin', url: '/v1/catalog/lint' },
   { method: 'GET', route: '/v1/customers', scope: 'read', url: '/v1/customers', filtered: true },
   {
     method: 'PUT',
@@ -201,6 +232,40 @@ const routes: readonly Route[] = [
   },
   {
     method: 'GET',
+    route: '/v1/invoices/:id/moves',
+    scope: 'read',
+    url: '/v1/invoices/ALPHA-INVOICE/moves',
+    tenants: {
+      own: '/v1/invoices/ALPHA-INVOICE/moves',
+      other: '/v1/invoices/GAMMA-INVOICE/moves',
+      refused: 404,
+    },
+  },
+  {
+    method: 'POST',
+    route: '/v1/invoices/:id/moves',
+    scope: 'admin',
+    url: '/v1/invoices/ALPHA-INVOICE/moves',
+    ...json({ to: 'sent' }),
+  },
+  {
+    method: 'POST',
+    route: '/v1/invoices/:id/credit',
+    scope: 'admin',
+    url: '/v1/invoices/ALPHA-INVOICE/credit',
+    status: 422,
+    ...json({ amount: '999999.00' }),
+  },
+  {
+    method: 'POST',
+    route: '/v1/invoices/:id/certification',
+    scope: 'admin',
+    url: '/v1/invoices/ALPHA-INVOICE/certification',
+    status: 409,
+    ...json({ outcome: 'not_taken' }),
+  },
+  {
+    method: 'GET',
     route: '/v1/contracts/:contract/invoice-preview',
     scope: 'read',
     url: '/v1/contracts/contract-alpha/invoice-preview',
@@ -216,6 +281,27 @@ const routes: readonly Route[] = [
     scope: 'admin',
     url: '/v1/periods/close',
     ...json({ contract: 'contract-alpha', at: '2026-02-10T00:00:00Z' }),
+  },
+  {
+    method: 'POST',
+    route: '/v1/prepaid/packs',
+    scope: 'admin',
+    url: '/v1/prepaid/packs',
+    status: 201,
+    ...json({ contract: 'contract-alpha', item: 'item-alpha', metric: 'data', quantity: '5', id: 'alpha-pack' }),
+  },
+  {
+    method: 'GET',
+    route: '/v1/prepaid/packs',
+    scope: 'read',
+    url: '/v1/prepaid/packs',
+    tenants: { own: '/v1/prepaid/packs?tenant=alpha', other: '/v1/prepaid/packs?tenant=gamma', refused: 403 },
+  },
+  {
+    method: 'GET',
+    route: '/v1/prepaid/packs/:id/ledger',
+    scope: 'read',
+    url: '/v1/prepaid/packs/alpha-pack/ledger',
   },
   {
     method: 'POST',
@@ -240,13 +326,18 @@ const routes: readonly Route[] = [
 ]
 
 let t: TestSystem
-const keys = {} as Record<Who | 'revoked', { authorization: string }>
+const keys = {} as Record<Who | 'revoked' | 'expired' | 'rotated', { authorization: string }>
 
 const addressOf = (url: string): string =>
   url.replace('ALPHA-INVOICE', ids.alphaInvoice).replace('GAMMA-INVOICE', ids.gammaInvoice).replace('KEY', ids.key)
 
+/** Failed attempts are counted by address: a request of this test comes from one of its own. */
+let calls = 0
+
 async function call(route: Pick<Route, 'method' | 'url' | 'body'>, headers: Record<string, string> = {}) {
+  calls += 1
   return t.app.inject({
+    remoteAddress: `10.0.${calls >> 8}.${calls & 255}`,
     method: route.method,
     url: addressOf(route.url),
     headers: { ...headers, ...(route.body === undefined ? {} : { 'content-type': 'application/json' }) },
@@ -285,6 +376,13 @@ beforeAll(async () => {
   const revoked = await t.system.keys.create({ name: 'revoked', tenant: null, scopes: ['ingest', 'read', 'admin'] })
   await t.system.keys.revoke(revoked.key.id)
   keys.revoked = { authorization: `Bearer ${revoked.secret}` }
+  const all = { tenant: null, scopes: ['ingest', 'read', 'admin'] } as const
+  const short = await t.system.keys.create({ ...all, name: 'short', expiresAt: t.clock.now() + 1 })
+  keys.expired = { authorization: `Bearer ${short.secret}` }
+  const turned = await t.system.keys.create({ ...all, name: 'turned' })
+  await t.system.keys.rotate(turned.key.id, 1)
+  keys.rotated = { authorization: `Bearer ${turned.secret}` }
+  t.clock.advance(1)
 })
 
 test('every route of the application is in the table, and nothing else', () => {
@@ -312,6 +410,8 @@ describe(`${promises('tenant:isolated')} every route with every key`, () => {
         ['another scheme', { authorization: keys.admin.authorization.replace('Bearer', 'Basic') }],
         ['a key with one letter changed', { authorization: `${keys.admin.authorization.slice(0, -1)}!` }],
         ['a revoked key', keys.revoked],
+        ['an expired key', keys.expired],
+        ['a secret from before the overlap of a rotation', keys.rotated],
       ] as const) {
         const answer = await call(route, headers)
         if (route.scope === 'public') expect(answer.statusCode, name).toBe(200)

@@ -66,6 +66,8 @@ export function eventRoutes(system: System): FastifyPluginAsync {
         // A CloudEvent in headers may have no data; every other body has something.
         const raw = request.body ?? Buffer.alloc(0)
         if (raw.length === 0 && attributes === undefined) throw new ReleveError('malformed_body', 'the body is empty')
+        const budget = system.keys.budgetOf(key.id)
+        budget?.spend({ bytes: raw.length }, system.clock.now())
         const done = request.holdBody()
         let inflated = (): void => {}
         try {
@@ -78,6 +80,7 @@ export function eventRoutes(system: System): FastifyPluginAsync {
             tenant: key.tenant,
             wait: request.query.wait === 'applied',
           })
+          budget?.spend({ events: answer.received }, system.clock.now())
           reply.status(answer.stored > 0 || answer.received === 0 ? 202 : 422)
           return answer
         } finally {

@@ -1,0 +1,308 @@
+/**
+ * What the usage data of a contract's period come to: claimed by a closing in its own transaction, and counted anew from the rows
+ * for a preview or a verification, with the same questions and other conditions.
+ *
+ * A datum is taken when a calculator of the contract reads it: of its item (or of any, when it names none), of its kind, its unit,
+ * and, for JSON, with all the members of the formula as decimals. What nobody reads stays pending. The period of a datum is the
+ * one that holds its start; what comes after that period was closed is claimed by the next closing for the earlier period, where
+ * it becomes a regularisation.
+ *
+ * The digest is a sum over the rows, in four lanes of 64 bits of SHA-256: the same rows give the same one in any order.
+ */
+import type { ClientBase, Pool } from 'pg'
+import type { Terms } from '../catalog/book.js'
+import type { Calculator } from '../catalog/calculator.js'
+import { Decimal, printDecimal, round } from '../decimal.js'
+import { ReleveError } from '../errors.js'
+import type { DataEntry, DataUsage, ItemUsage } from '../invoicing/draft.js'
+import type { Notice } from '../invoicing/invoice.js'
+import { limits } from '../limits.js'
+import type { Period } from '../period.js'
+import { compileFormula } from '../rating/formula.js'
+
+type Queryable = Pick<ClientBase | Pool, 'query'>
+
+/** Which rows count: those that wait, or those that closings of the contract up to this one have collected. */
+export type Which = 'pending' | { readonly upTo: number }
+
+export interface Part {
+  readonly terms: Terms
+  readonly period: Period
+  readonly usage: readonly ItemUsage[]
+}
+
+interface Rule {
+  readonly item: string
+  readonly calculator: Calculator
+  readonly names: readonly string[]
+}
+
+function rulesOf({ items, contract }: Terms): Rule[] {
+  return items.flatMap(({ item }) =>
+    (contract.items.find((one) => one.id === item)?.calculators ?? []).map((calculator) => ({
+      item,
+      calculator,
+      names: compileFormula(calculator.formula).names,
+    })),
+  )
+}
+
+/** Rows of an unfinished import are not there yet. */
+const WAITING = `state = 'pending' AND NOT do_not_invoice
+  AND (import IS NULL OR EXISTS (SELECT 1 FROM usage_imports i WHERE i.id = import AND i.state = 'done'))`
+
+class Conditions {
+  readonly values: unknown[] = []
+
+  add(value: unknown): string {
+    this.values.push(value)
+    return `$${this.values.length}`
+  }
+
+  rows(contract: string, period: Period, which: Which): string {
+    const own = `contract = ${this.add(contract)}`
+    return which === 'pending'
+      ? `${own} AND starts_at >= ${this.add(period.from)} AND starts_at < ${this.add(period.to)} AND ${WAITING}`
+      : `${own} AND state = 'collected' AND period_from = ${this.add(period.from)} AND collected_order <= ${this.add(which.upTo)}`
+  }
+
+  rule({ item, calculator, names }: Rule): string {
+    const own = [`(item IS NULL OR item = ${this.add(item)})`]
+    if (calculator.qualifier !== undefined) own.push(`qualifier = ${this.add(calculator.qualifier)}`)
+    own.push(calculator.reads === 'values' ? 'value IS NOT NULL' : 'data IS NOT NULL')
+    if (calculator.reads === 'json') {
+      for (const name of names) {
+        const member = `data ->> ${this.add(name)}`
+        own.push(`coalesce(length(${member}) <= 64 AND ${member} ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?$', false)`)
+      }
+    }
+    return `(${own.join(' AND ')})`
+  }
+}
+
+/** Every part's usage with what its data come to; in a closing's transaction the data are its own from then on. */
+export async function collect(
+  client: ClientBase,
+  request: { readonly closing: string; readonly order: number; readonly parts: readonly Part[]; readonly now: number },
+): Promise<{ readonly usage: readonly (readonly ItemUsage[])[]; readonly notices: readonly Notice[] }> {
+  const all: (readonly ItemUsage[])[] = []
+  const notices: Notice[] = []
+  for (const { terms, period, usage } of request.parts) {
+    const rules = rulesOf(terms)
+    if (rules.length > 0) {
+      const where = new Conditions()
+      const rows = where.rows(terms.contract.id, period, 'pending')
+      const taken = rules.map((rule) => where.rule(rule)).join(' OR ')
+      await client.query(
+        `UPDATE usage_data SET state = 'collected', closing = ${where.add(request.closing)}, period_from = ${where.add(period.from)},
+           collected_order = ${where.add(request.order)}, changed_at = ${where.add(request.now)}
+         WHERE ${rows} AND (${taken})`,
+        where.values,
+      )
+    }
+    all.push(await withData(client, { terms, period, usage }, { upTo: request.order }))
+    const left = await unread(client, terms.contract.id, period)
+    if (left > 0) notices.push(unreadNotice(terms, left))
+  }
+  return { usage: all, notices }
+}
+
+/** The usage of a part with what the rows say now. */
+export async function withData(store: Queryable, part: Part, which: Which): Promise<readonly ItemUsage[]> {
+  const found: { readonly rule: Rule; readonly data: DataUsage }[] = []
+  for (const rule of rulesOf(part.terms)) {
+    const data = await reckon(store, part, rule, which)
+    if (data !== null) found.push({ rule, data })
+  }
+  const usage = part.usage.map((one): ItemUsage => {
+    const own = found.filter(({ rule }) => rule.item === one.item && rule.calculator.metric === one.metric)
+    if (own.length === 0) return one
+    const data = own.map((entry) => entry.data).reduce(together)
+    return { ...one, quantity: printDecimal(new Decimal(one.quantity).plus(data.quantity)), data }
+  })
+  const charges = found
+    .filter(({ rule }) => rule.calculator.metric === null)
+    .map(
+      ({ rule, data }): ItemUsage => ({
+        item: rule.item,
+        metric: rule.calculator.name,
+        quantity: data.quantity,
+        charge: true,
+        cut: {},
+        query: '',
+        count: 0,
+        digest: '0'.repeat(64),
+        data,
+      }),
+    )
+  return [...usage, ...charges]
+}
+
+/** Pending data of a period that no calculator reads. */
+async function unread(client: ClientBase, contract: string, period: Period): Promise<number> {
+  const where = new Conditions()
+  const { rows } = await client.query<{ n: string }>(
+    `SELECT count(*) AS n FROM usage_data WHERE ${where.rows(contract, period, 'pending')}`,
+    where.values,
+  )
+  return Number(rows[0]!.n)
+}
+
+function unreadNotice({ contract }: Terms, count: number): Notice {
+  return {
+    code: 'usage_data_unread',
+    item: contract.items[0]?.id ?? contract.id,
+    metric: null,
+    quantity: String(count),
+    text: {
+      fr: `${count} donnée(s) d’usage en attente qu’aucun calculateur ne lit, non facturée(s)`,
+      en: `${count} pending usage data that no calculator reads, not billed`,
+    },
+  }
+}
+
+const LANES = [1, 17, 33, 49]
+const ROW_HASH = `encode(sha256(convert_to(concat_ws(chr(31), id, contract, coalesce(item, ''), coalesce(external_reference, ''),
+  starts_at, coalesce(ends_at::text, ''), coalesce(value::text, ''), coalesce(data::text, ''), coalesce(qualifier, '')), 'UTF8')), 'hex')`
+
+async function reckon(store: Queryable, part: Part, rule: Rule, which: Which): Promise<DataUsage | null> {
+  const { calculator } = rule
+  const where = new Conditions()
+  const condition = `${where.rows(part.terms.contract.id, part.period, which)} AND ${where.rule(rule)}`
+  const { rows } = await store.query<Record<string, string | null> & { lanes: string[] }>(
+    `SELECT count(*) AS count, sum(value)::text AS sum, min(value)::text AS min, max(value)::text AS max,
+       ARRAY[${LANES.map((at) => `sum(('x' || substr(hash, ${at}, 16))::bit(64)::bigint::numeric)::text`).join(', ')}] AS lanes
+     FROM (SELECT value, ${ROW_HASH} AS hash FROM usage_data WHERE ${condition}) AS own`,
+    where.values,
+  )
+  const found = rows[0]!
+  const count = Number(found.count)
+  if (count === 0) return null
+  const quantity =
+    calculator.reads === 'values'
+      ? await ofValues(store, rule, condition, where.values, found)
+      : await ofRecords(store, rule, condition, where.values, count)
+  return {
+    calculators: [calculator.name],
+    // A quantity is never finer than what the stream can hold; an amount is rounded as money later.
+    quantity: printDecimal(round(quantity, 9)),
+    count,
+    digest: found.lanes.map((lane) => hexLane(BigInt(lane))).join(''),
+    entries: await entriesOf(store, condition, where.values),
+  }
+}
+
+const hexLane = (lane: bigint): string => BigInt.asUintN(64, lane).toString(16).padStart(16, '0')
+
+async function ofValues(
+  store: Queryable,
+  { calculator, names }: Rule,
+  condition: string,
+  params: readonly unknown[],
+  found: Readonly<Record<string, unknown>>,
+): Promise<Decimal> {
+  const values: Record<string, unknown> = {
+    ...Object.fromEntries(['sum', 'count', 'min', 'max'].map((name) => [name, plain(String(found[name]))])),
+    average: printDecimal(round(new Decimal(String(found.sum)).div(String(found.count)), 9)),
+  }
+  for (const [name, order] of [
+    ['first', 'ASC'],
+    ['last', 'DESC'],
+  ] as const) {
+    if (!names.includes(name)) continue
+    const { rows } = await store.query<{ value: string }>(
+      `SELECT value::text AS value FROM usage_data WHERE ${condition} ORDER BY starts_at ${order}, serial ${order} LIMIT 1`,
+      [...params],
+    )
+    values[name] = plain(rows[0]!.value)
+  }
+  return compileFormula(calculator.formula).run(values)
+}
+
+/** Without the zeros that a sum of decimals of many lengths leaves. */
+const plain = (text: string): string => printDecimal(new Decimal(text))
+
+async function ofRecords(
+  store: Queryable,
+  { calculator, names }: Rule,
+  condition: string,
+  params: readonly unknown[],
+  count: number,
+): Promise<Decimal> {
+  if (count > limits.usageDataJsonPerPeriodMax)
+    throw new ReleveError(
+      'unprocessable',
+      `usage data: ${count} JSON records for ${calculator.name}; at most ${limits.usageDataJsonPerPeriodMax} in a period`,
+    )
+  const formula = compileFormula(calculator.formula)
+  let total = new Decimal(0)
+  let after = '0'
+  for (;;) {
+    // The members as text: a JSON number of the store is exact, a JavaScript number is not.
+    const n = params.length
+    const { rows } = await store.query<{ serial: string; id: string; members: string[] }>(
+      `SELECT serial, id, ARRAY(SELECT data ->> name FROM unnest($${n + 1}::text[]) WITH ORDINALITY AS n (name, place) ORDER BY place) AS members
+       FROM usage_data WHERE ${condition} AND serial > $${n + 2} ORDER BY serial LIMIT ${limits.pageMax}`,
+      [...params, names, after],
+    )
+    for (const row of rows) {
+      try {
+        total = total.plus(formula.run(Object.fromEntries(names.map((name, i) => [name, row.members[i]]))))
+      } catch (error) {
+        throw new ReleveError(
+          'unprocessable',
+          `usage data: ${row.id}: ${calculator.name}: ${(error as Error).message}`,
+          {
+            cause: error,
+          },
+        )
+      }
+    }
+    if (rows.length < limits.pageMax) return total
+    after = rows.at(-1)!.serial
+  }
+}
+
+/** The first of them, for the statement; all are behind the line. */
+async function entriesOf(store: Queryable, condition: string, params: readonly unknown[]): Promise<DataEntry[]> {
+  const { rows } = await store.query<{
+    id: string
+    item: string | null
+    reference: string | null
+    starts_at: string
+    ends_at: string | null
+    value: string | null
+    data: string | null
+    qualifier: string | null
+    description: string | null
+    notes: string | null
+  }>(
+    `SELECT id, item, external_reference AS reference, starts_at, ends_at, value::text AS value, left(data::text, 200) AS data, qualifier,
+       description, notes
+     FROM usage_data WHERE ${condition} ORDER BY starts_at, serial LIMIT ${limits.statementDataMax}`,
+    [...params],
+  )
+  return rows.map((row) => ({
+    id: row.id,
+    reference: row.reference,
+    start: Number(row.starts_at),
+    end: row.ends_at === null ? null : Number(row.ends_at),
+    value: row.value,
+    data: row.data,
+    qualifier: row.qualifier,
+    description: row.description,
+    notes: row.notes,
+  }))
+}
+
+/** What several calculators of one metric come to. */
+function together(a: DataUsage, b: DataUsage): DataUsage {
+  const lane = (text: string, at: number): bigint => BigInt(`0x${text.slice(at, at + 16)}`)
+  return {
+    calculators: [...a.calculators, ...b.calculators],
+    quantity: printDecimal(new Decimal(a.quantity).plus(b.quantity)),
+    count: a.count + b.count,
+    digest: [0, 16, 32, 48].map((at) => hexLane(lane(a.digest, at) + lane(b.digest, at))).join(''),
+    entries: [...a.entries, ...b.entries].slice(0, limits.statementDataMax),
+  }
+}
