@@ -4,6 +4,7 @@
  */
 import type { Pool } from 'pg'
 import type { Catalog } from './catalog/catalog.js'
+import { isLive } from './catalog/metric.js'
 import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import { ReleveError } from './errors.js'
@@ -88,7 +89,7 @@ export class Alerting {
     const book = this.#o.catalog.book()
     const customer = book.customers.get(tenant)
     const known = book.snapshot.metrics.find(({ key }) => key === metric)
-    if (customer === undefined || known === undefined) return undefined
+    if (customer === undefined || known === undefined || !isLive(known.aggregation)) return undefined
     const { timeZone } = customer
     const anchor = midnightOf(BARE_START, timeZone)
     const none = { contract: '', product: '', limit: null, limitVersion: 1, thresholds: [] }
@@ -111,7 +112,13 @@ export class Alerting {
     const { catalog } = this.#o
     if (!catalog.book().customers.has(input.tenant))
       throw new ReleveError('unprocessable', `tenant: there is no customer ${input.tenant}`)
-    const terms = parseTerms(input.kind, input.terms, catalog.metric(input.metric).aggregation)
+    const { aggregation } = catalog.metric(input.metric)
+    if (input.kind !== 'silence' && !isLive(aggregation))
+      throw new ReleveError(
+        'unprocessable',
+        `metric: a ${aggregation} has no live figure, so only its silence can be told`,
+      )
+    const terms = parseTerms(input.kind, input.terms, aggregation)
     const rule = await this.#rules.create({ ...input, name, enabled, terms })
     await this.#changed()
     return rule

@@ -1,17 +1,18 @@
 /**
- * Answers: what a customer, an operator or an auditor may ask of the usage side. Read only: usage by window, live quotas, refusals.
+ * Answers: what a customer, an operator or an auditor may ask of the usage side. Read only: usage by window, live quotas.
  * An answer says which epoch or record it holds, so that two answers can be compared.
  */
 import { DateTime } from 'luxon'
 import type { Catalog } from './catalog/catalog.js'
+import { isLive, type Metric } from './catalog/metric.js'
 import type { Clock } from './clock.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
 import { limits } from './limits.js'
-import { DAY_MS, HOUR_MS, isTimeZone, parseMoment, type WindowSize } from './period.js'
+import { HOUR_MS, isTimeZone, type Period, parseMoment, type WindowSize } from './period.js'
 import type { BalanceView } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
-import { figureOf } from './rollup/measure.js'
+import { figureOf, type MeasuredUsage, measureMany } from './rollup/measure.js'
 import type { Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery } from './rollup/usage.js'
 
@@ -109,6 +110,24 @@ export class Answers {
     }
     const flow = this.#flowOf(ask.tenant)
     const { epoch, folded } = flow.position
+    const asOf = { stream: flow.stream, epoch, lagMs: flow.flushLagMs() }
+    const { tenant } = ask
+    if (!isLive(metric.aggregation)) {
+      if (
+        ask.window !== null ||
+        ask.subject !== undefined ||
+        groupBy.length > 0 ||
+        Object.keys(ask.dims ?? {}).length > 0
+      )
+        throw new ReleveError(
+          'unprocessable',
+          `${metric.key}: a ${metric.aggregation} is answered for a whole range, without window, group or filter`,
+        )
+      const { quantity, count } = await this.#measured(tenant, metric, { from, to })
+      const start = DateTime.fromMillis(from, { zone: ask.timeZone }).toISO({ suppressMilliseconds: true })!
+      const windows = [{ from: start, groups: {}, value: quantity, count: String(count) }]
+      return { tenant, metric: metric.key, aggregation: metric.aggregation, unit: metric.unit, windows, asOf }
+    }
     const query = {
       tenant: ask.tenant,
       metric: metric.key,
@@ -142,8 +161,21 @@ export class Answers {
         value: figureOf(metric.aggregation, row),
         count: row.count,
       })),
-      asOf: { stream: flow.stream, epoch, lagMs: flow.flushLagMs() },
+      asOf,
     }
+  }
+
+  /** What cannot be kept live is counted when it is asked for; what rollups and archive disagree about is not answered. */
+  async #measured(tenant: string, metric: Metric, period: Period): Promise<MeasuredUsage> {
+    const flow = this.#flowOf(tenant)
+    const { epoch, folded } = flow.position
+    const [found] = await measureMany(this.#rollup, [{ tenant, metric, period }], {
+      stream: flow.stream,
+      epoch,
+      folded,
+    })
+    if (found!.mismatch !== null) throw new ReleveError('conflict', found!.mismatch)
+    return found!
   }
 
   /** Live balances with the state of each quota. What the shard does not know live is read from ClickHouse, with its age. */
@@ -200,32 +232,6 @@ export class Answers {
       }),
     )
     return { tenant, quotas }
-  }
-
-  async rejects(query: {
-    tenant: string | null
-    code?: string | undefined
-    from?: string | undefined
-    to?: string | undefined
-    limit: number
-  }): Promise<unknown[]> {
-    const now = this.#clock.now()
-    const rows = await this.#rollup.rowsOf<Record<string, unknown>>(
-      `SELECT tenant, code, field, message, source, id, metric, raw, toUnixTimestamp64Milli(received_at) AS received_at
-FROM ingest_rejects
-WHERE ({anyTenant:UInt8} = 1 OR tenant = {tenant:String}) AND ({code:String} = '' OR code = {code:String})
-  AND received_at >= fromUnixTimestamp64Milli({from:Int64}) AND received_at < fromUnixTimestamp64Milli({to:Int64})
-ORDER BY received_at DESC, position DESC LIMIT {limit:UInt32}`,
-      {
-        anyTenant: query.tenant === null ? 1 : 0,
-        tenant: query.tenant ?? '',
-        code: query.code ?? '',
-        from: query.from === undefined ? now - 7 * DAY_MS : parseMoment('from', query.from),
-        to: query.to === undefined ? now + DAY_MS : parseMoment('to', query.to),
-        limit: query.limit,
-      },
-    )
-    return rows.map(({ received_at, ...row }) => ({ ...row, receivedAt: new Date(Number(received_at)).toISOString() }))
   }
 }
 

@@ -18,7 +18,7 @@ import type { Invoicing, KeptInvoice } from './invoicing/invoicing.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { monthlyPeriodOf, type Period } from './period.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
-import { type ArchivedEvent, eventsBehind, prove } from './rollup/proof.js'
+import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
 import { collect, withData } from './usage-data/collect.js'
 import type { UsageData } from './usage-data/usage-data.js'
@@ -162,7 +162,7 @@ export class Billing {
         this.#flowOf(tenant) !== flow
           ? []
           : items.flatMap(({ item, metrics, period: part = period }) =>
-              metrics.map((key) => ({ request, item, metric: this.#catalog.metric(key), tenant, period: part })),
+              metrics.map((key) => ({ request, item, ...this.#question(tenant, key, part) })),
             ),
       )
       const epoch = epochs[String(flow.stream)]!
@@ -177,6 +177,11 @@ export class Billing {
       }
     }
     return answers
+  }
+
+  #question(tenant: string, key: string, period: Period) {
+    const heads = this.#catalog.book().pricedByEvent(key) ?? undefined
+    return { tenant, metric: this.#catalog.metric(key), period, heads }
   }
 
   /** What the invoice of the running period would be now. Nothing is kept. */
@@ -208,9 +213,24 @@ export class Billing {
           if (!metric.archive) return null
           const { stream } = this.#flowOf(tenant)
           const epoch = cut[String(stream)] ?? 0
-          const { aggregation } = metric
-          const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, period, stream, epoch })
-          return { quantity: archivedFigure(proof), count: proof.events, digest: proof.digest }
+          const { aggregation, percentile } = metric
+          const proof = await prove(this.#rollup, {
+            tenant,
+            metric: key,
+            aggregation,
+            percentile,
+            period,
+            stream,
+            epoch,
+          })
+          const heads = this.#catalog.book().pricedByEvent(key)
+          const values = { tenant, metric: key, period, stream, epoch }
+          return {
+            quantity: archivedFigure(aggregation, period, proof),
+            count: proof.events,
+            digest: proof.digest,
+            ...(heads === null ? {} : { amounts: (await valuesBehind(this.#rollup, values, heads)) ?? [] }),
+          }
         },
       },
       idOrNumber,
@@ -283,7 +303,7 @@ export class Billing {
   ): Promise<ItemUsage[]> {
     const { folded } = this.#flowOf(tenant).position
     const asked = items.flatMap(({ item, metrics, period: part = period }) =>
-      metrics.map((key) => ({ item, metric: this.#catalog.metric(key), tenant, period: part })),
+      metrics.map((key) => ({ item, ...this.#question(tenant, key, part) })),
     )
     const found = await measureMany(this.#rollup, asked, { stream, epoch, folded })
     return found.map(({ mismatch, ...usage }, i): ItemUsage => {

@@ -157,6 +157,33 @@ export const limits = {
   /** A question to the server's JetStream. */
   natsTimeoutMs: 5_000,
 
+  // The client (releve/client), in the sender's process.
+  /** Events of one batch as JSON, about; with every character escaped it is still a body. */
+  clientBatchJsonMax: 2.5 * MiB,
+  /** A sealed batch over HTTP, bytes counted by characters: three times as much in UTF-8 is still a body. */
+  clientBatchBytesMax: 4 * MiB,
+  /** The same over NATS: three times as much is still a message. */
+  clientNatsBatchBytesMax: 160 * KiB,
+  /** Sealed batches that wait or are under way, bytes; a setting. Beyond it `send` waits or refuses. */
+  clientMemoryBytesMax: 64 * MiB,
+  /** Calls of `send` that wait for room; beyond it `send` refuses. */
+  clientWaitingMax: 10_000,
+  /** One segment of the spool; after a crash at most so much is sent twice, for nothing. */
+  clientSegmentBytes: 8 * MiB,
+  /** The spool on disk; a setting. */
+  clientSpoolBytesMax: 1024 * MiB,
+  /** Tries of a batch before it goes to the spool. */
+  clientTriesInMemory: 3,
+  /** Between two tries: the first wait, doubled up to the last one, unless the service says how long. */
+  clientRetryFirstMs: 100,
+  clientRetryLastMs: 10_000,
+  /** A `Retry-After` longer than this is cut: the service may be back earlier than it thought. */
+  clientRetryAfterMaxMs: 60_000,
+  /** One request, until its answer. */
+  clientTimeoutMs: 30_000,
+  /** An answer of the service: 100 refusals of some KiB. */
+  clientAnswerBytesMax: 4 * MiB,
+
   // Delivery: webhooks and e-mail.
   /** Endpoints in all, held in memory; about 1 KiB each. */
   endpointsMax: 10_000,
@@ -212,6 +239,8 @@ export const limits = {
   usageRowsMax: 100_000,
   /** Hours, days or months of one usage answer. Their starts go to ClickHouse as one parameter, which it takes up to 128 KiB. */
   usageWindowsMax: 10_000,
+  /** Refused events sent again by one request; each answer waits until they are counted. */
+  resendMax: 1_000,
   /** Open SSE streams. */
   sseStreamsMax: 1_000,
   /** Messages waiting for one slow SSE reader; above it the stream is closed and the reader resumes with Last-Event-ID. */
@@ -243,6 +272,8 @@ export const limits = {
   // Prices and invoices.
   /** Tiers of one price rule. */
   tiersMax: 100,
+  /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */
+  eventValuesMax: 10_000,
   /** Lines and usage entries of one invoice; detail beyond it is an extract, not a document. */
   invoiceLinesMax: 10_000,
   /** Metrics of one plan, entitlements of one contract item. */
@@ -294,6 +325,12 @@ assert(
   limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
   'a pull holds several of the largest messages, and stays where no stall was seen',
 )
+assert(
+  6 * limits.clientBatchJsonMax <= limits.bodyBytesMax,
+  'a batch of the client is a body, also when written as JSON',
+)
+assert(3 * limits.clientBatchBytesMax <= limits.bodyBytesMax, 'a batch of the client is a body')
+assert(3 * limits.clientNatsBatchBytesMax <= limits.natsMessageBytesMax, 'a batch of the client is a message')
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
 assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')

@@ -60,18 +60,34 @@ function clockWindowOf(time: number, size: number, zone: string): Period {
   return { from, to }
 }
 
+/** How long a billing period is. */
+export const Cycle = ['weekly', 'monthly', 'quarterly', 'yearly'] as const
+export type Cycle = (typeof Cycle)[number]
+
+const LENGTHS: Readonly<Record<Cycle, { readonly unit: 'weeks' | 'months'; readonly count: number }>> = {
+  weekly: { unit: 'weeks', count: 1 },
+  monthly: { unit: 'months', count: 1 },
+  quarterly: { unit: 'months', count: 3 },
+  yearly: { unit: 'months', count: 12 },
+}
+
 /**
- * The monthly period that holds `time`, counted from an anchor in the zone. Each start is computed from the anchor itself, so
+ * The billing period that holds `time`, counted from an anchor in the zone. Each start is computed from the anchor itself, so
  * 31 January is followed by 28 or 29 February and then by 31 March again.
  */
-export function monthlyPeriodOf(time: number, anchor: number, zone: string): Period {
+export function billingPeriodOf(time: number, anchor: number, zone: string, cycle: Cycle): Period {
   const origin = DateTime.fromMillis(anchor, { zone })
   assert(origin.isValid, `cannot place ${anchor} in zone ${zone}`)
-  let index = Math.floor(DateTime.fromMillis(time, { zone }).diff(origin, 'months').months)
-  const start = (i: number): number => origin.plus({ months: i }).toMillis()
+  const { unit, count } = LENGTHS[cycle]
+  let index = Math.floor(DateTime.fromMillis(time, { zone }).diff(origin, unit)[unit] / count)
+  const start = (i: number): number => origin.plus({ [unit]: i * count }).toMillis()
   while (start(index) > time) index -= 1
   while (start(index + 1) <= time) index += 1
   return { from: start(index), to: start(index + 1) }
+}
+
+export function monthlyPeriodOf(time: number, anchor: number, zone: string): Period {
+  return billingPeriodOf(time, anchor, zone, 'monthly')
 }
 
 export function contains(period: Period, time: number): boolean {

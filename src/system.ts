@@ -11,6 +11,7 @@ import { Answers } from './answers.js'
 import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
+import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
@@ -34,6 +35,7 @@ import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
+import { Refusals } from './refusals.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
@@ -128,6 +130,7 @@ export class System {
   #invoicing!: Invoicing
   #answers!: Answers
   #alerting!: Alerting
+  #refusals!: Refusals
   #billing!: Billing
   #backups!: Backups
   #usageData!: UsageData
@@ -173,9 +176,13 @@ export class System {
   get alerting(): Alerting {
     return this.#alerting
   }
-  /** Usage, live quotas, refusals. */
+  /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
+  }
+  /** Refused events: listed, taken out, sent again. */
+  get refusals(): Refusals {
+    return this.#refusals
   }
   /** Closing, previewing and verifying invoices. */
   get billing(): Billing {
@@ -327,6 +334,7 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#answers = new Answers(room)
+    this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
@@ -363,7 +371,7 @@ export class System {
     const metrics = new Map(this.#catalog.snapshot().metrics.map((m) => [m.key, m]))
     const live = this.#catalog.entitlements().flatMap((e) => {
       const metric = metrics.get(e.metric)
-      return metric === undefined ? [] : [{ ...e, aggregation: metric.aggregation }]
+      return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
     return this.#alerting.add(live)
   }

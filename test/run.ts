@@ -7,7 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { rootDirectory } from '../src/paths.js'
-import { findNatsServer, installNatsServer } from './nats/find-server.js'
+import { installPrograms, programs } from './programs.js'
 
 function run(command: string, args: readonly string[]): Promise<number> {
   return new Promise((resolve) => {
@@ -31,13 +31,13 @@ const count = (ok: boolean, name: string): void => {
 
 count((await run(bin('biome'), ['check', '.'])) === 0, 'lint')
 
-// The tests of the NATS door need the real server. Where it cannot be had they are left out, loudly; in CI that is a failure.
-const withoutNats = findNatsServer() === undefined && !installNatsServer()
-if (withoutNats) {
+// Some tests need real servers that npm does not have. Where one cannot be had they are left out, loudly; in CI that is a failure.
+const missing = installPrograms()
+for (const name of missing) {
   process.stdout.write(
-    '\n!!! nats-server is not installed and cannot be installed here: THE TESTS OF THE NATS DOOR DO NOT RUN.\n!!! apt-get install nats-server (Debian), or put the program into the PATH.\n\n',
+    `\n!!! ${name} is not installed and cannot be installed here: THE TESTS THAT NEED IT DO NOT RUN (${programs[name].tests}).\n!!! apt-get install ${programs[name].package} (Debian), or put the program into the PATH.\n\n`,
   )
-  if (process.env.CI === 'true') count(false, 'nats-server is missing')
+  if (process.env.CI === 'true') count(false, `${name} is missing`)
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'releve-test-'))
@@ -48,7 +48,7 @@ try {
     '--reporter=default',
     '--reporter=json',
     `--outputFile.json=${report}`,
-    ...(withoutNats ? ['--exclude', 'dist/test/nats/**'] : []),
+    ...missing.flatMap((name) => ['--exclude', programs[name].tests]),
     ...process.argv.slice(2),
   ])
   const json = JSON.parse(readFileSync(report, 'utf8')) as {

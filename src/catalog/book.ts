@@ -3,6 +3,7 @@
  * store.ts reads it from PostgreSQL and makes the next one after each change.
  */
 
+import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
@@ -60,6 +61,7 @@ export interface TermsAddOn {
 export interface TermsMetric {
   readonly metric: string
   readonly unit: string
+  readonly rounding?: Metric['rounding']
   /** Quantity that is included; null is unlimited. */
   readonly limit: string | null
   readonly rule: string | null
@@ -94,6 +96,7 @@ export class Book {
   readonly entitlements: readonly Entitlement[]
 
   readonly #parts: BookParts
+  #pricedByEvent: ReadonlyMap<string, { readonly events: number; readonly sum: string }> | undefined
 
   constructor(parts: BookParts) {
     this.#parts = parts
@@ -195,6 +198,15 @@ export class Book {
     )
   }
 
+  /**
+   * How many of a metric's first events must be known one by one, because some version of a price has bounds per event and gives the
+   * first ones free; null when no price asks for the amounts.
+   */
+  pricedByEvent(metric: string): { readonly events: number; readonly sum: string } | null {
+    this.#pricedByEvent ??= headsByMetric([...this.prices.values()].flat().map(normalForm))
+    return this.#pricedByEvent.get(metric) ?? null
+  }
+
   /** One version of a rule in normal form, whatever its status; null when there is none. */
   priceAt(rule: string, version: string): Price | null {
     const found = this.prices.get(rule)?.find((price) => price.version === version)
@@ -232,9 +244,11 @@ export class Book {
           fee: price(plan.feeRule),
           metrics: item.entitlements.map((entitlement) => {
             const rule = plan.metrics.find((entry) => entry.metric === entitlement.metric)?.rule ?? null
+            const { unit, rounding } = this.metricOf(entitlement.metric)
             return {
               metric: entitlement.metric,
-              unit: this.metricOf(entitlement.metric).unit,
+              unit,
+              ...(rounding === undefined ? {} : { rounding }),
               limit: entitlement.limit,
               rule,
               price: price(rule),
@@ -252,6 +266,20 @@ export class Book {
       }),
     }
   }
+}
+
+function headsByMetric(prices: readonly Price[]): Map<string, { events: number; sum: string }> {
+  const heads = new Map<string, { events: number; sum: string }>()
+  for (const price of prices) {
+    if (price.model !== 'percentage') continue
+    if (price.minimumPerEvent === undefined && price.maximumPerEvent === undefined) continue
+    const known = heads.get(price.metric) ?? { events: 0, sum: '0' }
+    heads.set(price.metric, {
+      events: Math.max(known.events, Math.ceil(Number(price.freeEvents))),
+      sum: Decimal.max(known.sum, price.freeAmount).toFixed(),
+    })
+  }
+  return heads
 }
 
 /** Parsed once per version: the terms of many contracts share one object. */

@@ -39,10 +39,11 @@ import {
   parsePlan,
   parseProduct,
 } from './definition.js'
-import { type Finding, lint } from './lint.js'
+import { type Finding, lint, lintPrice } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
 import { parsePrice } from './price.js'
 import { assertSubscriptionMove, type SubscriptionState } from './subscription.js'
+import { convertUnit } from './unit.js'
 
 export type { PriceStatus, PriceVersion, Terms } from './book.js'
 export type {
@@ -111,14 +112,12 @@ export class Catalog {
     this.#clock = clock
   }
 
-  /** What the usage side needs, immutable; the same object until the next change. */
   /** The metric of a key, or `not_found`. */
   metric(key: string): Metric {
-    const metric = this.snapshot().metrics.find((m) => m.key === key)
-    if (metric === undefined) throw new ReleveError('not_found', `there is no metric ${key}`)
-    return metric
+    return this.#book.metricOf(key)
   }
 
+  /** What the usage side needs, immutable; the same object until the next change. */
   snapshot(): CatalogSnapshot {
     return this.#book.snapshot
   }
@@ -138,6 +137,12 @@ export class Catalog {
 
   lint(): Finding[] {
     return lint(this.#book)
+  }
+
+  /** What is probably not meant in one price; a rule that cannot be read is refused with its reason. */
+  lintPrice(rule: unknown): Finding[] {
+    const price = parsePrice(rule)
+    return lintPrice(price, 'metric' in price ? this.#book.metrics.get(price.metric)?.at(-1)?.unit : undefined)
   }
 
   /** Calls back after each change that this process made or took in. Returns the way to stop. */
@@ -162,12 +167,21 @@ export class Catalog {
     return true
   }
 
-  /** A metric; a changed aggregation, unit, scale or anything else makes a new version of it. JSON as MetricInput. */
+  /**
+   * A metric; a changed scale, rounding or anything else makes a new version of it. Unit and aggregation are locked: what was counted
+   * in Mo would be added to what is counted in Go. JSON as MetricInput.
+   */
   async putMetric(json: unknown): Promise<Changed<Metric>> {
     const input = parseMetric(json)
     return this.#change('metric', input.key, (book) => {
       const last = book.metrics.get(input.key)?.at(-1)
       if (last !== undefined && same({ ...input, version: last.version }, last)) return last
+      for (const locked of ['unit', 'aggregation', 'uniqueBy', 'percentile'] as const) {
+        if (last !== undefined && last[locked] !== input[locked]) {
+          const detail = `${locked}: ${input.key} counts in ${last[locked]} and stays so; make a metric with another key`
+          throw new ReleveError('conflict', detail)
+        }
+      }
       const value = { ...input, version: (last?.version ?? 0) + 1 }
       return {
         value,
@@ -270,8 +284,10 @@ export class Catalog {
       if (input.version === undefined && last !== undefined && same(last.definition, input.rule)) return last
       const version = input.version ?? (last === undefined ? '1.0' : nextVersion(last.version).version)
       versionOrder(version)
-      // The rule must be readable under its version before it is kept.
-      parsePrice(input.rule, version)
+      // The rule must be readable under its version, and its unit must fit the metric, before it is kept.
+      const price = parsePrice(input.rule, version)
+      const unit = 'metric' in price ? book.metrics.get(price.metric)?.at(-1)?.unit : undefined
+      if (price.unit !== undefined && unit !== undefined) convertUnit('1', unit, price.unit)
       const kept = all.find((price) => price.version === version)
       const status = input.status ?? kept?.status ?? 'draft'
       if (status === 'archived' && kept === undefined) unprocessable('status: a new version is a draft or active')

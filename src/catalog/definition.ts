@@ -6,7 +6,7 @@
  * objects that a definition names exist is checked by store.ts, under its lock.
  */
 import { isCurrency } from '../currency.js'
-import { parseDecimal, printDecimal } from '../decimal.js'
+import { parseDecimal, printDecimal, RoundingMode } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Language } from '../format.js'
 import { limits } from '../limits.js'
@@ -164,8 +164,20 @@ export const DEFAULT_THRESHOLDS: readonly Threshold[] = [
 
 type Fields = Record<string, unknown>
 
+const ROUNDING_MODES = Object.keys(RoundingMode) as RoundingMode[]
+
 export function parseMetric(json: unknown): MetricInput {
-  const fields = fieldsOf(json, 'metric', ['key', 'aggregation', 'unit', 'scale', 'dims', 'uniqueBy', 'archive'])
+  const fields = fieldsOf(json, 'metric', [
+    'key',
+    'aggregation',
+    'unit',
+    'scale',
+    'dims',
+    'uniqueBy',
+    'archive',
+    'percentile',
+    'rounding',
+  ])
   const aggregation = oneOf(fields.aggregation, Aggregation, 'aggregation')
   const scale = wholeNumber(fields.scale ?? 0, 'scale', 0, 9)
   const dims = [
@@ -177,6 +189,11 @@ export function parseMetric(json: unknown): MetricInput {
   }
   if (uniqueBy !== null && dims.includes(uniqueBy))
     throw new ReleveError('invalid_request', `uniqueBy: ${uniqueBy} is also a dimension`)
+  const archive = fields.archive === undefined ? true : flag(fields.archive, 'archive')
+  if ((aggregation === 'percentile') !== (fields.percentile != null))
+    throw new ReleveError('invalid_request', 'percentile: is given exactly when the aggregation is percentile')
+  if (aggregation === 'percentile' && !archive)
+    throw new ReleveError('invalid_request', 'archive: a percentile is counted from the archived events')
   return {
     key: name(fields.key, 'key'),
     aggregation,
@@ -184,7 +201,24 @@ export function parseMetric(json: unknown): MetricInput {
     scale,
     dims,
     uniqueBy,
-    archive: fields.archive === undefined ? true : flag(fields.archive, 'archive'),
+    archive,
+    ...(fields.percentile == null ? {} : { percentile: percentileOf(fields.percentile) }),
+    ...(fields.rounding == null ? {} : { rounding: roundingOf(fields.rounding) }),
+  }
+}
+
+function percentileOf(value: unknown): string {
+  const percent = parseDecimal(quantity(value, 'percentile'), 'percentile')
+  if (percent.isZero() || percent.gt(100) || percent.decimalPlaces() > 2)
+    throw new ReleveError('invalid_request', 'percentile: above 0, at most 100, with at most two decimals')
+  return printDecimal(percent)
+}
+
+function roundingOf(value: unknown): NonNullable<Metric['rounding']> {
+  const fields = fieldsOf(value, 'rounding', ['mode', 'places'])
+  return {
+    mode: oneOf(fields.mode, ROUNDING_MODES, 'rounding.mode'),
+    places: wholeNumber(fields.places ?? 0, 'rounding.places', 0, 9),
   }
 }
 

@@ -2,10 +2,12 @@
  * What is allowed in a catalogue but probably not meant: each finding with a code, where it is, and a sentence. Errors (gaps,
  * overlaps, no open tier) are refused when a price is parsed; these are warnings. Pure.
  */
+import { exponentOf } from '../currency.js'
 import { Decimal } from '../decimal.js'
 import type { Book } from './book.js'
+import type { Plan } from './definition.js'
 import { type Price, parsePrice, type TieredPrice } from './price.js'
-import { isKnownUnit } from './unit.js'
+import { convertsExactly, isKnownUnit } from './unit.js'
 
 export interface Finding {
   readonly code:
@@ -13,6 +15,11 @@ export interface Finding {
     | 'unlimited_with_price'
     | 'tiers_do_not_meet_quota'
     | 'volume_price_falls'
+    | 'price_is_zero'
+    | 'price_finer_than_currency'
+    | 'conversion_does_not_end'
+    | 'currencies_differ'
+    | 'includes_differ'
     | 'rule_missing'
     | 'rule_of_other_metric'
     | 'metric_missing_from_plan'
@@ -34,13 +41,14 @@ export function lint(book: Book): Finding[] {
       })
     }
   }
-  for (const [rule, versions] of book.prices) {
+  for (const versions of book.prices.values()) {
     const price = parsePrice(versions.at(-1)?.definition, versions.at(-1)?.version)
-    if (price.model === 'volume') findings.push(...lintVolume(price, `price ${rule}`))
+    findings.push(...lintPrice(price, 'metric' in price ? book.metrics.get(price.metric)?.at(-1)?.unit : undefined))
   }
   for (const versions of book.plans.values()) {
     const plan = versions.at(-1)!
     const at = `plan ${plan.key}`
+    findings.push(...lintFee(book, plan, at))
     for (const { metric, included, rule } of plan.metrics) {
       if (rule === null) {
         if (included !== null) {
@@ -89,8 +97,76 @@ export function lint(book: Book): Finding[] {
   return findings
 }
 
+/**
+ * What is probably not meant in one price; `metricUnit` is that of the metric it prices, if there is such a metric. A unit that
+ * cannot be converted is no finding: the catalogue refuses it.
+ */
+export function lintPrice(price: Price, metricUnit?: string): Finding[] {
+  const at = `price ${price.rule}`
+  const findings: Finding[] = price.model === 'volume' ? lintVolume(price, at) : []
+  const amounts = amountsOf(price)
+  if (amounts.every((amount) => new Decimal(amount).isZero()))
+    findings.push({ code: 'price_is_zero', at, message: 'every price of the rule is 0: it never bills anything' })
+  // A price of a unit may be finer than the currency (0.005); a fee that is due as it stands may not.
+  const fees = price.model === 'flat' ? [price.amount] : price.model === 'package' ? [price.packagePrice] : []
+  for (const fee of fees) {
+    if (new Decimal(fee).decimalPlaces() > exponentOf(price.currency)) {
+      const message = `${fee} has more decimals than ${price.currency} and is rounded on each invoice`
+      findings.push({ code: 'price_finer_than_currency', at, message })
+    }
+  }
+  if (price.unit !== undefined && metricUnit !== undefined && !convertsExactly(metricUnit, price.unit)) {
+    const message = `${metricUnit} as ${price.unit} is no finite decimal: the quantity is cut far behind the point`
+    findings.push({ code: 'conversion_does_not_end', at, message })
+  }
+  return findings
+}
+
+function amountsOf(price: Price): string[] {
+  switch (price.model) {
+    case 'flat':
+      return [price.amount]
+    case 'unit':
+      return [price.unitPrice]
+    case 'graduated':
+    case 'volume':
+      return price.tiers.flatMap((tier) => [tier.unitPrice, tier.flat])
+    case 'graduated_percentage':
+      return price.tiers.flatMap((tier) => [tier.rate, tier.flat])
+    case 'package':
+      return [price.packagePrice]
+    case 'percentage':
+      return [price.rate, price.perEvent, price.minimum ?? '0', price.minimumPerEvent ?? '0']
+    case 'dynamic':
+      return [price.factor]
+  }
+}
+
+/** The fee of a plan against the rest of it. */
+function lintFee(book: Book, plan: Plan, at: string): Finding[] {
+  const latest = (rule: string | null): Price | null => {
+    const version = rule === null ? undefined : book.prices.get(rule)?.at(-1)
+    return version === undefined ? null : parsePrice(version.definition, version.version)
+  }
+  const prices = [plan.feeRule, ...plan.metrics.map((metric) => metric.rule)].map(latest)
+  const currencies = new Set(prices.flatMap((price) => (price === null ? [] : [price.currency])))
+  const findings: Finding[] =
+    currencies.size > 1
+      ? [{ code: 'currencies_differ', at, message: `its prices are in ${[...currencies].join(' and ')}` }]
+      : []
+  const fee = prices[0]
+  if (fee?.model !== 'flat') return findings
+  for (const { metric, included } of plan.metrics) {
+    const said = fee.includes[metric]
+    if (said === undefined || (included !== null && new Decimal(said).eq(included))) continue
+    const message = `${fee.rule} says ${said} of ${metric}, the plan ${included ?? 'unlimited'}: the plan counts`
+    findings.push({ code: 'includes_differ', at, message })
+  }
+  return findings
+}
+
 /** All units fall to the next tier's price at a boundary: a larger usage may cost less. */
-function lintVolume(price: Price & TieredPrice, at: string): Finding[] {
+function lintVolume(price: TieredPrice, at: string): Finding[] {
   return price.tiers.slice(1).flatMap((tier, index) => {
     const before = price.tiers[index]!
     const edge = new Decimal(tier.after)
@@ -110,7 +186,7 @@ function lintVolume(price: Price & TieredPrice, at: string): Finding[] {
 
 /** A plan's card that prints one overage price, against the rule behind it. Null when the card says it all. */
 export function lintCard(plan: string, cardPrice: string, price: Price): Finding | null {
-  if (!('tiers' in price)) return null
+  if (price.model !== 'graduated' && price.model !== 'volume') return null
   const shows = new Decimal(price.tiers[0]?.unitPrice ?? 0).eq(cardPrice)
   return shows && price.tiers.length > 1
     ? { code: 'card_shows_first_tier', at: `plan ${plan}`, message: 'card shows only the first tier' }

@@ -2,9 +2,30 @@
  * Metric: what is counted. Scale, aggregation and unit never change: a change is a new version of the metric.
  *
  * This is the part of the catalogue that the usage side reads. Prices, plans and contracts never come here.
+ *
+ * A weighted sum is a level over time: each value changes it, and the quantity is the level times the hours it stood (Go kept for
+ * an hour are Go·h); the level with which a period opens is what all earlier events add up to. A percentile is the smallest value
+ * that so many percent of the period's events do not exceed (nearest rank), from the archived events alone.
  */
-export const Aggregation = ['sum', 'count', 'unique', 'max', 'min', 'latest', 'average'] as const
+import type { RoundingMode } from '../decimal.js'
+
+export const Aggregation = [
+  'sum',
+  'count',
+  'unique',
+  'max',
+  'min',
+  'latest',
+  'average',
+  'weighted_sum',
+  'percentile',
+] as const
 export type Aggregation = (typeof Aggregation)[number]
+
+/** Whether a figure can be kept live, event by event. The others change with the time that passes, or need all values. */
+export function isLive(aggregation: Aggregation): boolean {
+  return aggregation !== 'weighted_sum' && aggregation !== 'percentile'
+}
 
 export interface Metric {
   /** The name in events, for example kyc_verification. */
@@ -25,6 +46,10 @@ export interface Metric {
   readonly uniqueBy: string | null
   /** Whether accepted events are kept one by one; without it there is no replay, verify, percentile or void for the metric. */
   readonly archive: boolean
+  /** Only for `percentile`: which one, percent as decimal text with at most two decimals, such as 95 or 99.9. */
+  readonly percentile?: string
+  /** How a period's quantity is rounded before it meets a price; absent: not at all. */
+  readonly rounding?: { readonly mode: RoundingMode; readonly places: number }
 }
 
 /** What the door needs to judge an event. Immutable; a change of the catalogue makes a new one with a higher version. */

@@ -41,10 +41,11 @@ export interface TieredPrice {
 export interface PackagePrice {
   readonly model: 'package'
   readonly metric: string
-  /** Units of one package; a started package counts whole. */
   readonly size: string
   readonly packagePrice: string
   readonly free: string
+  /** A started package counts whole; with «down» only full ones count. */
+  readonly rounding?: 'down'
 }
 export interface PercentagePrice {
   readonly model: 'percentage'
@@ -54,8 +55,31 @@ export interface PercentagePrice {
   readonly freeAmount: string
   readonly freeEvents: string
   readonly perEvent: string
+  /** Bounds of the whole line. */
   readonly minimum: string | null
   readonly maximum: string | null
+  /** Bounds of what one event costs; then the amounts of the events must be known one by one. */
+  readonly minimumPerEvent?: string
+  readonly maximumPerEvent?: string
+}
+export interface PercentTier {
+  readonly after: string
+  readonly upTo: string | null
+  /** Percent of the part of the amount that lies in the tier. */
+  readonly rate: string
+  readonly flat: string
+}
+export interface GraduatedPercentagePrice {
+  readonly model: 'graduated_percentage'
+  readonly metric: string
+  readonly tiers: readonly PercentTier[]
+}
+export interface DynamicPrice {
+  readonly model: 'dynamic'
+  /** Its values are money: what each event says it costs. */
+  readonly metric: string
+  /** What the amounts are multiplied with, such as 1.15 for a margin. */
+  readonly factor: string
 }
 
 /** A rule in normal form. Amounts and quantities are decimal text. */
@@ -64,28 +88,42 @@ export type Price = {
   /** Such as 3.1; «0.0» for a rule that is only tried. */
   readonly version: string
   readonly currency: string
-} & (FlatPrice | UnitPrice | TieredPrice | PackagePrice | PercentagePrice)
+  /** What the quantity is priced in, when not in the metric's own unit: a price per Go of a metric in Mo. */
+  readonly unit?: string
+} & (FlatPrice | UnitPrice | TieredPrice | PackagePrice | PercentagePrice | GraduatedPercentagePrice | DynamicPrice)
 
 type Fields = Readonly<Record<string, unknown>>
 
 /** Members of a rule by its type, besides rule_id, type and currency. */
 const MEMBERS = {
   flat_fee: ['amount', 'billing_cycle', 'includes'],
-  per_unit: ['metric', 'unit_price', 'tiers'],
-  tiered: ['metric', 'tiers'],
-  volume: ['metric', 'tiers'],
-  package: ['metric', 'package_size', 'package_price', 'free_units'],
-  percentage: ['metric', 'rate', 'free_amount', 'free_events', 'fixed_per_event', 'minimum', 'maximum'],
+  per_unit: ['metric', 'unit', 'unit_price', 'tiers'],
+  tiered: ['metric', 'unit', 'tiers'],
+  volume: ['metric', 'unit', 'tiers'],
+  package: ['metric', 'unit', 'package_size', 'package_price', 'free_units', 'rounding'],
+  percentage: [
+    'metric',
+    'rate',
+    'free_amount',
+    'free_events',
+    'fixed_per_event',
+    'minimum',
+    'maximum',
+    'minimum_per_event',
+    'maximum_per_event',
+  ],
+  graduated_percentage: ['metric', 'tiers'],
+  dynamic: ['metric', 'factor'],
 } as const
+type RuleType = keyof typeof MEMBERS
 const TIER_MEMBERS = ['from', 'to', 'up_to', 'unit_price', 'unit', 'flat_fee', 'flat'] as const
+const PERCENT_TIER_MEMBERS = ['from', 'to', 'up_to', 'rate', 'flat_fee', 'flat'] as const
 
 /**
- * A rule's JSON to its normal form:
- * `{rule_id, type: 'flat_fee'|'per_unit'|'tiered'|'volume'|'package'|'percentage', currency, …}` with
- * flat_fee: `amount`, `billing_cycle?`, `includes?`; per_unit: `metric` and `unit_price` or `tiers`; tiered and volume: `metric`,
- * `tiers`; package: `metric`, `package_size`, `package_price`, `free_units?`; percentage: `metric`, `rate`, `free_amount?`,
- * `free_events?`, `fixed_per_event?`, `minimum?`, `maximum?`. A tier is `{from, to, unit_price, flat_fee?}` (inclusive unit
- * numbers) or `{up_to, unit_price, flat_fee?}`; `to` or `up_to` of the last one is null.
+ * A rule's JSON to its normal form: `{rule_id, type, currency, …}` with the members of MEMBERS. A tier is `{from, to, unit_price,
+ * flat_fee?}` (inclusive unit numbers) or `{up_to, unit_price, flat_fee?}`, with `rate` in the place of `unit_price` for
+ * graduated_percentage; `to` or `up_to` of the last one is null. `unit` is the unit that the price is for, when the metric is
+ * counted in another one of the same kind.
  * Throws ReleveError `invalid_request` (a field) or `unprocessable` (tiers that leave a gap, no open tier …).
  */
 export function parsePrice(rule: unknown, version = '0.0'): Price {
@@ -93,85 +131,111 @@ export function parsePrice(rule: unknown, version = '0.0'): Price {
   const id = textOf(fields.rule_id, 'rule_id')
   const currency = textOf(fields.currency, 'currency')
   exponentOf(currency)
-  const base = { rule: id, version, currency }
-  const type = fields.type
-  const known = typeof type === 'string' && Object.hasOwn(MEMBERS, type) ? MEMBERS[type as keyof typeof MEMBERS] : []
-  if (known.length > 0) assertMembers(fields, ['rule_id', 'type', 'currency', ...known], 'rule')
-  switch (type) {
-    case 'flat_fee':
-      return {
-        ...base,
-        model: 'flat',
-        amount: positive(fields.amount, 'amount'),
-        billingCycle: fields.billing_cycle === undefined ? 'monthly' : textOf(fields.billing_cycle, 'billing_cycle'),
-        includes: Object.fromEntries(
-          Object.entries(asFields(fields.includes ?? {}, 'includes')).map(([metric, quantity]) => [
-            metric,
-            positive(quantity, `includes.${metric}`),
-          ]),
-        ),
-      }
-    case 'per_unit':
-      if (fields.tiers === undefined) {
-        return {
-          ...base,
-          model: 'unit',
-          metric: textOf(fields.metric, 'metric'),
-          unitPrice: positive(fields.unit_price, 'unit_price'),
-        }
-      }
-      return { ...base, model: 'graduated', metric: textOf(fields.metric, 'metric'), tiers: parseTiers(fields.tiers) }
-    case 'tiered':
-      return { ...base, model: 'graduated', metric: textOf(fields.metric, 'metric'), tiers: parseTiers(fields.tiers) }
-    case 'volume':
-      return { ...base, model: 'volume', metric: textOf(fields.metric, 'metric'), tiers: parseTiers(fields.tiers) }
-    case 'package': {
-      const size = positive(fields.package_size, 'package_size')
-      if (new Decimal(size).isZero()) throw new ReleveError('invalid_request', 'package_size: must be above 0')
-      return {
-        ...base,
-        model: 'package',
-        metric: textOf(fields.metric, 'metric'),
-        size,
-        packagePrice: positive(fields.package_price, 'package_price'),
-        free: positive(fields.free_units ?? '0', 'free_units'),
-      }
-    }
-    case 'percentage': {
-      const minimum = fields.minimum == null ? null : positive(fields.minimum, 'minimum')
-      const maximum = fields.maximum == null ? null : positive(fields.maximum, 'maximum')
-      if (minimum !== null && maximum !== null && new Decimal(minimum).gt(maximum)) {
-        throw new ReleveError('unprocessable', 'minimum: is above the maximum')
-      }
-      return {
-        ...base,
-        model: 'percentage',
-        metric: textOf(fields.metric, 'metric'),
-        rate: positive(fields.rate, 'rate'),
-        freeAmount: positive(fields.free_amount ?? '0', 'free_amount'),
-        freeEvents: positive(fields.free_events ?? '0', 'free_events'),
-        perEvent: positive(fields.fixed_per_event ?? '0', 'fixed_per_event'),
-        minimum,
-        maximum,
-      }
-    }
-    default:
-      throw new ReleveError(
-        'invalid_request',
-        `type: flat_fee, per_unit, tiered, volume, package or percentage is expected, got ${JSON.stringify(type)}`,
-      )
+  const { type } = fields
+  if (typeof type !== 'string' || !Object.hasOwn(MEMBERS, type)) {
+    const known = Object.keys(MEMBERS).join(', ')
+    throw new ReleveError('invalid_request', `type: one of ${known} is expected, got ${JSON.stringify(type)}`)
   }
+  assertMembers(fields, ['rule_id', 'type', 'currency', ...MEMBERS[type as RuleType]], 'rule')
+  const unit = fields.unit === undefined ? {} : { unit: textOf(fields.unit, 'unit') }
+  return { rule: id, version, currency, ...unit, ...parsers[type as RuleType](fields) }
+}
+
+type Model<P = Price> = P extends Price ? Omit<P, 'rule' | 'version' | 'currency' | 'unit'> : never
+
+const metricOf = (fields: Fields): { metric: string } => ({ metric: textOf(fields.metric, 'metric') })
+
+const parsers: Readonly<Record<RuleType, (fields: Fields) => Model>> = {
+  flat_fee: (fields) => ({
+    model: 'flat',
+    amount: positive(fields.amount, 'amount'),
+    billingCycle: fields.billing_cycle === undefined ? 'monthly' : textOf(fields.billing_cycle, 'billing_cycle'),
+    includes: Object.fromEntries(
+      Object.entries(asFields(fields.includes ?? {}, 'includes')).map(([metric, quantity]) => [
+        metric,
+        positive(quantity, `includes.${metric}`),
+      ]),
+    ),
+  }),
+  per_unit: (fields) => {
+    if (fields.tiers !== undefined) return parsers.tiered(fields)
+    return { model: 'unit', ...metricOf(fields), unitPrice: positive(fields.unit_price, 'unit_price') }
+  },
+  tiered: (fields) => ({ model: 'graduated', ...metricOf(fields), tiers: parseTiers(fields.tiers) }),
+  volume: (fields) => ({ model: 'volume', ...metricOf(fields), tiers: parseTiers(fields.tiers) }),
+  package: (fields) => {
+    const { rounding = 'up' } = fields
+    if (rounding !== 'up' && rounding !== 'down')
+      throw new ReleveError('invalid_request', 'rounding: up or down is expected')
+    return {
+      model: 'package',
+      ...metricOf(fields),
+      size: aboveZero(fields.package_size, 'package_size'),
+      packagePrice: positive(fields.package_price, 'package_price'),
+      free: positive(fields.free_units ?? '0', 'free_units'),
+      ...(rounding === 'down' ? { rounding } : {}),
+    }
+  },
+  percentage: (fields) => {
+    const [minimum, maximum] = bounds(fields, 'minimum', 'maximum')
+    const [least, most] = bounds(fields, 'minimum_per_event', 'maximum_per_event')
+    return {
+      model: 'percentage',
+      ...metricOf(fields),
+      rate: positive(fields.rate, 'rate'),
+      freeAmount: positive(fields.free_amount ?? '0', 'free_amount'),
+      freeEvents: positive(fields.free_events ?? '0', 'free_events'),
+      perEvent: positive(fields.fixed_per_event ?? '0', 'fixed_per_event'),
+      minimum,
+      maximum,
+      ...(least === null ? {} : { minimumPerEvent: least }),
+      ...(most === null ? {} : { maximumPerEvent: most }),
+    }
+  },
+  graduated_percentage: (fields) => ({
+    model: 'graduated_percentage',
+    ...metricOf(fields),
+    tiers: parseBounds(fields.tiers, PERCENT_TIER_MEMBERS, (tier, at) => ({
+      rate: positive(tier.rate ?? '0', `${at}.rate`),
+      flat: positive(tier.flat_fee ?? tier.flat ?? '0', `${at}.flat_fee`),
+    })),
+  }),
+  dynamic: (fields) => ({
+    model: 'dynamic',
+    ...metricOf(fields),
+    factor: fields.factor === undefined ? '1' : aboveZero(fields.factor, 'factor'),
+  }),
+}
+
+function bounds(fields: Fields, lower: string, upper: string): readonly [string | null, string | null] {
+  const minimum = fields[lower] == null ? null : positive(fields[lower], lower)
+  const maximum = fields[upper] == null ? null : positive(fields[upper], upper)
+  if (minimum !== null && maximum !== null && new Decimal(minimum).gt(maximum))
+    throw new ReleveError('unprocessable', `${lower}: is above ${upper}`)
+  return [minimum, maximum]
 }
 
 function parseTiers(value: unknown): Tier[] {
+  return parseBounds(value, TIER_MEMBERS, (fields, at) => ({
+    unitPrice: positive(fields.unit_price ?? fields.unit ?? '0', `${at}.unit_price`),
+    flat: positive(fields.flat_fee ?? fields.flat ?? '0', `${at}.flat_fee`),
+  }))
+}
+
+/** Contiguous bounds, the last one open, with what each tier costs. */
+function parseBounds<P>(
+  value: unknown,
+  members: readonly string[],
+  priceOf: (fields: Fields, at: string) => P,
+): ({ readonly after: string; readonly upTo: string | null } & P)[] {
   if (!Array.isArray(value) || value.length === 0)
     throw new ReleveError('invalid_request', 'tiers: a list with at least one tier')
   if (value.length > limits.tiersMax) throw new ReleveError('invalid_request', `tiers: at most ${limits.tiersMax}`)
-  const tiers: Tier[] = []
+  const tiers: ({ readonly after: string; readonly upTo: string | null } & P)[] = []
   for (const [index, entry] of value.entries()) {
     const at = `tiers[${index}]`
     const fields = asFields(entry, at)
-    assertMembers(fields, TIER_MEMBERS, at)
+    assertMembers(fields, members, at)
     const previous = tiers.at(-1)
     if (previous !== undefined && previous.upTo === null) {
       throw new ReleveError('unprocessable', `${at}: follows an open tier; only the last tier is open`)
@@ -182,7 +246,7 @@ function parseTiers(value: unknown): Tier[] {
     if (fields.from !== undefined) {
       const from = parseDecimal(positive(fields.from, `${at}.from`), `${at}.from`)
       // Inclusive unit numbers: from 51 begins behind unit 50. From 0 is written by some for the first tier.
-      const below = from.isZero() ? from : from.minus(1)
+      const below = from.lt(1) ? from : from.minus(1)
       if (previous === undefined) after = printDecimal(below)
       else if (!below.eq(after) && !from.eq(after)) {
         throw new ReleveError(
@@ -194,12 +258,7 @@ function parseTiers(value: unknown): Tier[] {
     if (upTo !== null && new Decimal(upTo).lte(after)) {
       throw new ReleveError('unprocessable', `${at}: ends at ${upTo}, which is not above its beginning ${after}`)
     }
-    tiers.push({
-      after,
-      upTo,
-      unitPrice: positive(fields.unit_price ?? fields.unit ?? '0', `${at}.unit_price`),
-      flat: positive(fields.flat_fee ?? fields.flat ?? '0', `${at}.flat_fee`),
-    })
+    tiers.push({ after, upTo, ...priceOf(fields, at) })
   }
   if (tiers.at(-1)?.upTo !== null)
     throw new ReleveError('unprocessable', 'tiers: the last tier must be open (to: null)')
@@ -236,4 +295,10 @@ function positive(value: unknown, field: string): string {
   if (number.isNegative() && !number.isZero())
     throw new ReleveError('invalid_request', `${field}: must not be negative`)
   return printDecimal(number)
+}
+
+function aboveZero(value: unknown, field: string): string {
+  const text = positive(value, field)
+  if (new Decimal(text).isZero()) throw new ReleveError('invalid_request', `${field}: must be above 0`)
+  return text
 }

@@ -1,11 +1,11 @@
 /**
- * Billing periods of a contract as a list: `months` half-open periods from its start, and the next renewal. Each bound is
- * computed from the anchor, never from the bound before: 31 January, 29 February, 31 March. Pure.
+ * Billing periods of a contract as a list: so many half-open periods from its start, and the next bound. Each is computed from the
+ * anchor, never from the bound before: 31 January, 29 February, 31 March. Pure.
  */
 import { DateTime } from 'luxon'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
-import { monthlyPeriodOf, type Period } from '../period.js'
+import { billingPeriodOf, type Cycle, type Period } from '../period.js'
 
 /** Midnight of a calendar date (YYYY-MM-DD) in a zone, epoch ms. Throws ReleveError `invalid_request`. */
 export function midnightOf(date: string, zone: string): number {
@@ -19,24 +19,24 @@ export function midnightOf(date: string, zone: string): number {
   return at.toMillis()
 }
 
-/** The first `count` monthly periods from the anchor. */
-export function schedule(anchor: number, count: number, zone: string): Period[] {
+/** The first `count` periods from the anchor. */
+export function schedule(anchor: number, count: number, zone: string, cycle: Cycle = 'monthly'): Period[] {
   if (!Number.isInteger(count) || count < 1 || count > limits.scheduleMonthsMax) {
     throw new ReleveError('invalid_request', `months: 1 to ${limits.scheduleMonthsMax} is expected, got ${count}`)
   }
   const periods: Period[] = []
   let at = anchor
   for (let i = 0; i < count; i += 1) {
-    const period = monthlyPeriodOf(at, anchor, zone)
+    const period = billingPeriodOf(at, anchor, zone, cycle)
     periods.push(period)
     at = period.to
   }
   return periods
 }
 
-/** The first bound of a monthly contract that lies after `now`. */
-export function nextRenewal(anchor: number, now: number, zone: string): number {
-  return now < anchor ? anchor : monthlyPeriodOf(now, anchor, zone).to
+/** The first bound of a contract's periods that lies after `now`. */
+export function nextRenewal(anchor: number, now: number, zone: string, cycle: Cycle = 'monthly'): number {
+  return now < anchor ? anchor : billingPeriodOf(now, anchor, zone, cycle).to
 }
 
 /** A calendar month of a zone by its name, YYYY-MM. Throws ReleveError `invalid_request`. */

@@ -21,6 +21,7 @@ import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
@@ -203,6 +204,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(healthRoutes(system))
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
+  await app.register(rejectRoutes(system))
   await app.register(alertRoutes(system))
   await app.register(alertRuleRoutes(system))
   await app.register(webhookRoutes(system))

@@ -12,6 +12,8 @@
  */
 import { assert } from '../assert.js'
 import type { Terms, TermsMetric } from '../catalog/book.js'
+import type { Price } from '../catalog/price.js'
+import { convertUnit } from '../catalog/unit.js'
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, round } from '../decimal.js'
 import { ReleveError } from '../errors.js'
@@ -21,6 +23,7 @@ import type { Period } from '../period.js'
 import { quotaStatus } from '../quota/status.js'
 import { rateDelta } from '../rating/delta.js'
 import { daysOf, prorate } from '../rating/prorate.js'
+import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
@@ -34,6 +37,10 @@ export interface ItemUsage extends Proof {
   readonly metric: string
   /** Decimal text; what usage data came to is in it. */
   readonly quantity: string
+  /** Of a level over time: what it was when the period began. */
+  readonly opening?: string
+  /** The amounts of the events, when a price is by the event. */
+  readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
   readonly data?: DataUsage
   /** Not a quantity but an amount, made of usage data alone; `metric` is the name of its calculator. */
   readonly charge?: true
@@ -178,20 +185,23 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
       // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
       if (limit !== null && metric.price !== null) {
         assertCurrency(metric.price.currency, customer.currency, metric.price.rule)
-        const rating = rate({ price: metric.price, quantity, included: limit, events: String(measured.count) })
-        unpriced = rating.unpriced
+        const asked = askOf(metric, metric.price, limit)
+        const { words, ...priced } = asked(quantity)
+        const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
+        unpriced = convertUnit(rating.unpriced, metric.price.unit ?? metric.unit, metric.unit)
         for (const line of rating.lines) {
           no = lines.length + 1
           lines.push({
             ...base,
             type: 'usage',
             metric: metric.metric,
-            unit: metric.unit,
+            unit: metric.price.unit ?? metric.unit,
             label: {
               fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
               en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
             },
             ...rated(line),
+            explanation: both(words, line.explanation),
             price: metric.price,
             proof,
             period: part,
@@ -364,13 +374,15 @@ function regularise(
         continue
       }
       assertCurrency(metric.price.currency, currency, metric.price.rule)
+      const asked = askOf(metric, metric.price, limit)
+      const { words: _, ...priced } = asked(quantity)
       const delta = rateDelta({
-        price: metric.price,
-        included: limit,
-        quantity,
-        billed: old,
+        ...priced,
+        billed: asked(old).quantity,
         events: String(now.count),
         billedEvents: String(billed.count),
+        ...amountsOf(now),
+        ...(billed.amounts === undefined ? {} : { billedAmounts: billed.amounts }),
       })
       if (new Decimal(delta.amount).isZero()) continue
       const say = (language: 'fr' | 'en'): string => {
@@ -387,7 +399,7 @@ function regularise(
         plan: item.plan,
         type: 'regularisation',
         metric: metric.metric,
-        unit: metric.unit,
+        unit: metric.price.unit ?? metric.unit,
         label: {
           fr: `Régularisation ${month('fr')} — ${metric.metric}`,
           en: `Adjustment for ${month('en')} — ${metric.metric}`,
@@ -442,6 +454,20 @@ function regularise(
     lines.push(...adjustmentLines(terms, part.period, charges(part.usage), charges(part.billed), true))
   }
   return { lines, notices }
+}
+
+/** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
+function askOf(metric: TermsMetric, price: Price, limit: string) {
+  const included = convertUnit(limit, metric.unit, price.unit ?? metric.unit)
+  return (measured: string) => ({ price, included, ...pricedQuantity(measured, metric, price) })
+}
+
+function amountsOf({ amounts }: ItemUsage): Pick<ItemUsage, 'amounts'> {
+  return amounts === undefined ? {} : { amounts }
+}
+
+function both(before: Words | null, words: Words): Words {
+  return before === null ? words : { fr: `${before.fr} ; ${words.fr}`, en: `${before.en}; ${words.en}` }
 }
 
 function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {

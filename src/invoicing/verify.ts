@@ -26,7 +26,7 @@ export type Recount = (request: {
   readonly metric: string
   readonly period: Period
   readonly cut: Readonly<Record<string, number>>
-}) => Promise<{ readonly quantity: string; readonly count: number; readonly digest: string } | null>
+}) => Promise<Pick<ItemUsage, 'quantity' | 'count' | 'digest' | 'amounts'> | null>
 
 export interface Difference {
   /** The figure, such as `amount` or `proof.digest`. */

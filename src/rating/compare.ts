@@ -20,9 +20,9 @@ export interface ComparedPlan {
 
 export interface Comparison {
   readonly totals: Readonly<Record<string, string>>
-  /** The plan that is held wins a tie; then the first. */
-  readonly cheapest: string
-  /** Metrics over their quota without a price, by plan. */
+  /** The plan that is held wins a tie; then the first. Null when none covers the usage. */
+  readonly cheapest: string | null
+  /** Metrics over their quota without a price, by plan: the plan does not cover this usage. */
   readonly unpriced: Readonly<Record<string, readonly string[]>>
 }
 
@@ -31,8 +31,10 @@ export function comparePlans(request: {
   readonly usage: Readonly<Record<string, string>>
   readonly held: string | null
   readonly currency: string
+  /** Whether a plan that does not cover the usage may be the cheapest; default true. */
+  readonly beyondLimits?: boolean
 }): Comparison {
-  const { plans, usage, held, currency } = request
+  const { plans, usage, held, currency, beyondLimits = true } = request
   const totals: Record<string, string> = {}
   const unpriced: Record<string, string[]> = {}
   for (const plan of plans) {
@@ -47,9 +49,11 @@ export function comparePlans(request: {
     totals[plan.key] = printMoney(total, currency)
     unpriced[plan.key] = missing
   }
-  const cheapest = plans.reduce((best, plan) => {
+  const eligible = plans.filter((plan) => beyondLimits || unpriced[plan.key]?.length === 0)
+  const cheapest = eligible.reduce<ComparedPlan | undefined>((best, plan) => {
+    if (best === undefined) return plan
     const order = new Decimal(totals[plan.key] ?? 0).cmp(totals[best.key] ?? 0)
     return order < 0 || (order === 0 && plan.key === held) ? plan : best
-  }, plans[0]!)
-  return { totals, cheapest: cheapest.key, unpriced }
+  }, undefined)
+  return { totals, cheapest: cheapest?.key ?? null, unpriced }
 }

@@ -22,11 +22,22 @@ export interface Delta {
 
 /**
  * `billed` is the quantity that earlier invoices of the period have covered, `quantity` the whole as it is known now; likewise
- * `billedEvents` and `events`, for prices that count them.
+ * `billedEvents` and `events`, `billedAmounts` and `amounts`, for prices that ask for them.
  */
-export function rateDelta(request: RateRequest & { readonly billed: string; readonly billedEvents?: string }): Delta {
-  const { billed, billedEvents, ...whole } = request
-  const before = rate({ ...whole, quantity: billed, ...(billedEvents === undefined ? {} : { events: billedEvents }) })
+export function rateDelta(
+  request: RateRequest & {
+    readonly billed: string
+    readonly billedEvents?: string
+    readonly billedAmounts?: NonNullable<RateRequest['amounts']>
+  },
+): Delta {
+  const { billed, billedEvents, billedAmounts, ...whole } = request
+  const before = rate({
+    ...whole,
+    quantity: billed,
+    ...(billedEvents === undefined ? {} : { events: billedEvents }),
+    ...(billedAmounts === undefined ? {} : { amounts: billedAmounts }),
+  })
   const after = rate(whole)
   return {
     amount: printMoney(new Decimal(after.total).minus(before.total), request.price.currency),

@@ -2,7 +2,7 @@
 import type { Price } from '../catalog/price.js'
 import { exponentOf } from '../currency.js'
 import { Decimal, printDecimal } from '../decimal.js'
-import { formatMoney, formatNumber, type Language, type Words } from '../format.js'
+import { formatMoney, formatNumber, formatPercent, type Language, type Words } from '../format.js'
 import type { ModelResult, ModelStep } from './line.js'
 
 interface Facts {
@@ -42,26 +42,45 @@ function inLanguage({ price, quantity, result, exact, amount }: Facts, language:
 
   function stepText(step: ModelStep): string {
     const flat = money(printDecimal(step.flat))
+    if (price.model === 'dynamic') {
+      const carried = money(printDecimal(step.quantity))
+      return step.unitPrice.eq(1) ? carried : `${carried} × ${number(step.unitPrice)}`
+    }
     if (step.quantity.isZero()) {
       if (price.model === 'percentage') return french ? `ajustement au minimum ou au maximum ${flat}` : `bound ${flat}`
       return french ? `forfait de tranche ${flat}` : `tier fee ${flat}`
     }
-    const rate =
-      price.model === 'percentage' && !step.unitPrice.eq(price.perEvent)
-        ? `${formatNumber(price.rate, language)} %`
-        : money(printDecimal(step.unitPrice))
+    const rate = isShare(step)
+      ? formatPercent(printDecimal(step.unitPrice.times(100)), language)
+      : money(printDecimal(step.unitPrice))
     const what =
       price.model === 'package'
         ? french
           ? ` lot(s) de ${number(new Decimal(price.size))}`
           : ` package(s) of ${price.size}`
         : ''
-    const where = price.model === 'graduated' || price.model === 'volume' ? ` (${range(step)})` : ''
+    const where = 'tiers' in price ? ` (${range(step)})` : ''
     const fee = step.flat.isZero() ? '' : french ? ` + forfait ${flat}` : ` + tier fee ${flat}`
-    return `${number(step.quantity)}${what} × ${rate}${where}${fee}`
+    const counted = isShare(step) ? money(printDecimal(step.quantity)) : `${number(step.quantity)}${what}`
+    return `${counted} × ${rate}${where}${fee}`
+  }
+
+  /** The share of an amount; the other step of a percentage counts events. */
+  function isShare(step: ModelStep): boolean {
+    if (price.model === 'graduated_percentage') return true
+    return price.model === 'percentage' && step === result.steps[0] && step.unitPrice.times(100).eq(price.rate)
+  }
+
+  function amountRange(step: ModelStep): string {
+    const from = money(printDecimal(step.after))
+    const above = french ? `au-delà de ${from}` : `above ${from}`
+    if (step.upTo === null) return above
+    const to = money(printDecimal(step.upTo))
+    return french ? `${above}, jusqu’à ${to}` : `${above}, up to ${to}`
   }
 
   function range(step: ModelStep): string {
+    if (price.model === 'graduated_percentage') return amountRange(step)
     const whole = step.after.isInteger() && (step.upTo?.isInteger() ?? true) && quantity.isInteger()
     const from = whole ? number(step.after.plus(1)) : number(step.after)
     if (step.upTo === null)
@@ -73,5 +92,9 @@ function inLanguage({ price, quantity, result, exact, amount }: Facts, language:
 }
 
 function cycleFr(cycle: string): string {
-  return { monthly: 'mensuel', yearly: 'annuel', quarterly: 'trimestriel', daily: 'quotidien' }[cycle] ?? cycle
+  return (
+    { monthly: 'mensuel', yearly: 'annuel', quarterly: 'trimestriel', weekly: 'hebdomadaire', daily: 'quotidien' }[
+      cycle
+    ] ?? cycle
+  )
 }

@@ -10,7 +10,7 @@ import { Decimal } from '../decimal.js'
 import type { ModelResult, ModelStep } from './line.js'
 
 export function rateGraduated(
-  price: TieredPrice,
+  price: Pick<TieredPrice, 'tiers'>,
   quantity: Decimal,
   included: Decimal,
   flatAtZero: boolean,

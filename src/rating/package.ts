@@ -1,4 +1,7 @@
-/** Package: units are sold by the package; free units come off first, a started package counts whole. Pure. */
+/**
+ * Package: units are sold by the package; free units come off first. A started package counts whole, or, when the price rounds
+ * down, only full ones count. Pure.
+ */
 import type { PackagePrice } from '../catalog/price.js'
 import { Decimal } from '../decimal.js'
 import type { ModelResult } from './line.js'
@@ -10,7 +13,9 @@ export function ratePackage(price: PackagePrice, quantity: Decimal, included: De
   // Exact: divToInt and the remainder, never a rounded quotient.
   const size = new Decimal(price.size)
   const whole = billable.divToInt(size)
-  const packages = billable.minus(whole.times(size)).isZero() ? whole : whole.plus(1)
+  const started = price.rounding !== 'down' && !billable.minus(whole.times(size)).isZero()
+  const packages = started ? whole.plus(1) : whole
+  if (packages.isZero()) return { free, steps: [] }
   const unitPrice = new Decimal(price.packagePrice)
   return {
     free,

@@ -30,37 +30,41 @@ export function hoursOf(range: Period): number {
   return (range.to - range.from) / HOUR_MS
 }
 
-/** What is left of a period from `start` on, by day or by second. */
+/** The part of a period from `start` on, to its end or to `end`, by day or by second. */
 export function prorateRest(request: {
   readonly amount: string
   readonly start: number
+  readonly end?: number
   readonly period: Period
   readonly zone: string
   readonly by: 'day' | 'second'
   readonly currency: string
 }): string {
-  const { amount, start, period, zone, by, currency } = request
+  const { amount, start, period, zone, by, currency, end = period.to } = request
   if (start < period.from || start >= period.to)
     throw new ReleveError('unprocessable', 'start: lies outside the period')
-  const rest = { from: start, to: period.to }
+  if (end <= start || end > period.to)
+    throw new ReleveError('unprocessable', 'end: lies outside the rest of the period')
+  const part = { from: start, to: end }
   return by === 'day'
-    ? prorate(amount, daysOf(rest, zone), daysOf(period, zone), currency)
-    : prorate(amount, period.to - start, period.to - period.from, currency)
+    ? prorate(amount, daysOf(part, zone), daysOf(period, zone), currency)
+    : prorate(amount, end - start, period.to - period.from, currency)
 }
 
-/** A change of plan with `fractionLeft` of the period to go: `{credit ≤ 0, charge ≥ 0, net}`. */
+/** A change of plan with `left` of `whole` to go (days, seconds, or a fraction of 1): `{credit ≤ 0, charge ≥ 0, net}`. */
 export function prorateChange(request: {
   readonly old: string
   readonly new: string
-  readonly fractionLeft: string
+  readonly left: number | string
+  readonly whole: number | string
   readonly currency: string
 }): { readonly credit: string; readonly charge: string; readonly net: string } {
-  const fraction = parseDecimal(request.fractionLeft, 'fractionLeft')
-  const credit = new Decimal(printMoney(parseDecimal(request.old, 'old').times(fraction).negated(), request.currency))
-  const charge = new Decimal(printMoney(parseDecimal(request.new, 'new').times(fraction), request.currency))
+  const { left, whole, currency } = request
+  const credit = new Decimal(prorate(request.old, left, whole, currency)).negated()
+  const charge = new Decimal(prorate(request.new, left, whole, currency))
   return {
-    credit: printMoney(credit, request.currency),
-    charge: printMoney(charge, request.currency),
-    net: printMoney(credit.plus(charge), request.currency),
+    credit: printMoney(credit, currency),
+    charge: printMoney(charge, currency),
+    net: printMoney(credit.plus(charge), currency),
   }
 }

@@ -7,27 +7,34 @@
 import { assert } from '../assert.js'
 import type { Price } from '../catalog/price.js'
 import { printMoney, printPrice } from '../currency.js'
-import { Decimal, parseDecimal, printDecimal, sum, ZERO } from '../decimal.js'
+import { Decimal, parseDecimal, printDecimal, round, sum, ZERO } from '../decimal.js'
 import { ReleveError } from '../errors.js'
+import { rateDynamic } from './dynamic.js'
 import { explain } from './explain.js'
 import { rateFlat } from './flat.js'
 import { rateGraduated } from './graduated.js'
+import { rateGraduatedPercentage } from './graduated-percentage.js'
 import type { ModelResult, RatedLine } from './line.js'
 import { ratePackage } from './package.js'
-import { ratePercentage } from './percentage.js'
+import { type EventAmount, ratePercentage } from './percentage.js'
 import { rateUnit } from './unit.js'
 import { rateVolume } from './volume.js'
 
 export type { RatedLine, Step } from './line.js'
 
+/** Decimals behind which a difference can only come from a conversion that does not end. */
+const TIE_PLACES = 24
+
 export interface RateRequest {
   readonly price: Price
-  /** The whole usage of the period, decimal text, not negative. Ignored by a flat price. For `percentage`: the amount. */
+  /** The whole usage of the period, decimal text, not negative. Ignored by a flat price. For percentages: the amount. */
   readonly quantity: string
   /** Units that the plan includes; they cost nothing. Default 0 (tiers may still begin higher). */
   readonly included?: string
   /** Number of events, for `percentage`. */
   readonly events?: string
+  /** The amounts of the events in their order, for `percentage` with bounds per event; equal neighbours may be one entry. */
+  readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
   /** Whether the first tier's flat fee is due at zero usage; default true. Interim lines say false. */
   readonly flatAtZero?: boolean
 }
@@ -52,7 +59,8 @@ export function rate(request: RateRequest): Rating {
     request.included === undefined || !('tiers' in price)
       ? ZERO
       : Decimal.max(Decimal.min(quantity, price.tiers[0]?.after ?? 0).minus(included), 0)
-  const amount = printMoney(exact, price.currency)
+  // A converted quantity (minutes as hours) may be cut far behind the point; a tie must stay a tie.
+  const amount = printMoney(round(exact, TIE_PLACES), price.currency)
   const lines: RatedLine[] = []
   if (result.steps.length > 0) {
     const money = (value: Decimal): string => printPrice(value, price.currency)
@@ -102,8 +110,25 @@ function applyModel(request: RateRequest, quantity: Decimal, included: Decimal):
     case 'package':
       return ratePackage(price, quantity, included)
     case 'percentage':
-      return ratePercentage(price, quantity, included, notNegative(request.events ?? '0', 'events'))
+      return ratePercentage(price, quantity, included, eventsOf(request), amountsOf(request))
+    case 'graduated_percentage':
+      return rateGraduatedPercentage(price, quantity, included, flatAtZero)
+    case 'dynamic':
+      return rateDynamic(price, quantity, included)
   }
+}
+
+/** Whoever gives the amounts need not count them. */
+function eventsOf({ events, amounts }: RateRequest): Decimal {
+  if (events !== undefined) return notNegative(events, 'events')
+  return sum((amounts ?? []).map(({ count }, i) => notNegative(count, `amounts[${i}].count`)))
+}
+
+function amountsOf({ amounts }: RateRequest): EventAmount[] | undefined {
+  return amounts?.map(({ amount, count }, i) => ({
+    amount: notNegative(amount, `amounts[${i}].amount`),
+    count: notNegative(count, `amounts[${i}].count`),
+  }))
 }
 
 function notNegative(text: string, field: string): Decimal {

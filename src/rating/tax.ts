@@ -5,7 +5,7 @@
  * HT is without tax, TVA the tax, TTC with tax. Rates are percent as decimal text.
  */
 import { printMoney } from '../currency.js'
-import { Decimal, parseDecimal, printDecimal, sum } from '../decimal.js'
+import { Decimal, parseDecimal, printDecimal, sum, ZERO } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { spread } from './adjust.js'
 
@@ -35,19 +35,25 @@ export function splitInclusive(ttc: string, rate: string, currency: string): Tot
   return { ht: printMoney(ht, currency), tva: printMoney(total.minus(ht), currency), ttc: printMoney(total, currency) }
 }
 
-/** Lines (already rounded HT amounts, each with its rate) to totals and one row per rate, in order of first appearance. */
+/**
+ * Lines (already rounded HT amounts, each with its rate) to totals and one row per rate, in order of first appearance. `per_line`
+ * rounds the tax of each line instead, for comparison with systems that do: no invoice of ours is made so.
+ */
 export function taxByRate(
   lines: readonly { readonly ht: string; readonly rate: string }[],
   currency: string,
+  rounding: 'per_tax_rate' | 'per_line' = 'per_tax_rate',
 ): Totals & { readonly taxes: readonly TaxRow[] } {
-  const bases = new Map<string, Decimal>()
+  const byRate = new Map<string, { base: Decimal; tax: Decimal }>()
   for (const [index, line] of lines.entries()) {
     const rate = printDecimal(parseDecimal(line.rate, `lines[${index}].rate`))
-    bases.set(rate, (bases.get(rate) ?? new Decimal(0)).plus(parseDecimal(line.ht, `lines[${index}].ht`)))
+    const known = byRate.get(rate) ?? { base: ZERO, tax: ZERO }
+    const base = known.base.plus(parseDecimal(line.ht, `lines[${index}].ht`))
+    byRate.set(rate, { base, tax: known.tax.plus(addTax(line.ht, rate, currency).tva) })
   }
-  const taxes = [...bases].map(([rate, base]) => {
+  const taxes = [...byRate].map(([rate, { base, tax }]) => {
     const totals = addTax(printDecimal(base), rate, currency)
-    return { rate, base: totals.ht, tax: totals.tva }
+    return { rate, base: totals.ht, tax: rounding === 'per_line' ? printMoney(tax, currency) : totals.tva }
   })
   const ht = sum(taxes.map((row) => new Decimal(row.base)))
   const tva = sum(taxes.map((row) => new Decimal(row.tax)))

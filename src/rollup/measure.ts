@@ -3,26 +3,40 @@
  * questions. A figure that cannot be proved is not billed; it comes back as a mismatch for an operator.
  *
  * Sums, counts and averages of all tenants of a chunk are two questions, one to the rollups and one to the archive. The other
- * aggregations (extremes with their overrides, unique members) are asked one by one.
+ * aggregations (extremes with their overrides, unique members, levels over time, percentiles) are asked one by one.
  */
 
 import type { Aggregation, Metric } from '../catalog/metric.js'
-import { Decimal } from '../decimal.js'
+import { Decimal, printDecimal, round } from '../decimal.js'
 import { limits } from '../limits.js'
 import { HOUR_MS, type Period } from '../period.js'
-import { EVENT_DIGEST, type ProofAnswer, prove, shownQuestion } from './proof.js'
+import {
+  EVENT_DIGEST,
+  type Heads,
+  type ProofAnswer,
+  prove,
+  shownQuestion,
+  type ValueCount,
+  valuesBehind,
+} from './proof.js'
 import type { Rollup } from './rollup.js'
 import type { UsageRow } from './usage.js'
 
 export interface MeasureRequest {
   readonly tenant: string
-  readonly metric: Pick<Metric, 'key' | 'aggregation' | 'archive'>
+  readonly metric: Pick<Metric, 'key' | 'aggregation' | 'archive' | 'percentile'>
   readonly period: Period
+  /** The values of the events are wanted too, so many of the first ones by themselves. */
+  readonly heads?: Heads | undefined
 }
 
 export interface MeasuredUsage {
   /** Decimal text. */
   readonly quantity: string
+  /** Of a weighted sum: the level that the period opened with. Kept with the closing. */
+  readonly opening?: string
+  /** Only with `heads`. */
+  readonly amounts?: readonly ValueCount[]
   readonly count: number
   readonly digest: string
   readonly query: string
@@ -70,6 +84,13 @@ export async function measureMany(
     }
   }
   for (const i of single) answers[i] = await measureOne(rollup, requests[i]!, cut)
+  for (const [i, request] of requests.entries()) {
+    const { heads, tenant, metric, period } = request
+    if (heads === undefined) continue
+    const amounts = await valuesBehind(rollup, { tenant, metric: metric.key, period, ...cut }, heads)
+    const tooMany = `${tenant} ${metric.key}: more than ${limits.eventValuesMax} different amounts, and its price is by the event`
+    answers[i] = amounts === null ? { ...answers[i]!, mismatch: tooMany } : { ...answers[i]!, amounts }
+  }
   return answers
 }
 
@@ -158,34 +179,94 @@ GROUP BY tenant, metric`,
 
 const key = (tenant: string, metric: string): string => `${tenant.length} ${tenant}${metric}`
 
-async function measureOne(
+async function measureOne(rollup: Rollup, request: MeasureRequest, cut: StreamCut): Promise<MeasuredUsage> {
+  const { tenant, metric, period } = request
+  const { aggregation, percentile } = metric
+  const { stream, epoch } = cut
+  const proof = await prove(rollup, { tenant, metric: metric.key, aggregation, percentile, period, stream, epoch })
+  const archived = archivedFigure(aggregation, period, proof)
+  const { mismatch, ...figures } = await rolledUp(rollup, request, cut, proof.value, archived)
+  return {
+    ...figures,
+    count: proof.events,
+    digest: proof.digest,
+    query: proof.query,
+    mismatch: metric.archive ? mismatch : null,
+  }
+}
+
+/** The figure of the rollups, and what is different in the archive. */
+async function rolledUp(
   rollup: Rollup,
   { tenant, metric, period }: MeasureRequest,
-  { stream, epoch, folded }: StreamCut,
-): Promise<MeasuredUsage> {
-  const { aggregation } = metric
+  cut: StreamCut,
+  value: string | null,
+  archived: string,
+): Promise<Pick<MeasuredUsage, 'quantity' | 'opening' | 'mismatch'>> {
+  const { key, aggregation } = metric
+  if (aggregation === 'weighted_sum') {
+    const { quantity, opening } = await levelHours(rollup, { tenant, metric, period }, cut)
+    return { quantity, opening, mismatch: mismatchOf(tenant, key, quantity, archived) }
+  }
   const { rows } = await rollup.usage({
     tenant,
-    metric: metric.key,
+    metric: key,
     aggregation,
     from: period.from,
     to: period.to,
     window: null,
     timeZone: 'UTC',
     groupBy: [],
-    stream,
-    epoch,
-    folded,
+    ...cut,
   })
-  const quantity = (rows[0] === undefined ? null : figureOf(aggregation, rows[0])) ?? '0'
-  const proof = await prove(rollup, { tenant, metric: metric.key, aggregation, period, stream, epoch })
-  return {
-    quantity,
-    count: proof.events,
-    digest: proof.digest,
-    query: proof.query,
-    mismatch: metric.archive ? mismatchOf(tenant, metric.key, quantity, archivedFigure(proof)) : null,
+  // Rollups do not have every value: a percentile is the archive's, and the rollups say of how many events.
+  if (aggregation === 'percentile') {
+    const counts = [rows[0]?.count ?? '0', value?.split('/')[1] ?? '0'] as const
+    return { quantity: archived, mismatch: mismatchOf(tenant, `${key} (events)`, ...counts) }
   }
+  const quantity = (rows[0] === undefined ? null : figureOf(aggregation, rows[0])) ?? '0'
+  return { quantity, mismatch: mismatchOf(tenant, key, quantity, archived) }
+}
+
+/** A level over a period, in units × hours: opening × (b − a) + b × Σv − Σv·t, the opening being all that came before. */
+async function levelHours(
+  rollup: Rollup,
+  { tenant, metric, period }: MeasureRequest,
+  { stream, epoch, folded }: StreamCut,
+): Promise<{ readonly quantity: string; readonly opening: string }> {
+  const rows = (table: string, epochs: string): string =>
+    `SELECT window, sum, sum_vt FROM ${table}
+  WHERE tenant = {tenant:String} AND metric = {metric:String} AND window < {to:DateTime('UTC')}
+    AND stream = {stream:UInt16} AND ${epochs}`
+  const hours = folded > 0 && epoch >= folded && period.from % HOUR_MS === 0 && period.to % HOUR_MS === 0
+  const source = hours
+    ? `${rows('usage_hour', 'epoch <= {folded:UInt64}')}
+  UNION ALL ${rows('usage_minute', 'epoch > {folded:UInt64} AND epoch <= {epoch:UInt64}')}`
+    : rows('usage_minute', 'epoch <= {epoch:UInt64}')
+  const [row] = await rollup.rowsOf<{ opening: string; area: string }>(
+    `SELECT toString(sumIf(sum, window < {from:DateTime('UTC')})) AS opening,
+  toString(sumIf(toDecimal256(sum, 9) * toInt256(1000 * (toInt64({toSeconds:UInt32}) - toUInt32(window))) - toDecimal256(sum_vt, 9),
+    window >= {from:DateTime('UTC')})) AS area
+FROM (${source})`,
+    {
+      tenant,
+      metric: metric.key,
+      stream,
+      epoch,
+      folded,
+      from: period.from / 1000,
+      to: period.to / 1000,
+      toSeconds: period.to / 1000,
+    },
+  )
+  const opening = new Decimal(row!.opening).toFixed()
+  return { quantity: unitHours(period, opening, row!.area), opening }
+}
+
+/** Half up at nine decimals: an hour has 3,600,000 ms. */
+function unitHours(period: Period, opening: string, area: string): string {
+  const total = new Decimal(opening).times(period.to - period.from).plus(area)
+  return printDecimal(round(total.dividedBy(HOUR_MS), 9))
 }
 
 function mismatchOf(tenant: string, metric: string, counted: string, archived: string): string | null {
@@ -202,10 +283,17 @@ function summed(aggregation: Aggregation, total: string, count: string): string 
   return count === '0' ? '0' : averageOf(total, count)
 }
 
-/** What the archive says as decimal text; 0 for nothing. An average comes as sum/count, so that it is rounded like the rollups'. */
-export function archivedFigure({ value }: Pick<ProofAnswer, 'value'>): string {
-  const [total, count] = (value ?? '0').split('/')
-  return count === undefined ? new Decimal(total!).toFixed() : averageOf(total!, count)
+/** What the archive says as decimal text; 0 for nothing. Parts of a figure come divided, so that it is rounded like the rollups'. */
+export function archivedFigure(
+  aggregation: Aggregation,
+  period: Period,
+  { value }: Pick<ProofAnswer, 'value'>,
+): string {
+  if (value === null) return '0'
+  const [first = '0', second = '0'] = value.split('/')
+  if (aggregation === 'average') return averageOf(first, second)
+  if (aggregation === 'weighted_sum') return unitHours(period, first, second)
+  return new Decimal(first).toFixed()
 }
 
 /** What a row says for an aggregation, as decimal text; null when nothing is there. */
@@ -225,5 +313,9 @@ export function figureOf(aggregation: Aggregation, row: UsageRow): string | null
       return row.samples === '0' ? null : new Decimal(row.min).toFixed()
     case 'latest':
       return row.samples === '0' ? null : new Decimal(row.last).toFixed()
+    // Not in a row: measureMany.
+    case 'weighted_sum':
+    case 'percentile':
+      return null
   }
 }

@@ -6,6 +6,8 @@
  * events give the same digest wherever and in whatever order they are read; one event more, less or other gives another.
  */
 import type { Aggregation } from '../catalog/metric.js'
+import { Decimal } from '../decimal.js'
+import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import type { Rollup } from './rollup.js'
 
@@ -13,6 +15,8 @@ export interface ProofRequest {
   readonly tenant: string
   readonly metric: string
   readonly aggregation: Aggregation
+  /** Of a percentile metric: which one, percent. */
+  readonly percentile?: string | undefined
   readonly period: Period
   readonly stream: number
   /** Events of epochs up to this one. */
@@ -50,6 +54,16 @@ function valueExpression(aggregation: Aggregation, where: string): string {
       return `countIf(${unvoided(where)}) = 0 ? NULL : toString(minIf(value, ${unvoided(where)}))`
     case 'latest':
       return `countIf(${unvoided(where)}) = 0 ? NULL : toString(argMaxIf(value, (event_time, position), ${unvoided(where)}))`
+    // The level before the period, and what each change adds until its end, in value × milliseconds.
+    case 'weighted_sum':
+      return `concat(toString((SELECT sum(value * kind) FROM usage_events WHERE ${BEFORE})), '/',
+    toString(sum(toDecimal256(value, 9) * toInt256(kind * ({to:Int64} - toUnixTimestamp64Milli(event_time))))))`
+    // The smallest value that enough events do not exceed, and how many there are. A void has its event's value.
+    case 'percentile':
+      return `sum(kind) <= 0 ? NULL : concat(toString((SELECT min(v) FROM (
+      SELECT v, sum(n) OVER (ORDER BY v) AS up_to, sum(n) OVER () AS n_all
+      FROM (SELECT value AS v, sum(kind) AS n FROM usage_events WHERE ${where} GROUP BY v HAVING n > 0))
+    WHERE up_to * 10000 >= n_all * {percent:UInt32})), '/', toString(sum(kind)))`
   }
 }
 
@@ -93,13 +107,48 @@ ORDER BY usage_events.position LIMIT {limit:UInt32}`,
   )
 }
 
+/** Values that follow each other in the order of the events, or, behind the heads, equal ones together. */
+export interface ValueCount {
+  readonly amount: string
+  readonly count: string
+}
+
+/** How many of the first events are told one by one, in the order of their times: so many, and those before the sum is reached. */
+export interface Heads {
+  readonly events: number
+  readonly sum: string
+}
+
+/** The values of the events that count; null when there are more different ones than limits.eventValuesMax. */
+export async function valuesBehind(
+  rollup: Rollup,
+  request: Omit<ProofRequest, 'aggregation'>,
+  heads: Heads,
+): Promise<ValueCount[] | null> {
+  const rows = await rollup.rowsOf<ValueCount>(
+    `SELECT toString(amount) AS amount, toString(count()) AS count FROM (
+  SELECT value AS amount, row_number() OVER w AS place, sum(value) OVER w - value AS passed,
+    place <= {headEvents:UInt32} OR passed < {headSum:Decimal(38, 9)} AS head
+  FROM usage_events WHERE ${EVENTS} AND ${unvoided(EVENTS)}
+  WINDOW w AS (ORDER BY event_time, position ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW))
+GROUP BY head, if(head, place, 0) AS nth, amount ORDER BY head DESC, nth, amount LIMIT {most:UInt32}`,
+    { ...paramsOf(request), headEvents: heads.events, headSum: heads.sum, most: limits.eventValuesMax + 1 },
+  )
+  if (rows.length > limits.eventValuesMax) return null
+  return rows.map(({ amount, count }) => ({ amount: new Decimal(amount).toFixed(), count }))
+}
+
 const quote = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
 
-const EVENTS =
-  'tenant = {tenant:String} AND metric = {metric:String} AND event_time >= fromUnixTimestamp64Milli({from:Int64}) AND event_time < fromUnixTimestamp64Milli({to:Int64}) AND stream = {stream:UInt16} AND epoch <= {epoch:UInt64}'
+const OF_METRIC =
+  'tenant = {tenant:String} AND metric = {metric:String} AND stream = {stream:UInt16} AND epoch <= {epoch:UInt64}'
+const EVENTS = `${OF_METRIC} AND event_time >= fromUnixTimestamp64Milli({from:Int64}) AND event_time < fromUnixTimestamp64Milli({to:Int64})`
+const BEFORE = `${OF_METRIC} AND event_time < fromUnixTimestamp64Milli({from:Int64})`
 
 function paramsOf(request: Omit<ProofRequest, 'aggregation'>): Record<string, string | number> {
   return {
+    // In hundredths of a percent, a whole number.
+    ...(request.percentile === undefined ? {} : { percent: new Decimal(request.percentile).times(100).toNumber() }),
     tenant: request.tenant,
     metric: request.metric,
     from: request.period.from,

@@ -5,7 +5,7 @@ import { nextVersion, versionOrder } from '../../src/catalog/book.js'
 import { assertPattern, nextNumber, printNumber, seriesOf } from '../../src/catalog/number-pattern.js'
 import { midnightOf, monthNamed, nextRenewal, schedule } from '../../src/catalog/schedule.js'
 import { assertSubscriptionMove, isSubscriptionState, trialStatus } from '../../src/catalog/subscription.js'
-import { convertUnit, isKnownUnit } from '../../src/catalog/unit.js'
+import { convertsExactly, convertUnit, isKnownUnit } from '../../src/catalog/unit.js'
 import { dateIn, formatCompact, formatMoney, formatNumber, formatPercent } from '../../src/format.js'
 import { DAY_MS } from '../../src/period.js'
 
@@ -71,6 +71,14 @@ test('units convert exactly within their kind and never across', () => {
     }),
   )
   expect(convertUnit('1536', 'Mio', 'Gio')).toBe('1.5')
+  expect(convertUnit('100', 'min', 'h')).toBe(`1.${'6'.repeat(29)}7`)
+  const exact = (from: string, to: string): boolean => convertsExactly(from, to)
+  expect([exact('Mo', 'Go'), exact('Mio', 'Gio'), exact('h', 'min'), exact('min', 'h')]).toEqual([
+    true,
+    true,
+    true,
+    false,
+  ])
   expect(() => convertUnit('1', 'Go', 'kWh')).toThrow(/does not convert/)
   expect(() => convertUnit('1', 'constructor', 'Go')).toThrow(/does not convert/)
   expect([isKnownUnit('Go'), isKnownUnit('document'), isKnownUnit('furlong')]).toEqual([true, true, false])

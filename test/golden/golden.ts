@@ -14,19 +14,25 @@ import { openAggregate } from '../../src/aggregate/aggregate.js'
 import { printQuantity, ROLLUP_SCALE } from '../../src/amount.js'
 import { assertBillable, nextVersion } from '../../src/catalog/book.js'
 import { lintCard } from '../../src/catalog/lint.js'
-import { nextNumber } from '../../src/catalog/number-pattern.js'
+import { nextNumber, printNumber, seriesOf } from '../../src/catalog/number-pattern.js'
 import { type Price, parsePrice } from '../../src/catalog/price.js'
 import { midnightOf, monthNamed, nextRenewal, schedule } from '../../src/catalog/schedule.js'
 import { seedCustomers, seedLegalEntity, seedMetrics, seedPlans, seedPrices } from '../../src/catalog/seeds.js'
-import { isSubscriptionState, SubscriptionMoves, trialFunnel, trialStatus } from '../../src/catalog/subscription.js'
+import {
+  assertSubscriptionMove,
+  isSubscriptionState,
+  SubscriptionMoves,
+  trialFunnel,
+  trialStatus,
+} from '../../src/catalog/subscription.js'
 import { convertUnit } from '../../src/catalog/unit.js'
 import { HandClock } from '../../src/clock.js'
-import { convertMoney, printMoney } from '../../src/currency.js'
-import { Decimal, parseDecimal, RoundingMode, round } from '../../src/decimal.js'
+import { convertMoney, fixedRate, printMoney } from '../../src/currency.js'
+import { Decimal, parseDecimal, printDecimal, RoundingMode, round } from '../../src/decimal.js'
 import { Dedupe } from '../../src/dedupe/dedupe.js'
 import { sign } from '../../src/delivery/sign.js'
 import { ReleveError } from '../../src/errors.js'
-import { dateIn, formatCompact, formatDate, formatMoney } from '../../src/format.js'
+import { dateIn, formatCompact, formatDate, formatMoney, formatNumber, formatPercent } from '../../src/format.js'
 import { decodeFrame } from '../../src/frame.js'
 import { buildDoor, judge } from '../../src/ingest/ingest.js'
 import { ShardVerdict } from '../../src/ingest/verdict.js'
@@ -46,7 +52,7 @@ import { applyCap, applyMinimum } from '../../src/rating/adjust.js'
 import { comparePlans } from '../../src/rating/compare.js'
 import { rateByVersions, rateDelta } from '../../src/rating/delta.js'
 import { calculate } from '../../src/rating/formula.js'
-import { burnDown, exhaust } from '../../src/rating/prepaid.js'
+import { burnDown, exhaust, type Pack } from '../../src/rating/prepaid.js'
 import { hoursOf, prorate, prorateChange, prorateRest } from '../../src/rating/prorate.js'
 import { rate } from '../../src/rating/rating.js'
 import { addTax, splitInclusive, taxByRate, taxWithCoupon } from '../../src/rating/tax.js'
@@ -97,23 +103,32 @@ const EUR = 'EUR'
 const plain = (text: string): string => text.replaceAll('\u00a0', ' ').replaceAll('\u202f', ' ')
 const month = (time: number, zone: string): string => dateIn(time, zone).slice(0, 7)
 const iso = (time: number): string => new Date(time).toISOString().replace('.000Z', 'Z')
-const day = (date: string): number => midnightOf(date, 'UTC')
+/** A date as its midnight, or an instant. */
+const day = (date: string, zone = 'UTC'): number => (date.includes('T') ? Date.parse(date) : midnightOf(date, zone))
+const currencyOf = (given: Given): string => given.currency ?? EUR
 const dates = (period: { from: number; to: number }): string[] => [dateIn(period.from, 'UTC'), dateIn(period.to, 'UTC')]
 
 function tiered(type: 'tiered' | 'volume', given: Given): Price {
-  return parsePrice({ rule_id: given.rule_id ?? 'case', type, metric: 'units', currency: EUR, tiers: given.tiers })
+  const { rule_id = 'case', metric = 'units', tiers } = given
+  return parsePrice({ rule_id, type, metric, currency: currencyOf(given), tiers })
+}
+
+/** A quantity and what stands beside it. */
+function asked({ quantity, included }: Given): { quantity: string; included?: string } {
+  return { quantity: String(quantity), ...(included === undefined ? {} : { included: String(included) }) }
 }
 
 function packages(given: Given): Price {
-  const { package_size, package_price, free_units = 0 } = given
+  const { package_size, package_price, free_units = 0, rounding = 'up' } = given
   return parsePrice({
     rule_id: 'case',
     type: 'package',
     metric: 'units',
-    currency: EUR,
+    currency: currencyOf(given),
     package_size,
     package_price,
     free_units,
+    rounding,
   })
 }
 
@@ -125,6 +140,15 @@ function codeOf(work: () => unknown): string | null {
   } catch (error) {
     if (error instanceof ReleveError) return error.message.split(':')[0] ?? ''
     throw error
+  }
+}
+
+function packOf({ expires, created, balance, ...pack }: Given): Pack {
+  return {
+    ...pack,
+    balance: String(balance),
+    ...(expires == null ? {} : { expires: day(expires) }),
+    ...(created == null ? {} : { createdAt: day(created) }),
   }
 }
 
@@ -141,11 +165,25 @@ interface World {
 
 type Adapter = (given: Given, world: World, expected: Readonly<Record<string, unknown>>) => unknown
 
+/** The patterns of the screens and documents; a number says by its form which one it is of. */
+function patternLike(number: string | null): string {
+  if (number === null) return seedLegalEntity.invoicePattern
+  const [prefix] = number.split(/[-/]/)
+  if (/^[A-Z]+-\d{4}-\d+$/.test(number)) return `${prefix}-{YYYY}-{NNNN}`
+  if (/^[A-Z]+\/\d{4}\/\d{2}\/\d+$/.test(number)) return `${prefix}/{YYYY}/{MM}/{NNNN}`
+  throw new Error(`cannot tell the pattern of ${number}`)
+}
+
 const adapters: Readonly<Record<string, Adapter>> = {
   // Quotas and alerts.
-  quota_status: ({ usage, limit }) => quotaStatus(usage, limit),
+  quota_status: ({ usage, limit = null }) => quotaStatus(String(usage), limit === null ? null : String(limit)),
   count_over: ({ metrics }) => ({
-    over: countOver(metrics.map(([usage, limit]: [string, string | null]) => ({ usage, limit }))),
+    over: countOver(
+      metrics.map((one: Given) => {
+        const [usage, limit = null] = Array.isArray(one) ? one : [one.usage, one.limit]
+        return { usage: String(usage), limit: limit === null ? null : String(limit) }
+      }),
+    ),
   }),
   threshold_state: ({ threshold, values }) => ({
     states: values.map((value: string) => thresholdState(value, threshold)),
@@ -166,65 +204,62 @@ const adapters: Readonly<Record<string, Adapter>> = {
   standard_webhook_sign: ({ secret, id, timestamp, body }) => ({ signature: sign({ id, timestamp, body }, [secret]) }),
 
   // Tax.
-  split_inclusive: ({ ttc, rate: percent, currency }) => splitInclusive(ttc, percent, currency),
-  add_tax: ({ ht, rate: percent, currency }) => addTax(ht, percent, currency),
-  tax_total: ({ lines_ht, rate: percent }) =>
+  split_inclusive: (given) => splitInclusive(given.ttc, given.rate, currencyOf(given)),
+  add_tax: (given) => addTax(given.ht, given.rate, currencyOf(given)),
+  tax_total: (given) =>
     taxByRate(
-      lines_ht.map((ht: string) => ({ ht, rate: percent })),
-      EUR,
+      given.lines_ht.map((ht: string) => ({ ht, rate: given.rate })),
+      currencyOf(given),
+      given.rounding,
     ),
-  tax_with_coupon: ({ lines, coupon }) => {
-    const taxed = taxWithCoupon(lines, coupon, EUR)
+  tax_with_coupon: (given) => {
+    const taxed = taxWithCoupon(given.lines, given.coupon, currencyOf(given))
     return { ...taxed, coupon_by_line: taxed.couponByLine, tax_by_line: taxed.taxByLine, ht_after_coupon: taxed.ht }
   },
 
   // Rating.
   rate_graduated: (given) => {
-    const rating = rate({ price: tiered('tiered', given), quantity: given.quantity })
+    const rating = rate({ price: tiered('tiered', given), ...asked(given) })
     return {
       total: rating.total,
+      unpriced: rating.unpriced,
       lines: rating.lines.flatMap((line) => line.steps.map((step) => [step.quantity, step.unitPrice, step.amount])),
     }
   },
-  rate_graduated_flat: (given) => rate({ price: tiered('tiered', given), quantity: given.quantity }),
-  rate_volume: (given) => rate({ price: tiered('volume', given), quantity: given.quantity }),
+  rate_graduated_flat: (given) => rate({ price: tiered('tiered', given), ...asked(given) }),
+  rate_volume: (given) => rate({ price: tiered('volume', given), ...asked(given) }),
   rate_graduated_delta: (given) => {
     // The case gives what comes on top; the sum is the quantity that the product is asked for.
     const quantity = collectUsage(
       [given.previous, given.quantity].map((value: string) => ({ at: 0, value, state: 'pending' as const })),
       { from: 0, to: 1 },
     ).quantity
-    return { total: rateDelta({ price: tiered('tiered', given), billed: given.previous, quantity }).amount }
+    const request = { price: tiered('tiered', given), ...asked({ ...given, quantity }), billed: given.previous }
+    return { total: rateDelta(request).amount }
   },
-  rate_package: (given) => rate({ price: packages(given), quantity: given.quantity }),
+  rate_package: (given) => rate({ price: packages(given), ...asked(given) }),
   rate_volume_package: (given) => {
-    const rating = rate({ price: packages(given), quantity: given.quantity })
-    return { total: rating.total, packages: Number(rating.lines[0]?.steps[0]?.quantity) }
+    const rating = rate({ price: packages(given), ...asked(given) })
+    return { total: rating.total, packages: Number(rating.lines[0]?.steps[0]?.quantity ?? 0) }
   },
-  rate_percentage: ({ amount, rate: percent, free_amount, events, free_events, fixed_per_event }) =>
-    rate({
-      price: parsePrice({
-        rule_id: 'case',
-        type: 'percentage',
-        metric: 'amount',
-        currency: EUR,
-        rate: percent,
-        free_amount,
-        free_events,
-        fixed_per_event,
-      }),
-      quantity: amount,
-      events: String(events),
-    }),
-  apply_commitment: ({ charges, previous, minimum, last_of_period }) => ({
-    true_up: applyMinimum({ charges, previous, minimum, lastOfPeriod: last_of_period, currency: EUR }).trueUp,
+  rate_percentage: (given) => {
+    const { amount, events, amounts, ...rule } = given
+    return rate({
+      price: parsePrice({ rule_id: 'case', type: 'percentage', metric: 'amount', currency: EUR, ...rule }),
+      quantity: String(amount),
+      ...(events === undefined ? {} : { events: String(events) }),
+      ...(amounts === undefined ? {} : { amounts: amounts.map((one: Given) => ({ amount: String(one), count: '1' })) }),
+    })
+  },
+  apply_commitment: ({ charges, previous = '0', minimum, last_of_period = true, currency = EUR }) => ({
+    true_up: applyMinimum({ charges, previous, minimum, lastOfPeriod: last_of_period, currency }).trueUp,
   }),
-  apply_cap: ({ charges, previous, maximum, discount_percent }) => {
+  apply_cap: ({ charges, previous = '0', maximum, discount_percent, currency = EUR }) => {
     const capped = applyCap({
       charges,
       previous,
       maximum,
-      currency: EUR,
+      currency,
       ...(discount_percent ? { discountPercent: discount_percent } : {}),
     })
     return {
@@ -234,58 +269,71 @@ const adapters: Readonly<Record<string, Adapter>> = {
       net: capped.net,
     }
   },
-  rule_version: ({ rule, versions, usage }) => {
+  rule_version: ({ rule = 'case', versions, usage, zone = 'UTC', currency = EUR }) => {
     const request = {
-      versions: versions.map(({ v, from, price }: Given) => ({
-        from: day(from),
-        price: parsePrice({ rule_id: rule, type: 'per_unit', metric: 'units', currency: EUR, unit_price: price }, v),
+      versions: versions.map(({ v, from, price, tiers }: Given) => ({
+        from: day(from, zone),
+        price: parsePrice(
+          {
+            rule_id: rule,
+            type: 'per_unit',
+            metric: 'units',
+            currency,
+            ...(tiers === undefined ? { unit_price: price } : { tiers }),
+          },
+          v,
+        ),
       })),
-      usage: usage.map(({ at, value }: Given) => ({ at: day(at), quantity: value })),
-      periodStart: windowOf(day(usage[0].at), 'month', 'UTC').from,
+      usage: usage.map(({ at, value }: Given) => ({ at: day(at, zone), quantity: String(value) })),
+      periodStart: windowOf(day(usage[0].at, zone), 'month', zone).from,
     }
     return {
       pin_to_period_start: rateByVersions({ ...request, policy: 'period_start' }).total,
       by_event_time: rateByVersions({ ...request, policy: 'event_time' }).total,
     }
   },
-  round: ({ value, places, mode }) => {
+  round: ({ value, places = 0, mode = 'half_up' }) => {
     if (!Object.hasOwn(RoundingMode, mode)) throw new Error(`cannot round ${mode}`)
     return { value: round(parseDecimal(value, 'value'), places, mode).toFixed(places) }
   },
 
   // Proration.
-  prorate_days: ({ amount, used_days, period_days }) => ({ amount: prorate(amount, used_days, period_days, EUR) }),
-  upgrade: ({ old, new: next, fraction_left }) =>
-    prorateChange({ old, new: next, fractionLeft: fraction_left, currency: EUR }),
-  prorate_window: ({ amount, start, period, zone }) => {
-    const whole = { from: midnightOf(period[0], zone), to: midnightOf(period[1], zone) }
-    const from = midnightOf(start, zone)
-    const request = { amount, start: from, period: whole, zone, currency: EUR }
+  prorate_days: ({ amount, used_days, period_days, currency = EUR }) => ({
+    amount: prorate(amount, used_days, period_days, currency),
+  }),
+  upgrade: ({ old, new: next, fraction_left, days_left, period_days, currency = EUR }) =>
+    prorateChange({ old, new: next, left: fraction_left ?? days_left, whole: period_days ?? 1, currency }),
+  prorate_window: ({ amount, start, end, period, zone = 'UTC', currency = EUR }) => {
+    const whole = { from: day(period[0], zone), to: day(period[1], zone) }
+    const from = day(start, zone)
+    const until = end === undefined ? {} : { end: day(end, zone) }
+    const request = { amount, start: from, ...until, period: whole, zone, currency }
     return {
       by_second: prorateRest({ ...request, by: 'second' }),
       by_day: prorateRest({ ...request, by: 'day' }),
-      hours_left: hoursOf({ from, to: whole.to }),
+      hours_left: hoursOf({ from, to: until.end ?? whole.to }),
       hours_total: hoursOf(whole),
     }
   },
-  credit_unused: ({ amount, unused_days, period_days, tax_rate }) =>
-    creditUnused({ amount, unusedDays: unused_days, periodDays: period_days, taxRate: tax_rate, currency: EUR }),
+  credit_unused: ({ amount, unused_days, period_days, tax_rate = '0', currency = EUR }) =>
+    creditUnused({ amount, unusedDays: unused_days, periodDays: period_days, taxRate: tax_rate, currency }),
 
   // Prepaid.
-  burn_down: ({ grants, usage }) => burnDown(grants, [{ at: 0, quantity: usage }]),
+  burn_down: ({ grants, usage, at = '1970-01-01' }) =>
+    burnDown(grants.map(packOf), [{ at: day(at), quantity: String(usage) }]),
   burn_down_timeline: ({ packs, usage }) =>
     burnDown(
-      packs.map((pack: Given) => ({ ...pack, expires: day(pack.expires) })),
-      usage.map(({ at, value }: Given) => ({ at: day(at), quantity: value })),
+      packs.map(packOf),
+      usage.map(({ at, value }: Given) => ({ at: day(at), quantity: String(value) })),
     ),
-  exhaust: ({ pack, pack_price, usage, overage_unit_price, policy }) => {
+  exhaust: ({ pack, pack_price = '0', usage, overage_unit_price = '0', policy, currency = EUR }) => {
     const done = exhaust({
       pack,
       packPrice: pack_price,
       usage,
       overageUnitPrice: overage_unit_price,
       policy,
-      currency: EUR,
+      currency,
     })
     return { ...done, billed_overage: done.billedOverage }
   },
@@ -296,22 +344,29 @@ const adapters: Readonly<Record<string, Adapter>> = {
     return { from_utc: iso(window.from), to_utc: iso(window.to), hours: hoursOf(window) }
   },
   assign_period: ({ zone, event_at }) => ({ period: month(windowOf(Date.parse(event_at), 'month', zone).from, zone) }),
-  anniversary_windows: ({ anchor, count }) => ({ windows: schedule(day(anchor), count, 'UTC').map(dates) }),
-  next_renewal: ({ start, today }) => ({ next: dateIn(nextRenewal(day(start), day(today), 'UTC'), 'UTC') }),
-  schedules: ({ start, months }) => {
-    const periods = schedule(day(start), months, 'UTC')
+  anniversary_windows: ({ anchor, count, cycle = 'monthly' }) => ({
+    windows: schedule(day(anchor), count, 'UTC', cycle).map(dates),
+  }),
+  next_renewal: ({ start, today, cycle = 'monthly' }) => ({
+    next: dateIn(nextRenewal(day(start), day(today), 'UTC', cycle), 'UTC'),
+  }),
+  schedules: ({ start, months, count = months, cycle = 'monthly' }) => {
+    const periods = schedule(day(start), count, 'UTC', cycle)
     return { count: periods.length, first: dates(periods[0]!), last: dates(periods.at(-1)!) }
   },
 
   // Invoices.
-  sum: ({ ttc, statuses }) =>
+  sum: (given) =>
     totalsByStatus(
-      ttc.map((amount: string, i: number) => ({ ttc: amount, status: statuses[i] })),
-      EUR,
+      given.ttc.map((ttc: string, i: number) => ({ ttc, status: given.statuses?.[i] ?? 'pending' })),
+      currencyOf(given),
     ),
-  build_invoice: ({ base, usage, rules, tax_rate }) => {
-    const plan = seedPlans.find((one) => one.key === 'oid-business')!
-    const used: Record<string, string> = { ...usage, user_active: usage.users ?? '0' }
+  build_invoice: ({ contract = 'OID Business', base, usage, rules, tax_rate = '18', currency = EUR }) => {
+    const plan = seedPlans.find((one) => `${one.product} ${one.name}` === contract)
+    if (plan === undefined) throw new Error(`cannot find the plan of ${contract}`)
+    const { users, ...others } = usage
+    const used: Record<string, string> = { user_active: users ?? '0', ...others }
+    const feeRule = rules === undefined || rules.includes(plan.feeRule) ? plan.feeRule : null
     const invoice = draftInvoice(
       'case',
       {
@@ -327,21 +382,24 @@ const adapters: Readonly<Record<string, Adapter>> = {
           state: 'active',
           items: [],
         },
-        customer: { ...seedCustomers[0]!, taxRate: tax_rate },
+        customer: { ...seedCustomers[0]!, taxRate: tax_rate, currency },
         legalEntity: seedLegalEntity,
         items: [
           {
             item: 'case/1',
             product: { key: 'OID', name: 'OID' },
             plan: { key: plan.key, version: 1, name: plan.name },
-            feeRule: plan.feeRule,
-            fee: seedPrice(plan.feeRule!, { amount: base }),
+            feeRule,
+            fee:
+              feeRule === null
+                ? null
+                : seedPrice(feeRule, { currency, ...(base === undefined ? {} : { amount: base }) }),
             metrics: plan.metrics.map(({ metric, included, rule }) => ({
               metric,
               unit: seedMetrics.find((one) => one.key === metric)!.unit,
               limit: included,
               rule,
-              price: rule !== null && rules.includes(rule) ? seedPrice(rule) : null,
+              price: rule !== null && (rules?.includes(rule) ?? true) ? seedPrice(rule, { currency }) : null,
             })),
           },
         ],
@@ -350,7 +408,7 @@ const adapters: Readonly<Record<string, Adapter>> = {
       plan.metrics.map(({ metric }) => ({
         item: 'case/1',
         metric,
-        quantity: used[metric] ?? '0',
+        quantity: String(used[metric] ?? '0'),
         count: 0,
         digest: '',
         query: '',
@@ -367,18 +425,15 @@ const adapters: Readonly<Record<string, Adapter>> = {
       ttc: invoice.ttc,
     }
   },
-  next_number: ({ last, date }) => ({ number: nextNumber(seedLegalEntity.invoicePattern, last, date) }),
+  next_number: ({ last, date, pattern }) => ({ number: nextNumber(pattern ?? patternLike(last), last, date) }),
   finalize_concurrently: async ({ start, invoices }, world) => {
-    const { ids, invoicing, counters } = await startSeries(world, start, invoices)
+    const { ids, invoicing, counters, numberOf } = await startSeries(world, start, invoices)
     const issued = await Promise.all(ids.map((id) => invoicing.finalise(id)))
     const numbers = new Map(issued.map(({ invoice }) => [invoice.number, invoice]))
     const taken = await counters()
-    const byCounter = await Promise.all(
-      [taken[0]!, taken.at(-1)!].map((counter) => invoicing.get(`FA-2026-${String(counter).padStart(4, '0')}`)),
-    )
     return {
-      first: byCounter[0]!.invoice.number,
-      last: byCounter[1]!.invoice.number,
+      first: numbers.get(numberOf(taken[0]!))?.number,
+      last: numbers.get(numberOf(taken.at(-1)!))?.number,
       gaps: taken.filter((counter, i) => i > 0 && counter !== taken[i - 1]! + 1).length,
       duplicates: issued.length - numbers.size,
     }
@@ -436,7 +491,7 @@ const adapters: Readonly<Record<string, Adapter>> = {
       version: 1,
       aggregation: 'sum' as const,
       unit: 'unit',
-      scale: 0,
+      scale: 9,
       dims: [],
       uniqueBy: null,
       archive: true,
@@ -461,14 +516,19 @@ const adapters: Readonly<Record<string, Adapter>> = {
     const rows = aggregate.drain().minutes
     return {
       accepted: of(ShardVerdict.accepted),
+      duplicates: of(ShardVerdict.duplicate),
       conflicts: of(ShardVerdict.conflict),
+      refused: judged.refused,
       total: rows.length === 1 ? printQuantity(rows[0]!.sum, ROLLUP_SCALE) : null,
     }
   },
-  calculate_json: ({ json, formula }) => ({ amount: printMoney(calculate(formula, json), EUR) }),
+  calculate_json: ({ json, formula, currency = EUR }) => ({
+    amount: printMoney(calculate(formula, json), currency),
+    quantity: printDecimal(calculate(formula, json)),
+  }),
   parse_json: ({ text }) => ({ error: codeOf(() => parseUsageData(text)) }),
   validate_usage: ({ value, json }) => ({ error: usageRecordFault({ value, json }) }),
-  late_usage: ({ event_period, invoice_state, policy }) => {
+  late_usage: ({ event_period, invoice_state, policy = 'next_invoice' }) => {
     const period = monthNamed(event_period, 'UTC')
     const { to, line } = lateUsageGoes({ period, zone: 'UTC', invoiceState: invoice_state, policy })
     const ascii = (line ?? '').normalize('NFD').replace(/\p{M}/gu, '')
@@ -485,16 +545,21 @@ const adapters: Readonly<Record<string, Adapter>> = {
       })),
       { from: 0, to: 1 },
     ).quantity
-    return rateDelta({ price: tiered('tiered', given), billed: given.billed_quantity, quantity })
+    return rateDelta({
+      price: tiered('tiered', given),
+      billed: given.billed_quantity,
+      ...asked({ ...given, quantity }),
+    })
   },
 
   // Catalogue, subscriptions, trials, simulation.
   rate_with: ({ rule, version, status }) => ({ error: codeOf(() => assertBillable(rule, version, status)) }),
-  edit_rule: ({ version }) => {
-    const next = nextVersion(version)
+  edit_rule: ({ version, status }) => {
+    // A draft is edited as it is.
+    const next = status === 'draft' ? { version, status } : nextVersion(version)
     return { creates: next.version, status: next.status }
   },
-  trial_status: ({ start, length_days, extension_days, grace_days, converted_on, today }) => {
+  trial_status: ({ start, length_days = 14, extension_days, grace_days, converted_on, today }) => {
     const { ends, daysLeft, status } = trialStatus(
       {
         start,
@@ -511,9 +576,11 @@ const adapters: Readonly<Record<string, Adapter>> = {
     const funnel = trialFunnel(given)
     return { sum_ok: funnel.sumOk, conversion_percent: funnel.conversionPercent }
   },
-  compare_plans: ({ usage }) => {
-    const keys = ['starter', 'business', 'enterprise']
+  compare_plans: ({ usage, include_limits = false, held = 'business', plans }) => {
+    const keys: string[] = plans ?? ['starter', 'business', 'enterprise']
+    const { users, ...others } = usage
     const compared = comparePlans({
+      beyondLimits: !include_limits,
       plans: keys.map((key) => {
         const plan = seedPlans.find((one) => one.key === `oid-${key}`)!
         return {
@@ -526,29 +593,36 @@ const adapters: Readonly<Record<string, Adapter>> = {
           })),
         }
       }),
-      usage,
-      held: 'business',
+      usage: { ...others, ...(users === undefined ? {} : { user_active: users }) },
+      held,
       currency: EUR,
     })
-    return { ...compared.totals, cheapest: compared.cheapest }
+    const eligible = keys.filter((key) => compared.unpriced[key]?.length === 0)
+    return { ...compared.totals, cheapest: compared.cheapest, eligible }
   },
   lint_catalog: ({ plan, card_overage_kyc, rule_tiers }) => ({
-    warning: lintCard(plan, card_overage_kyc, tiered('tiered', { tiers: rule_tiers }))?.message,
+    warning: lintCard(plan, card_overage_kyc, tiered('tiered', { tiers: rule_tiers }))?.message ?? null,
   }),
-  format: ({ value, currency, locale, style }) => {
+  format: ({ value, currency, locale = 'fr-FR', style }) => {
     if (style === 'compact') return { text: formatCompact(value) }
     const language = locale.startsWith('fr') ? 'fr' : 'en'
-    return {
-      text: plain(currency === undefined ? formatDate(value, language) : formatMoney(value, currency, language)),
-    }
+    if (style === 'percent') return { text: plain(formatPercent(value, language)) }
+    if (currency !== undefined) return { text: plain(formatMoney(value, currency, language)) }
+    const isDate = /^\d{4}-\d{2}-\d{2}$/.test(value)
+    return { text: plain(isDate ? formatDate(value, language) : formatNumber(value, language)) }
   },
 }
 
 /** Ops whose name means something else in another area. */
 const byArea: Readonly<Record<string, Adapter>> = {
   'usage convert': ({ value, from_unit, to_unit }) => ({ value: convertUnit(value, from_unit, to_unit) }),
-  'payment convert': ({ amount, rate: price, to }) => ({
-    amount: printMoney(convertMoney(parseDecimal(amount, 'amount'), parseDecimal(price, 'rate'), to), to),
+  'payment convert': ({ amount, rate: price, from = EUR, to }) => {
+    const parity = price === undefined ? fixedRate(from, to) : parseDecimal(price, 'rate')
+    if (parity === null) throw new Error(`there is no fixed rate from ${from} to ${to}`)
+    return { amount: printMoney(convertMoney(parseDecimal(amount, 'amount'), parity, to), to) }
+  },
+  'subscription transition': ({ from, to }) => ({
+    error: codeOf(() => assertSubscriptionMove(from, to)) === null ? null : 'illegal_transition',
   }),
   'subscription state_machine': ({ states }) => ({
     allowed: Object.fromEntries(
@@ -588,8 +662,11 @@ let serial = 0
 async function startSeries(world: World, start: string, count: number) {
   const { pool } = await world.postgres()
   serial += 1
-  const seller = { ...seedLegalEntity, key: `case-${serial}` }
-  const clock = new HandClock('2026-03-11T09:00:00Z')
+  const [, year = '2026', number] = /(\d{4}).*?(\d+)$/.exec(start) ?? []
+  const invoicePattern = patternLike(start)
+  const seller = { ...seedLegalEntity, key: `case-${serial}`, invoicePattern }
+  const month = /^\D*\d{4}\/(\d{2})\//.exec(start)?.[1] ?? '03'
+  const clock = new HandClock(`${year}-${month}-11T09:00:00Z`)
   const invoicing = new Invoicing({ postgres: pool, clock })
   const failing = new Invoicing({
     postgres: pool,
@@ -601,9 +678,9 @@ async function startSeries(world: World, start: string, count: number) {
   await pool.query('DELETE FROM invoices WHERE state = $1', ['draft'])
   await pool.query('INSERT INTO number_series (legal_entity, series, last, last_date) VALUES ($1, $2, $3, $4)', [
     seller.key,
-    'FA-2026-{NNNN}',
-    Number(start.split('-')[2]),
-    '2026-03-08',
+    seriesOf(invoicePattern, `${year}-${month}-08`),
+    Number(number),
+    `${year}-${month}-08`,
   ])
   const ids: string[] = []
   for (let i = 0; i < count; i += 1) {
@@ -646,7 +723,8 @@ async function startSeries(world: World, start: string, count: number) {
     )
     return rows.map((row) => Number(row.counter))
   }
-  return { ids, invoicing, failing, counters }
+  const numberOf = (counter: number): string => printNumber(invoicePattern, `${year}-${month}-11`, counter)
+  return { ids, invoicing, failing, counters, numberOf }
 }
 
 /** Runs every case; none is dropped: there is one result per case, in order. */

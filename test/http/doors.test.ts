@@ -70,6 +70,15 @@ const routes: readonly Route[] = [
     tenants: { own: '/v1/rejects?tenant=alpha', other: '/v1/rejects?tenant=gamma', refused: 403 },
     filtered: true,
   },
+  {
+    method: 'GET',
+    route: '/v1/rejects/export',
+    scope: 'read',
+    url: '/v1/rejects/export',
+    tenants: { own: '/v1/rejects/export?tenant=alpha', other: '/v1/rejects/export?tenant=gamma', refused: 403 },
+    filtered: true,
+  },
+  { method: 'POST', route: '/v1/rejects/resend', scope: 'ingest', url: '/v1/rejects/resend', ...json([]) },
   { method: 'GET', route: '/v1/books', scope: 'admin', url: '/v1/books' },
   {
     method: 'GET',
@@ -143,6 +152,14 @@ const routes: readonly Route[] = [
     url: '/v1/prices',
     ...json({ rule: { rule_id: 'made', type: 'per_unit', metric: 'data', unit_price: '1', currency: 'EUR' } }),
   },
+  {
+    method: 'POST',
+    route: '/v1/prices',
+    scope: 'admin',
+    url: '/v1/prices',
+    ...json({ rule: { rule_id: 'made', type: 'per_unit', metric: 'data', unit_price: '1', currency: 'EUR' } }),
+  },
+  { method: 'GET', route: '/v1/catalog/lint', scope: 'admin', url: '/v1/catalog/lint' },
   { method: 'GET', route: '/v1/customers', scope: 'read', url: '/v1/customers', filtered: true },
   {
     method: 'PUT',

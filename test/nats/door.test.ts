@@ -145,19 +145,13 @@ test(`a message that nobody can read => a refusal with its place in the stream, 
     headers: headersOf({ 'content-type': 'application/msgpack' }),
   })
   expect(await accepted()).toBe(before + 1)
-  const rejects = (await doors.system.answers.rejects({ tenant: 'acme', limit: 1_000 })) as {
-    message: string
-    raw: string
-  }[]
+  const { rejects } = await doors.system.refusals.list({ tenant: 'acme', limit: 1_000 })
   expect(rejects.find(({ message }) => message.startsWith(`message ${seq} on usage.in.acme:`))).toMatchObject({
     code: 'malformed',
     raw: 'no json at all',
   })
   expect(rejects.some(({ message }) => message.includes('application/xml'))).toBe(true)
-  const nobodys = (await doors.system.answers.rejects({ tenant: null, limit: 1_000 })) as {
-    tenant: string
-    message: string
-  }[]
+  const { rejects: nobodys } = await doors.system.refusals.list({ tenant: null, limit: 1_000 })
   expect(nobodys.some(({ tenant, message }) => tenant === '' && message.includes('names no tenant'))).toBe(true)
   const { totals, balanced } = doors.system.books()
   expect(balanced, JSON.stringify(totals)).toBe(true)

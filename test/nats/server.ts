@@ -6,7 +6,7 @@ import { connect as connectSocket, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { findNatsServer } from './find-server.js'
+import { findProgram } from '../programs.js'
 
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
@@ -40,7 +40,7 @@ export class NatsServer {
     const file = join(this.directory, 'server.conf')
     const store = jetStream ? `jetstream { store_dir: "${join(this.directory, 'js')}" }` : ''
     writeFileSync(file, `listen: 127.0.0.1:${this.port}\n${store}\n${extra}\n`)
-    const program = findNatsServer()
+    const program = findProgram('nats-server')
     if (program === undefined) throw new Error('cannot test NATS: there is no nats-server')
     const child = spawn(program, ['-c', file], { stdio: ['ignore', 'ignore', 'pipe'] })
     this.#child = child

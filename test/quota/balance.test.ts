@@ -118,6 +118,10 @@ function usageOf(aggregation: Aggregation, events: readonly Placed[]): Fraction 
   const present = BigInt([...members.values()].filter((n) => n > 0n).length)
   if (events.length === 0 || (aggregation === 'unique' ? present === 0n : count === 0n)) return null
   switch (aggregation) {
+    // Never live.
+    case 'weighted_sum':
+    case 'percentile':
+      return null
     case 'sum':
       return whole(total)
     case 'count':

@@ -38,6 +38,60 @@ export function packageMicros(quantity: number, free: number, size: number, pric
   return packages * price
 }
 
+/** Full packages alone. */
+export function fullPackageMicros(quantity: number, free: number, size: number, price: bigint): bigint {
+  let packages = 0n
+  for (let left = quantity - free; left >= size; left -= size) packages += 1n
+  return packages * price
+}
+
+export interface PlainPercentage {
+  /** In hundredths of a percent. */
+  readonly rate: bigint
+  readonly freeCents: bigint
+  readonly freeEvents: number
+  /** In millionths. */
+  readonly perEvent: bigint
+  readonly least: bigint | null
+  readonly most: bigint | null
+}
+
+/** Event by event: its part above what is free, its fee if it is behind the free ones, within its bounds. */
+export function percentageMicros(cents: readonly bigint[], price: PlainPercentage): bigint {
+  let total = 0n
+  let before = 0n
+  for (const [i, amount] of cents.entries()) {
+    let base = 0n
+    for (let cent = 1n; cent <= amount; cent += 1n) if (before + cent > price.freeCents) base += 1n
+    // cents × 10^4 millionths × rate / 10^4
+    let cost = base * price.rate
+    const free = base === 0n && i < price.freeEvents
+    if (i >= price.freeEvents) cost += price.perEvent
+    if (!free && price.least !== null && cost < price.least) cost = price.least
+    if (!free && price.most !== null && cost > price.most) cost = price.most
+    total += cost
+    before += amount
+  }
+  return total
+}
+
+/** Cent by cent at the percentage of the tier it lies in. */
+export function graduatedPercentMicros(
+  cents: number,
+  tiers: readonly { readonly upTo: number | null; readonly rate: bigint; readonly flat: bigint }[],
+): bigint {
+  let total = 0n
+  const entered = new Set<(typeof tiers)[number]>()
+  for (let cent = 1; cent <= cents; cent += 1) {
+    const tier = tiers.find(({ upTo }) => upTo === null || cent <= upTo)!
+    total += tier.rate
+    entered.add(tier)
+  }
+  if (cents === 0) entered.add(tiers[0]!)
+  for (const tier of entered) total += tier.flat
+  return total
+}
+
 /** Millionths to an amount with two decimals, half up away from zero. */
 export function cents(micros: bigint): string {
   const negative = micros < 0n

@@ -5,10 +5,11 @@
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import type { PriceInput } from '../../catalog/catalog.js'
 import { changePlan } from '../../catalog/part.js'
-import { parsePrice } from '../../catalog/price.js'
+import { type Price, parsePrice } from '../../catalog/price.js'
 import { ReleveError } from '../../errors.js'
 import { limits } from '../../limits.js'
-import { rate } from '../../rating/rating.js'
+import { previewRating } from '../../rating/preview.js'
+import type { RateRequest } from '../../rating/rating.js'
 import type { System } from '../../system.js'
 import { keyOf } from '../http.js'
 
@@ -66,8 +67,19 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
       const own = ownOf(request)
       return { prices: [...book().prices.values()].flat().filter((price) => own === null || own.rules.has(price.rule)) }
     })
-    app.put<{ Body: PriceInput }>('/v1/prices', write('Define a version of a price rule'), async (r) =>
-      settled(system.catalog.putPrice(r.body)),
+    const putPrice = async (r: FastifyRequest<{ Body: PriceInput }>) => ({
+      ...(await settled(system.catalog.putPrice(r.body))),
+      findings: system.catalog.lintPrice(r.body.rule),
+    })
+    const pricing = write('Define a version of a price rule; what is probably not meant comes back as findings')
+    app.put<{ Body: PriceInput }>('/v1/prices', pricing, putPrice)
+    app.post<{ Body: PriceInput }>('/v1/prices', pricing, putPrice)
+    app.get(
+      '/v1/catalog/lint',
+      { ...read('What the catalogue allows but is probably not meant'), config: { scope: 'admin' } },
+      async () => ({
+        findings: system.catalog.lint(),
+      }),
     )
 
     app.get('/v1/customers', read('Customers: the tenants'), async (request) => {
@@ -110,31 +122,69 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
       settled(system.catalog.putContract(r.body)),
     )
 
-    app.post<{ Body: { price: unknown; quantity: string; included?: string } }>(
+    app.post<{ Body: PreviewBody }>(
       '/v1/rating/preview',
       {
         config: { scope: 'read' },
         schema: {
           tags,
-          summary: 'Rate a quantity without storing anything',
+          summary: 'Rate a quantity without storing anything: lines, tiers used, amount, and words that explain it',
           body: {
             type: 'object',
             required: ['price', 'quantity'],
             properties: {
-              price: { type: 'object', description: 'a price, or a rule as the seeds write it' },
-              quantity: { type: 'string', maxLength: limits.nameBytesMax, description: 'decimal text' },
-              included: { type: 'string', maxLength: limits.nameBytesMax, description: 'decimal text' },
+              price: {
+                type: 'object',
+                description:
+                  'a rule as the seeds write it, a price as PUT /v1/prices takes it, or {"rule": its name, "version"?}',
+              },
+              quantity: text('decimal text, in the unit of the metric'),
+              included: text('decimal text: what the plan includes'),
+              events: text('how many events, for prices that count them'),
+              amounts: {
+                type: 'array',
+                maxItems: limits.eventValuesMax,
+                description: 'the amounts of the events in their order, for prices with bounds per event',
+                items: {
+                  type: 'object',
+                  required: ['amount', 'count'],
+                  properties: { amount: text('decimal text'), count: text('how many events in a row have it') },
+                  additionalProperties: false,
+                },
+              },
             },
             additionalProperties: false,
           },
         },
       },
       async (request) => {
-        const { price, quantity, included } = request.body
-        if (typeof price !== 'object' || price === null)
-          throw new ReleveError('invalid_request', 'price: must be an object')
-        return rate({ price: parsePrice(price), quantity, ...(included === undefined ? {} : { included }) })
+        const { price: given, ...asked } = request.body
+        const price = priceOf(given, ownOf(request)?.rules ?? null)
+        const metric = 'metric' in price ? book().metrics.get(price.metric)?.at(-1) : undefined
+        return previewRating({ ...asked, price, metric })
       },
     )
+
+    /** Any version of a stored rule, drafts too: nothing is billed here. A tenant's key sees the rules of its own contracts. */
+    const priceOf = (given: PreviewBody['price'], own: ReadonlySet<string> | null): Price => {
+      if (typeof given !== 'object' || given === null)
+        throw new ReleveError('invalid_request', 'price: must be an object')
+      const { rule, version } = given
+      if (typeof rule !== 'string') return parsePrice(rule ?? given)
+      const versions = own === null || own.has(rule) ? book().prices.get(rule) : undefined
+      const found =
+        version === undefined
+          ? (book().priceInForce(rule, system.clock.now()) ?? versions?.at(-1))
+          : versions?.find((one) => one.version === version)
+      if (versions === undefined || found === undefined)
+        throw new ReleveError('not_found', `price: there is no ${rule}${version === undefined ? '' : ` v${version}`}`)
+      return parsePrice(found.definition, found.version)
+    }
   }
 }
+
+interface PreviewBody extends Omit<RateRequest, 'price'> {
+  readonly price: { readonly rule?: unknown; readonly version?: string }
+}
+
+const text = (description: string) => ({ type: 'string', maxLength: limits.nameBytesMax, description })

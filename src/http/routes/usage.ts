@@ -1,8 +1,8 @@
-/** GET /v1/usage, /v1/quotas/{tenant}, /v1/rejects, /v1/books: what was counted, live and by window. */
+/** GET /v1/usage, /v1/quotas/{tenant}, /v1/books: what was counted, live and by window. */
 import type { FastifyPluginAsync } from 'fastify'
 import { limits } from '../../limits.js'
 import type { System } from '../../system.js'
-import { keyOf, tenantFor } from '../http.js'
+import { tenantFor } from '../http.js'
 
 const text = (description: string) => ({ type: 'string', maxLength: limits.nameBytesMax, description }) as const
 
@@ -75,41 +75,6 @@ export function usageRoutes(system: System): FastifyPluginAsync {
         },
       },
       async (request) => system.answers.quotas(tenantFor(request, request.params.tenant)),
-    )
-
-    app.get<{ Querystring: { tenant?: string; code?: string; from?: string; to?: string; limit?: number } }>(
-      '/v1/rejects',
-      {
-        config: { scope: 'read' },
-        schema: {
-          tags: ['usage'],
-          summary: 'Refused events and conflicts, newest first',
-          querystring: {
-            type: 'object',
-            properties: {
-              tenant: text('needed with a platform-wide key; empty for events without a readable tenant'),
-              code: text('one refusal code'),
-              from: text('receivedAt, RFC 3339 or epoch ms'),
-              to: text('exclusive'),
-              limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
-            },
-            additionalProperties: false,
-          },
-        },
-      },
-      async (request) => {
-        const q = request.query
-        const tenant = keyOf(request).tenant === null ? (q.tenant ?? null) : tenantFor(request, q.tenant)
-        return {
-          rejects: await system.answers.rejects({
-            tenant,
-            code: q.code,
-            from: q.from,
-            to: q.to,
-            limit: q.limit ?? 100,
-          }),
-        }
-      },
     )
 
     app.get(

@@ -1,0 +1,42 @@
+/**
+ * What a quantity would cost, without storing anything: the lines, and words for it also when nothing is due. Pure.
+ *
+ * The quantity is one of the metric, if there is one: rounded as it says and in its unit. Without a metric it is in the price's.
+ */
+import type { Price } from '../catalog/price.js'
+import { convertUnit } from '../catalog/unit.js'
+import { formatMoney, formatNumber, type Words } from '../format.js'
+import { pricedQuantity, type QuantityRounding } from './quantity.js'
+import { type RateRequest, type Rating, rate } from './rating.js'
+
+export interface Preview extends Rating {
+  /** As it was priced: rounded, in the price's unit. */
+  readonly quantity: string
+  readonly explanation: Words
+}
+
+export function previewRating(
+  request: RateRequest & {
+    readonly metric?: { readonly unit: string; readonly rounding?: QuantityRounding | undefined } | undefined
+  },
+): Preview {
+  const { metric, ...asked } = request
+  const { price } = asked
+  const unit = metric?.unit ?? price.unit ?? ''
+  const { quantity, words } = pricedQuantity(asked.quantity, { unit, rounding: metric?.rounding }, price)
+  const included =
+    asked.included === undefined ? {} : { included: convertUnit(asked.included, unit, price.unit ?? unit) }
+  const rating = rate({ ...asked, ...included, quantity })
+  const [line] = rating.lines
+  const said = line?.explanation ?? { fr: nothing(price, quantity, 'fr'), en: nothing(price, quantity, 'en') }
+  const explanation = words === null ? said : { fr: `${words.fr} ; ${said.fr}`, en: `${words.en}; ${said.en}` }
+  return { ...rating, quantity, explanation }
+}
+
+function nothing(price: Price, quantity: string, language: 'fr' | 'en'): string {
+  const used = `${formatNumber(quantity, language)} ${'metric' in price ? price.metric : ''}`.trim()
+  const zero = formatMoney('0', price.currency, language)
+  return language === 'fr'
+    ? `${used} : rien au-delà de l’inclus = ${zero}`
+    : `${used}: nothing above what is included = ${zero}`
+}

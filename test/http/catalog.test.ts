@@ -1,0 +1,162 @@
+/** Prices and contracts over HTTP: what a change answers, what is refused and why, and rating without storing. */
+import { beforeAll, describe, expect, test } from 'vitest'
+import { promises } from '../promises.js'
+import { openTestSystem, type TestSystem } from '../system.js'
+
+let t: TestSystem
+beforeAll(async () => {
+  t = await openTestSystem()
+}, 120_000)
+
+const plain = (text: string): string => text.replaceAll('\u00a0', ' ')
+
+async function call(method: 'GET' | 'PUT' | 'POST', url: string, body?: object, headers = t.admin) {
+  const answer = await t.app.inject({
+    method,
+    url,
+    headers: { ...headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+    ...(body === undefined ? {} : { payload: JSON.stringify(body) }),
+  })
+  return { status: answer.statusCode, body: answer.json() }
+}
+
+const kyc = {
+  rule_id: 'overage_oid_kyc',
+  type: 'per_unit',
+  metric: 'kyc_verification',
+  tiers: [
+    { from: 51, to: 100, unit_price: 2.5 },
+    { from: 101, to: null, unit_price: 2.0 },
+  ],
+  currency: 'EUR',
+}
+
+describe('POST /v1/rating/preview', () => {
+  const preview = (body: object, headers = t.admin) => call('POST', '/v1/rating/preview', body, headers)
+
+  test("the seed's rule as it is printed: lines, tiers used, amount and words", async () => {
+    const { status, body } = await preview({ price: kyc, quantity: '120', included: '50' })
+    expect([status, body.total, body.currency, body.unpriced]).toEqual([200, '165.00', 'EUR', '0'])
+    expect(body.lines[0].steps.map((s: Record<string, string>) => [s.after, s.upTo, s.quantity, s.amount])).toEqual([
+      ['50', '100', '50', '125.00'],
+      ['100', null, '20', '40.00'],
+    ])
+    expect(plain(body.explanation.fr)).toBe(
+      '120 kyc_verification, dont 50 inclus : 50 × 2,50 € (tranche 51 à 100) + 20 × 2,00 € (à partir de 101) = 165,00 €',
+    )
+    const none = await preview({ price: kyc, quantity: '50' })
+    expect([none.body.total, none.body.lines, plain(none.body.explanation.en)]).toEqual([
+      '0.00',
+      [],
+      '50 kyc_verification: nothing above what is included = 0.00 EUR',
+    ])
+  })
+
+  test('a stored price by its rule, and a quantity in the unit and rounding of its metric', async () => {
+    await call('PUT', '/v1/metrics-catalog', {
+      key: 'talk',
+      aggregation: 'sum',
+      unit: 'min',
+      scale: 3,
+      rounding: { mode: 'up', places: 0 },
+    })
+    const rule = {
+      rule_id: 'price-talk',
+      type: 'per_unit',
+      metric: 'talk',
+      unit: 'h',
+      unit_price: '6',
+      currency: 'EUR',
+    }
+    await call('POST', '/v1/prices', { rule, version: '1.0', status: 'active', effectiveFrom: 0 })
+    const { body } = await preview({ price: { rule: 'price-talk' }, quantity: '89.2', included: '30' })
+    expect([body.total, body.quantity]).toEqual(['6.00', '1.5'])
+    expect(plain(body.explanation.fr)).toBe(
+      '89,2 min → 90 min (arrondi au supérieur) → 1,5 h ; 1,5 talk, dont 0,5 inclus : 1 × 6,00 € = 6,00 €',
+    )
+  })
+
+  test(`a tenant's key previews the stored prices of its contracts alone ${promises('tenant:isolated')}`, async () => {
+    const body = { price: { rule: 'price-data', version: '1.0' }, quantity: '3' }
+    expect((await preview(body, await t.key('alpha', ['read']))).body.total).toBe('6.00')
+    expect((await preview(body, await t.key('gamma', ['read']))).status).toBe(404)
+  })
+
+  test('what cannot be rated is refused with its field', async () => {
+    const refused = async (body: object): Promise<[number, string]> => {
+      const answer = await preview(body)
+      return [answer.status, answer.body.detail]
+    }
+    expect(await refused({ price: kyc, quantity: '-1' })).toEqual([
+      422,
+      expect.stringMatching(/^quantity: -1 is negative/),
+    ])
+    expect(await refused({ price: kyc, quantity: '1,5' })).toEqual([400, expect.stringMatching(/^quantity: a decimal/)])
+    expect(await refused({ price: { ...kyc, type: 'magic' }, quantity: '1' })).toEqual([
+      400,
+      expect.stringMatching(/^type: one of/),
+    ])
+    expect(await refused({ price: { rule: 'nowhere' }, quantity: '1' })).toEqual([404, 'price: there is no nowhere'])
+  })
+})
+
+describe('POST /v1/prices', () => {
+  const post = async (rule: object) => {
+    const { status, body } = await call('POST', '/v1/prices', { rule: { currency: 'EUR', metric: 'data', ...rule } })
+    return {
+      status,
+      detail: body.detail as string,
+      codes: (body.findings ?? []).map((one: { code: string }) => one.code),
+    }
+  }
+
+  test('answers what is probably not meant', async () => {
+    const tiers = [
+      { up_to: 100, unit_price: '2' },
+      { up_to: null, unit_price: '1' },
+    ]
+    expect((await post({ rule_id: 'falls', type: 'volume', tiers })).codes).toEqual(['volume_price_falls'])
+    expect((await post({ rule_id: 'rises', type: 'tiered', tiers })).codes).toEqual([])
+    expect((await post({ rule_id: 'free', type: 'per_unit', unit_price: '0' })).codes).toEqual(['price_is_zero'])
+    const fee = { rule_id: 'fine', type: 'flat_fee', amount: '9.999' }
+    expect((await post({ ...fee, metric: undefined })).codes).toEqual(['price_finer_than_currency'])
+    const hours = { rule_id: 'hours', type: 'per_unit', metric: 'talk', unit: 'h', unit_price: '1' }
+    expect((await post(hours)).codes).toEqual(['conversion_does_not_end'])
+  })
+
+  test('refuses gaps, a last tier that is not open, and a unit that does not match, with the reason', async () => {
+    const gap = [
+      { from: 1, to: 10, unit_price: '1' },
+      { from: 12, to: null, unit_price: '1' },
+    ]
+    const refused = async (rule: object, reason: RegExp): Promise<void> => {
+      const { status, detail } = await post(rule)
+      expect([status, detail]).toEqual([422, expect.stringMatching(reason)])
+    }
+    await refused({ rule_id: 'gap', type: 'tiered', tiers: gap }, /12 leaves a gap or an overlap behind 10/)
+    await refused({ rule_id: 'shut', type: 'tiered', tiers: [gap[0]] }, /the last tier must be open/)
+    await refused(
+      { rule_id: 'kwh', type: 'per_unit', metric: 'talk', unit: 'kWh', unit_price: '1' },
+      /min does not convert to kWh/,
+    )
+  })
+})
+
+describe('GET /v1/catalog/lint', () => {
+  test('overage without a price, units that nothing converts, currencies that differ', async () => {
+    const { body } = await call('GET', '/v1/catalog/lint')
+    const codes = new Set(body.findings.map((one: { code: string }) => one.code))
+    expect([...codes]).toEqual(expect.arrayContaining(['overage_without_price', 'unit_unknown']))
+  })
+})
+
+test("a metric's unit is locked: Go is not Mo", async () => {
+  const metric = { key: 'volume', aggregation: 'sum', unit: 'Mo', scale: 3 }
+  expect((await call('PUT', '/v1/metrics-catalog', metric)).status).toBe(200)
+  const changed = await call('PUT', '/v1/metrics-catalog', { ...metric, unit: 'Go' })
+  expect([changed.status, changed.body.detail]).toEqual([
+    409,
+    'unit: volume counts in Mo and stays so; make a metric with another key',
+  ])
+  expect((await call('PUT', '/v1/metrics-catalog', { ...metric, scale: 6 })).body.value.version).toBe(2)
+})
