@@ -308,6 +308,17 @@ export const limits = {
   usageDataJsonPerPeriodMax: 100_000,
   /** Usage data of one request. */
   usageDataBatchMax: 1_000,
+  /** A file of usage data: about ten million rows. It waits on disk, not in memory. */
+  importBytesMax: 1024 * MiB,
+  /** Rows of one transaction of an import. */
+  importBatchRows: 5_000,
+  /** One row of a file. */
+  importRowBytesMax: 64 * KiB,
+  importColumnsMax: 200,
+  /** Characters of a refused row that the journal keeps. */
+  importRawCharactersMax: 200,
+  /** Imports that are received or read at once. */
+  importsMax: 4,
   /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
   redraftMax: 20,
   /** Lines that a printed invoice shows before they are grouped. */

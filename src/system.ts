@@ -41,6 +41,7 @@ import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { openShardThread, type ShardThread } from './shard.js'
+import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 
 export const VERSION = '0.1.0'
@@ -134,6 +135,7 @@ export class System {
   #billing!: Billing
   #backups!: Backups
   #usageData!: UsageData
+  #imports!: Imports
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -194,6 +196,9 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  get imports(): Imports {
+    return this.#imports
   }
   get engines(): Engines {
     return this.#engines
@@ -344,6 +349,15 @@ export class System {
       flows: this.#flows,
       graceMs: config.graceMs,
     })
+    this.#imports = new Imports({
+      postgres,
+      clock,
+      catalog: this.#catalog,
+      logger,
+      directory: join(config.dataDirectory, 'imports'),
+      onDone: () => this.#billing.redraft(null, limits.redraftMax),
+    })
+    await this.#imports.resume()
     this.#backups = new Backups({
       dataDirectory: config.dataDirectory,
       backupDirectory: config.backupDirectory,
@@ -426,6 +440,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#imports?.close(),
       () => this.#billing?.close(),
       () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),

@@ -19,6 +19,7 @@ import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
+import { importRoutes } from './routes/imports.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { rejectRoutes } from './routes/rejects.js'
@@ -213,6 +214,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(invoiceRoutes(system))
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
+  await app.register(importRoutes(system))
   return app
 }
 
