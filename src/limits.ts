@@ -272,6 +272,10 @@ export const limits = {
   // Prices and invoices.
   /** Tiers of one price rule. */
   tiersMax: 100,
+  /** Prepaid packs of a contract that hold something; a closing debits them one by one. */
+  packsMax: 1_000,
+  /** Parts into which packs cut a period: each is counted by a question of its own. */
+  packCutsMax: 100,
   /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */
   eventValuesMax: 10_000,
   /** Lines and usage entries of one invoice; detail beyond it is an extract, not a document. */

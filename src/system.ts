@@ -33,6 +33,7 @@ import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
+import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
 import { Refusals } from './refusals.js'
@@ -135,6 +136,7 @@ export class System {
   #billing!: Billing
   #backups!: Backups
   #usageData!: UsageData
+  #prepaid!: Prepaid
   #imports!: Imports
   #log: FileLog | undefined
   #shards: ShardThread[] = []
@@ -196,6 +198,10 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  /** Packs bought ahead, and what became of them. */
+  get prepaid(): Prepaid {
+    return this.#prepaid
   }
   get imports(): Imports {
     return this.#imports
@@ -341,11 +347,13 @@ export class System {
     this.#answers = new Answers(room)
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
+    this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
       invoicing: this.#invoicing,
       usageData: this.#usageData,
+      prepaid: this.#prepaid,
       flows: this.#flows,
       graceMs: config.graceMs,
     })

@@ -22,6 +22,7 @@ import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
@@ -214,6 +215,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(invoiceRoutes(system))
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
+  await app.register(prepaidRoutes(system))
   await app.register(importRoutes(system))
   return app
 }

@@ -250,6 +250,27 @@ const routes: readonly Route[] = [
   },
   {
     method: 'POST',
+    route: '/v1/prepaid/packs',
+    scope: 'admin',
+    url: '/v1/prepaid/packs',
+    status: 201,
+    ...json({ contract: 'contract-alpha', item: 'item-alpha', metric: 'data', quantity: '5', id: 'alpha-pack' }),
+  },
+  {
+    method: 'GET',
+    route: '/v1/prepaid/packs',
+    scope: 'read',
+    url: '/v1/prepaid/packs',
+    tenants: { own: '/v1/prepaid/packs?tenant=alpha', other: '/v1/prepaid/packs?tenant=gamma', refused: 403 },
+  },
+  {
+    method: 'GET',
+    route: '/v1/prepaid/packs/:id/ledger',
+    scope: 'read',
+    url: '/v1/prepaid/packs/alpha-pack/ledger',
+  },
+  {
+    method: 'POST',
     route: '/v1/contracts/:contract/change-plan',
     scope: 'admin',
     url: '/v1/contracts/contract-sigma/change-plan',
