@@ -325,6 +325,16 @@ export const limits = {
   importsMax: 4,
   /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
   redraftMax: 20,
+  /** One call of a clearance system, until its answer has come whole. */
+  certifyTimeoutMs: 30_000,
+  /** What is kept of its answer, and of its words when it refuses. */
+  certifyAnswerBytesMax: 4 * MiB,
+  certifyReasonMax: 500,
+  /** Before the second attempt of a document that was surely not taken; doubled each time, up to the maximum. */
+  certifyRetryMs: 5_000,
+  certifyRetryMaxMs: 60 * MINUTE,
+  /** Between two looks whether something is due, at most. */
+  certifyWaitMaxMs: MINUTE,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 

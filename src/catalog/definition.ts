@@ -62,7 +62,18 @@ export interface LegalEntity {
   readonly mentions?: readonly string[]
   /** Whose calendar the issue dates follow, and with them the years of the numbers. */
   readonly timeZone: string
+  /** The clearance system that has to take each document before it may be handed out. */
+  readonly certification?: LegalCertification
 }
+
+/** Côte d'Ivoire's FNE; the address and the token of the service are settings. */
+export interface LegalCertification {
+  readonly system: 'fne'
+  readonly pointOfSale: string
+  readonly establishment: string
+  readonly paymentMethod: (typeof PaymentMethod)[number]
+}
+const PaymentMethod = ['cash', 'card', 'check', 'mobile-money', 'transfer', 'deferred'] as const
 
 /** A customer is a tenant. */
 export interface Customer {
@@ -280,6 +291,21 @@ export function parsePlan(json: unknown): PlanInput {
   }
 }
 
+function parseCertification(json: unknown): LegalCertification {
+  const fields = fieldsOf(json, 'certification', ['system', 'pointOfSale', 'establishment', 'paymentMethod'])
+  if (fields.system !== 'fne')
+    throw new ReleveError('invalid_request', 'certification.system: fne is the one that is known')
+  const paymentMethod = PaymentMethod.find((one) => one === (fields.paymentMethod ?? 'transfer'))
+  if (paymentMethod === undefined)
+    throw new ReleveError('invalid_request', `certification.paymentMethod: one of ${PaymentMethod.join(', ')}`)
+  return {
+    system: 'fne',
+    pointOfSale: name(fields.pointOfSale, 'certification.pointOfSale'),
+    establishment: name(fields.establishment, 'certification.establishment'),
+    paymentMethod,
+  }
+}
+
 export function parseLegalEntity(json: unknown): LegalEntity {
   const fields = fieldsOf(json, 'legal entity', [
     'key',
@@ -291,6 +317,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     'creditNotePattern',
     'mentions',
     'timeZone',
+    'certification',
   ])
   const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
   const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
@@ -310,6 +337,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
       ? {}
       : { mentions: list(fields.mentions, 'mentions', 20).map((text, i) => name(text, `mentions[${i}]`)) }),
     timeZone: zone(fields.timeZone ?? 'UTC'),
+    ...(fields.certification === undefined ? {} : { certification: parseCertification(fields.certification) }),
   }
 }
 

@@ -20,6 +20,7 @@ import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
+import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { prepaidRoutes } from './routes/prepaid.js'
@@ -45,6 +46,12 @@ declare module 'fastify' {
 export function keyOf(request: FastifyRequest): ApiKey {
   if (request.apiKey === null) throw new ReleveError('unauthorized', 'this route needs a key')
   return request.apiKey
+}
+
+/** Who asks, for journals: the key by its name and id. */
+export function actorOf(request: FastifyRequest): string {
+  const { name, id } = keyOf(request)
+  return `key:${name} (${id})`
 }
 
 /** The tenant that a request may speak of: the key's own, or for a platform-wide key the one that is asked. */
@@ -213,6 +220,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
+  await app.register(invoiceMoveRoutes(system))
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
   await app.register(prepaidRoutes(system))
