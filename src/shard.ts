@@ -34,6 +34,7 @@ import {
   type Balances,
   type BalanceView,
   type Crossing,
+  type GuardedUsage,
   type ItemMetric,
   type LiveEntitlement,
   type NeededBase,
@@ -41,6 +42,7 @@ import {
   type RungThreshold,
 } from './quota/balance.js'
 import type { BalanceBase } from './quota/figures.js'
+import { Heard, type HeardMeter, type Listening } from './quota/heard.js'
 import type { Chunk } from './rollup/chunks.js'
 import { type Epoch, PlainEpoch } from './rollup/epoch.js'
 import { openKernelEpoch } from './rollup/kernel-epoch.js'
@@ -68,6 +70,7 @@ export interface ShardOptions {
   /** 16 bytes. */
   readonly secret: Uint8Array
   readonly idsMax: number
+  readonly diskIdsMax: number
   readonly aheadMs: number
   readonly lateMs: number
   /** Memory that the main thread sees too, each of limits.slabBytes. */
@@ -125,6 +128,8 @@ export interface ApplyReply {
   /** One ShardVerdict per stored event of each applied record. */
   readonly verdicts: readonly Uint8Array[]
   readonly crossings: readonly Crossing[]
+  /** Usage of the guarded tenants that these records speak of. */
+  readonly guarded: readonly GuardedUsage[]
   /** The epoch must be sealed before more is applied. */
   readonly full: boolean
 }
@@ -176,6 +181,7 @@ export class Shard {
   readonly #dedupe: Dedupe
   readonly #rows: Epoch
   readonly #balances: Balances
+  readonly #heard = new Heard()
   #door: Door | undefined
   /** Null when the kernel was not built: then the plain path does all. */
   readonly #kernelDoor: KernelDoor | null = openKernelDoor()
@@ -204,7 +210,9 @@ export class Shard {
       stream: options.stream,
       secret: options.secret,
       idsMax: options.idsMax,
+      diskIdsMax: options.diskIdsMax,
       aheadMs: options.aheadMs,
+      windowMs: options.lateMs + options.aheadMs,
     })
     this.#rows =
       openKernelEpoch(options.stream, members.keyBytes) ?? new PlainEpoch(options.stream, openAggregate(hash))
@@ -317,6 +325,11 @@ export class Shard {
     this.#dedupe.restoreBlock(block)
   }
 
+  /** One slice of taking in a run of ids; true when it is in. */
+  attachRun(path: string): boolean {
+    return this.#dedupe.attachRun(path)
+  }
+
   open(at: { epoch: number; sequence: number; receivedAt: number; restored: boolean }): ShardOpened {
     if (at.restored) this.#dedupe.endRestore()
     this.#epoch = at.epoch
@@ -340,6 +353,7 @@ export class Shard {
     const counts = zeroCounts()
     const verdicts: Uint8Array[] = []
     const crossings: Crossing[] = []
+    const tenants = new Set<string>()
     let done = 0
     for (const [i, record] of records.entries()) {
       if (this.full) break
@@ -348,6 +362,8 @@ export class Shard {
       this.#dedupe.judge(frame, verdict)
       const books = this.#rows.apply(frame, record.sequence, verdict)
       for (const crossing of this.#balances.apply(frame, record.sequence, verdict)) crossings.push(crossing)
+      this.#heard.apply(frame, verdict)
+      if (this.#balances.isGuarding) for (const { tenant } of frame.origins) tenants.add(tenant)
 
       counts.received += frame.events + frame.refusals
       counts.stored += frame.events
@@ -360,7 +376,8 @@ export class Shard {
       done += 1
     }
     for (const name of Object.keys(counts) as (keyof Counts)[]) this.#counts[name] += counts[name]
-    return { done, counts, verdicts, crossings, full: this.full }
+    const guarded = [...tenants].flatMap((tenant) => this.#balances.guarded(tenant))
+    return { done, counts, verdicts, crossings, guarded, full: this.full }
   }
 
   #takeKept(kept: number): Uint8Array {
@@ -423,6 +440,19 @@ export class Shard {
 
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
     return this.#balances.observe(of, periodFrom, usage, asOf)
+  }
+
+  listen(list: readonly Listening[]): void {
+    this.#heard.listen(list)
+  }
+
+  /** On a clock: what will cross, and who spoke since the last time. */
+  tick(now: number): { crossings: Crossing[]; heard: HeardMeter[] } {
+    return { crossings: this.#balances.forecast(now), heard: this.#heard.take() }
+  }
+
+  guard(tenant: string, now: number): GuardedUsage[] {
+    return this.#balances.guard(tenant, now)
   }
 
   balances(tenant: string): BalanceView[] {
@@ -498,6 +528,7 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
       ),
     beginRestore: (state: DedupeState | null) => run<void>('beginRestore', [state]),
     restoreBlock: (block: Uint8Array) => run<void>('restoreBlock', [block], ownBuffer(block)),
+    attachRun: (path: string) => run<boolean>('attachRun', [path]),
     open: (at: Parameters<Shard['open']>[0]) => run<ShardOpened>('open', [at]),
     /** The payloads are handed over. */
     apply: (records: readonly ApplyRecord[]) =>
@@ -514,6 +545,9 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
       run<Crossing[]>('setBase', [need, base, rung]),
     observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) =>
       run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
+    listen: (list: readonly Listening[]) => run<void>('listen', [list]),
+    tick: (now: number) => run<ReturnType<Shard['tick']>>('tick', [now]),
+    guard: (tenant: string, now: number) => run<GuardedUsage[]>('guard', [tenant, now]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),
     close: () => pool.destroy(),
   }
