@@ -113,6 +113,22 @@ export const limits = {
   /** Thresholds of one quota. */
   thresholdsMax: 25,
 
+  /** Alert rules in all, held in memory; about 500 bytes each. */
+  alertRulesMax: 50_000,
+  /** Steps of a recurring rule that one change of usage tells, the highest ones. */
+  stepsToldMax: 100,
+  /** Nothing is forecast in the first 1/n of a period. */
+  forecastParts: 20,
+  /** Between two looks at forecasts and silences: how late they may be told. */
+  alertTickMs: 15_000,
+  /** Shortest and longest silence that a rule may name. */
+  silenceMinMs: 1 * MINUTE,
+  silenceMaxMs: 90 * DAY,
+  /** Subjects whose silence is watched, of all tenants; about 200 bytes each. Beyond it new ones are not, and health says so. */
+  silentSubjectsMax: 200_000,
+  /** Tenants whose usage a shard tells after each frame, for checks and reservations; the one that was asked for least lately goes. */
+  guardedTenantsMax: 10_000,
+
   // Threads.
   /** Tasks that wait for one shard's thread; the doors' bound on bytes comes first. */
   shardTasksMax: 100_000,
@@ -257,6 +273,10 @@ export const limits = {
   // Prices and invoices.
   /** Tiers of one price rule. */
   tiersMax: 100,
+  /** Prepaid packs of a contract that hold something; a closing debits them one by one. */
+  packsMax: 1_000,
+  /** Parts into which packs cut a period: each is counted by a question of its own. */
+  packCutsMax: 100,
   /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */
   eventValuesMax: 10_000,
   /** Lines and usage entries of one invoice; detail beyond it is an extract, not a document. */
@@ -293,8 +313,29 @@ export const limits = {
   usageDataJsonPerPeriodMax: 100_000,
   /** Usage data of one request. */
   usageDataBatchMax: 1_000,
+  /** A file of usage data: about ten million rows. It waits on disk, not in memory. */
+  importBytesMax: 1024 * MiB,
+  /** Rows of one transaction of an import. */
+  importBatchRows: 5_000,
+  /** One row of a file. */
+  importRowBytesMax: 64 * KiB,
+  importColumnsMax: 200,
+  /** Characters of a refused row that the journal keeps. */
+  importRawCharactersMax: 200,
+  /** Imports that are received or read at once. */
+  importsMax: 4,
   /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
   redraftMax: 20,
+  /** One call of a clearance system, until its answer has come whole. */
+  certifyTimeoutMs: 30_000,
+  /** What is kept of its answer, and of its words when it refuses. */
+  certifyAnswerBytesMax: 4 * MiB,
+  certifyReasonMax: 500,
+  /** Before the second attempt of a document that was surely not taken; doubled each time, up to the maximum. */
+  certifyRetryMs: 5_000,
+  certifyRetryMaxMs: 60 * MINUTE,
+  /** Between two looks whether something is due, at most. */
+  certifyWaitMaxMs: MINUTE,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
+import { Alerting } from './alerting.js'
 import { Answers } from './answers.js'
 import { Backups } from './backup.js'
 import { Billing } from './billing.js'
@@ -26,12 +27,15 @@ import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
+import { Certifications } from './invoicing/certification.js'
+import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
+import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
 import { Refusals } from './refusals.js'
@@ -40,6 +44,7 @@ import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { openShardThread, type ShardThread } from './shard.js'
+import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 
 export const VERSION = '0.1.0'
@@ -127,11 +132,15 @@ export class System {
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
+  #certifications!: Certifications
   #answers!: Answers
+  #alerting!: Alerting
   #refusals!: Refusals
   #billing!: Billing
   #backups!: Backups
   #usageData!: UsageData
+  #prepaid!: Prepaid
+  #imports!: Imports
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -170,6 +179,14 @@ export class System {
   get invoicing(): Invoicing {
     return this.#invoicing
   }
+  /** Alert rules: what is told of a metric besides the thresholds of its contract. */
+  get alerting(): Alerting {
+    return this.#alerting
+  }
+  /** What waits for a clearance system, and what it said. */
+  get certifications(): Certifications {
+    return this.#certifications
+  }
   /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
@@ -188,6 +205,13 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  /** Packs bought ahead, and what became of them. */
+  get prepaid(): Prepaid {
+    return this.#prepaid
+  }
+  get imports(): Imports {
+    return this.#imports
   }
   get engines(): Engines {
     return this.#engines
@@ -234,6 +258,18 @@ export class System {
       retryMs: config.deliveryRetryMs,
     })
     this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
+
+    this.#alerting = await Alerting.open({
+      postgres,
+      clock,
+      logger,
+      catalog: this.#catalog,
+      alerts: this.#alerts,
+      onChange: async () => {
+        this.#catalogChanged()
+        await this.#catalogWork
+      },
+    })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
     this.#streams = Number(await this.#setting('streams', String(config.streams)))
@@ -293,6 +329,7 @@ export class System {
             epochMs: config.epochMs,
             lateMs: config.lateMs,
             tailBytesMax: config.tailBytesMax,
+            onApplied: () => {},
             onFatal,
           },
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
@@ -300,9 +337,15 @@ export class System {
       }),
     )
     await this.#alerts.sendUnsent()
+    const certifiers = openCertifiers(config)
+    this.#certifications = new Certifications({ postgres, clock, certifiers, logger })
+    await this.#certifications.open()
     this.#invoicing = new Invoicing({
       postgres,
       clock,
+      assertCertifiable: (invoice, original) =>
+        certifiers[invoice.seller.certification?.system ?? '']?.assertCertifiable(invoice, original),
+      onCertifying: () => this.#certifications.kick(),
       markBilled: (client, used) => this.#catalog.markBilled(client, used),
       crashPoint: (name) => {
         if (name === 'number-taken') crash('after-number-taken')
@@ -317,14 +360,25 @@ export class System {
     this.#answers = new Answers(room)
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
+    this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
       invoicing: this.#invoicing,
       usageData: this.#usageData,
+      prepaid: this.#prepaid,
       flows: this.#flows,
       graceMs: config.graceMs,
     })
+    this.#imports = new Imports({
+      postgres,
+      clock,
+      catalog: this.#catalog,
+      logger,
+      directory: join(config.dataDirectory, 'imports'),
+      onDone: () => this.#billing.redraft(null, limits.redraftMax),
+    })
+    await this.#imports.resume()
     this.#backups = new Backups({
       dataDirectory: config.dataDirectory,
       backupDirectory: config.backupDirectory,
@@ -336,6 +390,8 @@ export class System {
     })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
+    await this.#listen()
+    this.#alerting.start(this.#flows, (tenant) => streamOf(tenant, this.#streams))
   }
 
   /** A value that is fixed at the first start. */
@@ -348,21 +404,32 @@ export class System {
 
   #entitlements(): LiveEntitlement[] {
     const metrics = new Map(this.#catalog.snapshot().metrics.map((m) => [m.key, m]))
-    return this.#catalog.entitlements().flatMap((e) => {
+    const live = this.#catalog.entitlements().flatMap((e) => {
       const metric = metrics.get(e.metric)
       return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
+    return this.#alerting.add(live)
   }
 
-  /** Doors learn the catalogue at once, limits act from the next epoch. One change after the other. */
+  /** Shards listen for the meters whose silence is watched. */
+  async #listen(): Promise<void> {
+    const watched = this.#alerting.listening()
+    await Promise.all(
+      this.#flows.map((flow) => flow.listen(watched.filter((w) => streamOf(w.tenant, this.#streams) === flow.stream))),
+    )
+  }
+
+  /** Also when alert rules have changed. Doors learn the catalogue at once, limits act from the next epoch. One change after the other. */
   #catalogChanged(): void {
     this.#catalogWork = this.#catalogWork
       .then(async () => {
         const snapshot = this.#catalog.snapshot()
         // Several changes that came meanwhile are one.
-        if (snapshot.version === this.#catalogVersion) return
-        this.#catalogVersion = snapshot.version
-        await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        if (snapshot.version !== this.#catalogVersion) {
+          this.#catalogVersion = snapshot.version
+          await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        }
+        await this.#listen()
         const entitlements = this.#entitlements()
         const text = JSON.stringify(entitlements)
         if (text === this.#entitlementsText) return
@@ -394,6 +461,8 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#certifications?.close(),
+      () => this.#imports?.close(),
       () => this.#billing?.close(),
       () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
@@ -605,7 +674,7 @@ export class System {
       if (!door.up)
         notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
     }
-    notes.push(...(this.#delivery?.notes() ?? []))
+    notes.push(...(this.#delivery?.notes() ?? []), ...(this.#alerting?.notes() ?? []))
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),

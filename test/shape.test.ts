@@ -15,7 +15,7 @@ const textOf = (file: string): string => readFileSync(join(rootDirectory, 'src',
 const roads = ['ingest', 'log', 'dedupe', 'aggregate', 'rollup', 'quota', 'rating', 'invoicing']
 const doors = ['http', 'nats', 'cli', 'demo']
 /** Rooms beside the road, and what they may know of each other. */
-const beside = ['access', 'catalog', 'client', 'delivery', 'engines', 'usage-data']
+const beside = ['access', 'catalog', 'client', 'delivery', 'engines', 'prepaid', 'usage-data']
 
 /** 0 ground, 1 rooms, 2 the road written out, 3 system, 4 doors, 5 the process. */
 function level(file: string): number {
@@ -28,6 +28,7 @@ function level(file: string): number {
       'flow.ts',
       'shard.ts',
       'answers.ts',
+      'alerting.ts',
       'refusals.ts',
       'billing.ts',
       'backup.ts',
@@ -93,6 +94,9 @@ const neighbours: Readonly<Record<string, string>> = {
   'rating → catalog/unit.ts': 'a quantity is converted to the unit of its price',
   'invoicing → catalog/': 'the price book is read by all',
   'catalog → rating/formula.ts': 'a formula that cannot be read is refused when its calculator is defined',
+  'prepaid → invoicing/funding.ts': 'a closing debits what its invoice says that packs paid',
+  'prepaid → invoicing/draft.ts': 'the quota of a part of a period',
+  'prepaid → catalog/schedule.ts': 'a day is a midnight of the contract’s zone',
   'usage-data → rating/formula.ts': 'what a calculator says',
   'usage-data → invoicing/usage-record.ts': 'what is wrong with a record, as the contract people know it',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',

@@ -1,6 +1,6 @@
 /**
  * The command line: data on stdout, everything else on stderr. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 key refused, 4 not
- * found, 5 conflict, 6 an audit or a verification found a difference.
+ * found, 5 conflict, 6 an audit or a verification found a difference, 7 an import refused rows.
  */
 import { Command, CommanderError } from 'commander'
 import { loadConfig } from '../config.js'
@@ -9,6 +9,7 @@ import { ReleveError } from '../errors.js'
 import { VERSION } from '../system.js'
 import { auditCommand } from './commands/audit.js'
 import { backupCommands } from './commands/backup.js'
+import { importCommand } from './commands/import.js'
 import { invoiceCommand } from './commands/invoice.js'
 import { keysCommand } from './commands/keys.js'
 import { rebuildCommand } from './commands/rebuild.js'
@@ -33,7 +34,7 @@ export async function runCli(args: readonly string[]): Promise<number> {
       'after',
       `
 Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 key refused,
-4 not found, 5 conflict, 6 an audit or a verification found a difference.`,
+4 not found, 5 conflict, 6 an audit or a verification found a difference, 7 an import refused rows.`,
     )
   program
     .command('serve')
@@ -70,6 +71,9 @@ Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1
   })
   backupCommands(program)
   invoiceCommand(program, (n) => {
+    code = n
+  })
+  importCommand(program, (n) => {
     code = n
   })
   try {
