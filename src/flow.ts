@@ -23,7 +23,7 @@ import type { Clock } from './clock.js'
 import type { Crash } from './crash-points.js'
 import type { DedupeStats } from './dedupe/dedupe.js'
 import type { DedupeState } from './dedupe/generations.js'
-import type { KeyFiles } from './dedupe/key-files.js'
+import type { IdFiles } from './dedupe/id-files.js'
 import { ReleveError } from './errors.js'
 import { limits } from './limits.js'
 import type { Log, LogRecord } from './log/log.js'
@@ -57,7 +57,7 @@ export interface FlowOptions {
   readonly owner: string
   readonly log: Log
   readonly shard: ShardThread
-  readonly keyFiles: KeyFiles
+  readonly ids: IdFiles
   readonly rollup: Rollup
   readonly repair: Repair
   readonly postgres: Pool
@@ -136,6 +136,7 @@ export class StreamFlow {
   #sealWanted = false
   #inFlight = 0
   #fault: string | null = null
+  #idsWait = false
   #flushes: Promise<void> = Promise.resolve()
   #alertsPending: Promise<void> = Promise.resolve()
   #wake: (() => void) | null = null
@@ -212,7 +213,8 @@ export class StreamFlow {
 
   /** What the flush stumbles over at present, and tries again; null when all is well. */
   get fault(): string | null {
-    return this.#fault
+    const { ids } = this.#o
+    return this.#fault ?? ids.fault ?? (this.#idsWait ? 'dedupe is full: events wait in the log' : null)
   }
 
   /** Live balances of a tenant, behind everything that the log had when asked. */
@@ -272,7 +274,7 @@ export class StreamFlow {
   // ---- Opening -----------------------------------------------------------------------------------------------------------
 
   async recover(entitlements: readonly LiveEntitlement[]): Promise<void> {
-    const { postgres, log, shard, keyFiles, logger } = this.#o
+    const { postgres, log, shard, ids, logger } = this.#o
     const started = performance.now()
     await postgres.query(
       `INSERT INTO streams (stream, fence, owner, epoch, position, received_at, dedupe, totals) VALUES ($1, 0, $2, 0, 0, 0, 'null', $3)
@@ -302,7 +304,7 @@ export class StreamFlow {
       )
     }
     await shard.beginRestore(row.dedupe)
-    for await (const block of keyFiles.load(row.dedupe)) await shard.restoreBlock(block)
+    for await (const block of ids.load(row.dedupe)) await shard.restoreBlock(block)
     const opened = await shard.open({
       epoch: this.#epoch,
       sequence: this.#checkpointSequence,
@@ -470,6 +472,9 @@ export class StreamFlow {
     }
     // What the shard had no room for is read from the log again.
     if (reply.done < records.length) this.#dropTail()
+    // Ids wait for room in memory: a run is on its way to disk, or an epoch must be sealed first.
+    this.#idsWait = reply.done === 0
+    if (this.#idsWait) await this.#o.ids.room()
     this.#epochFull = reply.full
     this.#o.metrics.accepted.inc(reply.counts.accepted)
     this.#o.metrics.duplicates.inc(reply.counts.duplicate)
@@ -530,6 +535,12 @@ export class StreamFlow {
     const stream = String(this.stream)
     const now = clock.now()
     metrics.dedupeIds.set({ stream }, stats.entries)
+    metrics.dedupeMemoryIds.set({ stream }, stats.memoryEntries)
+    metrics.dedupeDiskIds.set({ stream }, stats.diskEntries)
+    metrics.dedupeRuns.set({ stream }, stats.runs)
+    metrics.dedupeRunBytes.set({ stream }, stats.runBytes)
+    metrics.dedupeFilterHits.set({ stream }, stats.filterHits)
+    metrics.dedupePageReads.set({ stream }, stats.pageReads)
     metrics.dedupeBytes.set({ stream }, stats.bytes)
     metrics.dedupeWindowSeconds.set(
       { stream },
@@ -553,14 +564,14 @@ export class StreamFlow {
 
   /** Steps 1 to 4 of the protocol. Each step is repeated until it holds; a repeated step changes nothing. */
   async #flush(sealed: SealedEpoch): Promise<void> {
-    const { keyFiles, rollup, crash, metrics } = this.#o
+    const { ids, rollup, crash, metrics } = this.#o
     const { epoch } = sealed
     const end = metrics.flushSeconds.startTimer()
 
     await this.#retry('manifest', () => this.#writeManifest(sealed))
     crash('after-manifest')
 
-    if (sealed.keys !== null) await this.#retry('keys', () => keyFiles.append(sealed.keys!))
+    if (sealed.keys !== null) await this.#retry('keys', () => ids.append(sealed.keys!))
     crash('after-key-file')
 
     const chunks: StoreChunk[] = [...sealed.chunks]
@@ -586,7 +597,7 @@ export class StreamFlow {
     this.#totals = add(this.#totals, sealed.counts)
     metrics.epochs.inc({ stream: String(this.stream) })
     end()
-    for (const generation of sealed.dropped) await keyFiles.drop(generation)
+    await ids.settled(sealed.dedupe, sealed.dropped)
     if (sealed.needed.length > 0) await this.#loadBases(sealed.needed)
     await this.#o.log.deleteBelow(this.stream, sealed.to + 1)
   }

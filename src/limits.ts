@@ -96,8 +96,15 @@ export const limits = {
   generationMs: 1 * DAY,
   /** Generations that may live at once; the number is one byte in the table. */
   generationsMax: 200,
-  /** Ids in memory per shard; at 80 % the oldest generation is announced for dropping, and the age limit L shrinks with it. */
+  /** Ids in memory per shard, 17.5 bytes each; at 80 % the oldest generations go to disk. */
   dedupeIdsMax: 64_000_000,
+  /** What an operator may set it to: the kernel has 4 GiB of addresses. */
+  dedupeIdsCeiling: 160_000_000,
+  /**
+   * Disk of the runs per shard, bytes: 17.6 an id, and a quarter more while one is built; each id there takes 1.5 bytes of
+   * memory. At 80 % of all ids the oldest generation is announced for dropping, and the age limit L shrinks with it.
+   */
+  dedupeDiskBytes: 16 * 1024 * MiB,
   /** Hash keys of origins, and of tenants, kept per shard; about 150 bytes each. Beyond it they are derived again. */
   dedupeKeysMax: 20_000,
 
@@ -130,6 +137,8 @@ export const limits = {
   guardedTenantsMax: 10_000,
 
   // Threads.
+  /** Streams of one process, each with a thread. */
+  streamsMax: 64,
   /** Tasks that wait for one shard's thread; the doors' bound on bytes comes first. */
   shardTasksMax: 100_000,
 

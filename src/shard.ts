@@ -62,6 +62,7 @@ export interface ShardOptions {
   /** 16 bytes. */
   readonly secret: Uint8Array
   readonly idsMax: number
+  readonly diskIdsMax: number
   readonly aheadMs: number
   readonly lateMs: number
 }
@@ -150,7 +151,9 @@ export class Shard {
       stream: options.stream,
       secret: options.secret,
       idsMax: options.idsMax,
+      diskIdsMax: options.diskIdsMax,
       aheadMs: options.aheadMs,
+      windowMs: options.lateMs + options.aheadMs,
     })
     this.#rows =
       openKernelEpoch(options.stream, members.keyBytes) ?? new PlainEpoch(options.stream, openAggregate(hash))
@@ -176,6 +179,11 @@ export class Shard {
 
   restoreBlock(block: Uint8Array): void {
     this.#dedupe.restoreBlock(block)
+  }
+
+  /** One slice of taking in a run of ids; true when it is in. */
+  attachRun(path: string): boolean {
+    return this.#dedupe.attachRun(path)
   }
 
   open(at: { epoch: number; sequence: number; receivedAt: number; restored: boolean }): ShardOpened {
@@ -344,6 +352,7 @@ export function openShardThread(options: ShardOptions) {
     judge: (body: Uint8Array, request: IngestRequest) => run<KernelJudged>('judge', [body, request], ownBuffer(body)),
     beginRestore: (state: DedupeState | null) => run<void>('beginRestore', [state]),
     restoreBlock: (block: Uint8Array) => run<void>('restoreBlock', [block], ownBuffer(block)),
+    attachRun: (path: string) => run<boolean>('attachRun', [path]),
     open: (at: Parameters<Shard['open']>[0]) => run<ShardOpened>('open', [at]),
     /** The payloads are handed over. */
     apply: (records: readonly LogRecord[]) =>

@@ -15,7 +15,9 @@ import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
-import { KeyFiles } from './dedupe/key-files.js'
+import { IdFiles } from './dedupe/id-files.js'
+import { runEntriesIn } from './dedupe/run-file.js'
+import { openRunPool, type RunPool } from './dedupe/run-pool.js'
 import { openAlertFeed } from './delivery/alert-feed.js'
 import { type Delivery, openDelivery } from './delivery/delivery.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
@@ -144,7 +146,8 @@ export class System {
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
-  #keyFiles: KeyFiles[] = []
+  #idFiles: IdFiles[] = []
+  readonly #runPool: RunPool = openRunPool()
   #streams = 1
   #inflight = 0
   #nextShard = 0
@@ -304,20 +307,28 @@ export class System {
           streams: this.#streams,
           secret,
           idsMax: config.dedupeIdsMax,
+          diskIdsMax: runEntriesIn(config.dedupeDiskBytes),
           aheadMs: config.aheadMs,
           lateMs: config.lateMs,
         })
         this.#shards[stream] = shard
         await shard.setCatalog(this.#catalog.snapshot())
-        const keyFiles = await KeyFiles.open(join(config.dataDirectory, 'keys', `stream-${stream}`), stream)
-        this.#keyFiles[stream] = keyFiles
+        const ids = await IdFiles.open({
+          directory: join(config.dataDirectory, 'keys', `stream-${stream}`),
+          stream,
+          pool: this.#runPool,
+          attachRun: shard.attachRun,
+          logger,
+          onFatal,
+        })
+        this.#idFiles[stream] = ids
         return openFlow(
           {
             stream,
             owner,
             log: this.#log!,
             shard,
-            keyFiles,
+            ids,
             rollup: this.#rollup,
             repair: this.#repair,
             postgres,
@@ -470,7 +481,8 @@ export class System {
       () => this.#alertFeed?.close(),
       () => this.#delivery?.close(),
       () => this.#log?.close(),
-      () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
+      () => this.#runPool.close(),
+      () => Promise.allSettled(this.#idFiles.map((files) => files.close())),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
       () => this.#engines?.close(),

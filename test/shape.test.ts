@@ -146,7 +146,15 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
     { 'nats/': 'the place', 'client/nats.ts': 'the sender’s side of that door' },
   ],
   ['knows a mail library', /from 'nodemailer'/, { 'delivery/email.ts': 'the place' }],
-  ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place', 'invoicing/draft-batch.ts': 'the rating threads' }],
+  [
+    'knows piscina',
+    /from 'piscina'/,
+    {
+      'shard.ts': 'the place',
+      'invoicing/draft-batch.ts': 'the rating threads',
+      'dedupe/run-pool.ts': 'the thread that builds runs of ids',
+    },
+  ],
   [
     'ends the process',
     /\bprocess\.exit\b/,
