@@ -177,12 +177,13 @@ export const limits = {
   natsTimeoutMs: 5_000,
 
   // The client (releve/client), in the sender's process.
-  /** Events of one batch as JSON, about; with every character escaped it is still a body. */
-  clientBatchJsonMax: 2.5 * MiB,
-  /** A sealed batch over HTTP, bytes counted by characters: three times as much in UTF-8 is still a body. */
+  /** One event as JSON, about; a batch is sealed when it has as much, so it has twice as much at most. */
+  clientEventJsonMax: 1.25 * MiB,
+  /** A sealed batch over HTTP without its last event, bytes counted by characters: three times as much in UTF-8 is still a body. */
   clientBatchBytesMax: 4 * MiB,
-  /** The same over NATS: three times as much is still a message. */
-  clientNatsBatchBytesMax: 160 * KiB,
+  /** The same two over NATS, where a body is a message. */
+  clientNatsEventJsonMax: 12 * KiB,
+  clientNatsBatchBytesMax: 156 * KiB,
   /** Sealed batches that wait or are under way, bytes; a setting. Beyond it `send` waits or refuses. */
   clientMemoryBytesMax: 64 * MiB,
   /** Calls of `send` that wait for room; beyond it `send` refuses. */
@@ -371,11 +372,14 @@ assert(
   'a pull holds several of the largest messages, and stays where no stall was seen',
 )
 assert(
-  6 * limits.clientBatchJsonMax <= limits.bodyBytesMax,
-  'a batch of the client is a body, also when written as JSON',
+  12 * limits.clientEventJsonMax <= limits.bodyBytesMax,
+  'a batch of the client is a body when written as JSON, also with every character escaped',
 )
-assert(3 * limits.clientBatchBytesMax <= limits.bodyBytesMax, 'a batch of the client is a body')
-assert(3 * limits.clientNatsBatchBytesMax <= limits.natsMessageBytesMax, 'a batch of the client is a message')
+assert(
+  3 * (limits.clientBatchBytesMax + limits.clientEventJsonMax) <= limits.bodyBytesMax &&
+    3 * (limits.clientNatsBatchBytesMax + limits.clientNatsEventJsonMax) <= limits.natsMessageBytesMax,
+  'a batch of the client is a body, and over NATS a message',
+)
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
 assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')

@@ -65,6 +65,7 @@ const upward: Readonly<Record<string, string>> = {
   'event.ts → catalog/metric.ts': 'an event has a metric',
   'frame.ts → catalog/metric.ts': 'a frame carries the metrics it was judged under',
   'frame.ts → ingest/verdict.ts': 'a frame carries refusals',
+  'client/nats.ts → nats/subjects.ts': 'the subjects are the same on both sides of the door',
   'invoicing/verify.ts → invoicing/close.ts': 'an invoice is verified by the very reckoning that made it',
 }
 
@@ -84,7 +85,7 @@ test('the exceptions of the ground are still needed', () => {
 const neighbours: Readonly<Record<string, string>> = {
   'client → ingest/time.ts': 'a time means the same at the sender and at the door',
   'client → engines/lock.ts': 'two clients must not replay one spool',
-  'client → nats/subjects.ts': 'the subjects are the door’s',
+  'client → nats/subjects.ts': 'the subjects are the same on both sides of the door',
   'dedupe → ingest/verdict.ts': 'the numbers of verdicts',
   'aggregate → ingest/verdict.ts': 'the numbers of verdicts',
   'rollup → ingest/verdict.ts': 'the numbers of verdicts',
