@@ -6,17 +6,24 @@ import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import type pg from 'pg'
 import type { Catalog } from './catalog/catalog.js'
-import { midnightOf } from './catalog/schedule.js'
+import { periodOf } from './catalog/part.js'
 import type { Clock } from './clock.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
-import { type Closed, type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import {
+  type Closed,
+  type CloseOptions,
+  closePeriod,
+  previewInvoice,
+  termsOf,
+  type UsageAtCut,
+} from './invoicing/close.js'
 import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import type { Invoicing, KeptInvoice } from './invoicing/invoicing.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
-import { monthlyPeriodOf, type Period } from './period.js'
+import type { Period } from './period.js'
 import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
@@ -193,7 +200,7 @@ export class Billing {
   async previewInvoice(contract: string): Promise<KeptInvoice['invoice']> {
     const terms = this.#catalog.book().contractOf(contract)
     const now = this.#clock.now()
-    const period = monthlyPeriodOf(now, midnightOf(terms.start, terms.timeZone), terms.timeZone)
+    const period = periodOf(terms, now)
     const flow = this.#flowOf(terms.tenant)
     const items = this.#catalog.terms(contract, period).items.map(({ item, metrics, period: part }) => ({
       item,
@@ -201,14 +208,14 @@ export class Billing {
       ...(part === undefined ? {} : { period: part }),
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
-    const own = this.#catalog.terms(contract, period)
+    const own = await termsOf(this.#postgres, this.#catalog, contract, period)
     const counted = await withData(this.#postgres, { terms: own, period, usage }, 'pending')
     const parts = await this.#prepaid.partsOf(own, period, async (item, metric, part) => {
       const asked = [{ item, metrics: [metric], period: part }]
       return (await this.#measure(own.contract.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
     })
     const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
-    return previewInvoice(this.#catalog, contract, period, counted, prepaid)
+    return previewInvoice(this.#catalog, contract, period, counted, prepaid, own)
   }
 
   /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */
