@@ -87,10 +87,6 @@ export function billingPeriodOf(time: number, anchor: number, zone: string, cycl
   return { from: start(index), to: start(index + 1) }
 }
 
-export function monthlyPeriodOf(time: number, anchor: number, zone: string): Period {
-  return billingPeriodOf(time, anchor, zone, 'monthly')
-}
-
 export function contains(period: Period, time: number): boolean {
   return time >= period.from && time < period.to
 }

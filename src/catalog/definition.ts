@@ -63,7 +63,18 @@ export interface LegalEntity {
   readonly mentions?: readonly string[]
   /** Whose calendar the issue dates follow, and with them the years of the numbers. */
   readonly timeZone: string
+  /** The clearance system that has to take each document before it may be handed out. */
+  readonly certification?: LegalCertification
 }
+
+/** Côte d'Ivoire's FNE; the address and the token of the service are settings. */
+export interface LegalCertification {
+  readonly system: 'fne'
+  readonly pointOfSale: string
+  readonly establishment: string
+  readonly paymentMethod: (typeof PaymentMethod)[number]
+}
+const PaymentMethod = ['cash', 'card', 'check', 'mobile-money', 'transfer', 'deferred'] as const
 
 /** A customer is a tenant. */
 export interface Customer {
@@ -183,8 +194,19 @@ export interface Contract {
   /** How a part of a period is measured; default by day. */
   readonly prorate?: 'day' | 'second'
   readonly adjustments?: Adjustments
+  readonly late?: LatePolicies
   readonly items: readonly ContractItem[]
 }
+
+/** What becomes of usage that changes after its period was issued; by default it is on the next invoice. */
+export interface LatePolicies {
+  /** More is due: on the next invoice, on an invoice of its own, or not at all (a notice says so). */
+  readonly usage?: (typeof LateUsage)[number]
+  /** Less is due, after voids: a negative line of the next invoice, or a credit note at once. */
+  readonly corrections?: (typeof LateCorrections)[number]
+}
+const LateUsage = ['next_invoice', 'complementary_invoice', 'reject'] as const
+const LateCorrections = ['next_invoice', 'credit_note'] as const
 
 /** What callers give: the store fills in versions; a plan without a version means its latest. */
 export type PlanInput = Omit<Plan, 'version'>
@@ -302,6 +324,21 @@ export function parsePlan(json: unknown): PlanInput {
   }
 }
 
+function parseCertification(json: unknown): LegalCertification {
+  const fields = fieldsOf(json, 'certification', ['system', 'pointOfSale', 'establishment', 'paymentMethod'])
+  if (fields.system !== 'fne')
+    throw new ReleveError('invalid_request', 'certification.system: fne is the one that is known')
+  const paymentMethod = PaymentMethod.find((one) => one === (fields.paymentMethod ?? 'transfer'))
+  if (paymentMethod === undefined)
+    throw new ReleveError('invalid_request', `certification.paymentMethod: one of ${PaymentMethod.join(', ')}`)
+  return {
+    system: 'fne',
+    pointOfSale: name(fields.pointOfSale, 'certification.pointOfSale'),
+    establishment: name(fields.establishment, 'certification.establishment'),
+    paymentMethod,
+  }
+}
+
 export function parseLegalEntity(json: unknown): LegalEntity {
   const fields = fieldsOf(json, 'legal entity', [
     'key',
@@ -313,6 +350,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     'creditNotePattern',
     'mentions',
     'timeZone',
+    'certification',
   ])
   const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
   const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
@@ -332,6 +370,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
       ? {}
       : { mentions: list(fields.mentions, 'mentions', 20).map((text, i) => name(text, `mentions[${i}]`)) }),
     timeZone: zone(fields.timeZone ?? 'UTC'),
+    ...(fields.certification === undefined ? {} : { certification: parseCertification(fields.certification) }),
   }
 }
 
@@ -369,6 +408,16 @@ export function parseCustomer(json: unknown): Customer {
   }
 }
 
+function parseLate(json: unknown): LatePolicies {
+  const fields = fieldsOf(json, 'late', ['usage', 'corrections'])
+  return {
+    ...(fields.usage === undefined ? {} : { usage: oneOf(fields.usage, LateUsage, 'late.usage') }),
+    ...(fields.corrections === undefined
+      ? {}
+      : { corrections: oneOf(fields.corrections, LateCorrections, 'late.corrections') }),
+  }
+}
+
 export function parseContract(json: unknown): ContractInput {
   const fields = fieldsOf(json, 'contract', [
     'id',
@@ -388,6 +437,7 @@ export function parseContract(json: unknown): ContractInput {
     'end',
     'prorate',
     'adjustments',
+    'late',
     'items',
   ])
   const timeZone = zone(fields.timeZone)
@@ -459,6 +509,7 @@ export function parseContract(json: unknown): ContractInput {
     ...(fields.end === undefined ? {} : { end: lastDay(fields.end, start, timeZone) }),
     ...(fields.prorate === undefined ? {} : { prorate: oneOf(fields.prorate, ['day', 'second'] as const, 'prorate') }),
     ...(fields.adjustments === undefined ? {} : { adjustments: adjustments(fields.adjustments, timeZone) }),
+    ...(fields.late === undefined ? {} : { late: parseLate(fields.late) }),
     items,
   }
 }

@@ -52,13 +52,13 @@ export function isBilled(contract: Contract, period: Period): boolean {
   return contract.fees === 'in_advance' && partOf(contract, {}, nextPeriodOf(contract, period)) !== null
 }
 
-export function periodOf(contract: Pick<Contract, 'start' | 'timeZone' | 'cycle'>, at: number): Period {
+export function periodAt(contract: Pick<Contract, 'start' | 'timeZone' | 'cycle'>, at: number): Period {
   const { start, timeZone, cycle } = contract
   return billingPeriodOf(at, midnightOf(start, timeZone), timeZone, cycle)
 }
 
 export function nextPeriodOf(contract: Pick<Contract, 'start' | 'timeZone' | 'cycle'>, period: Period): Period {
-  return periodOf(contract, period.to)
+  return periodAt(contract, period.to)
 }
 
 function dayAfter(date: string, zone: string): number {

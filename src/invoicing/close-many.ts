@@ -9,7 +9,7 @@
 import { randomUUID } from 'node:crypto'
 import type { PoolClient } from 'pg'
 import type { Contract } from '../catalog/definition.js'
-import { isBilled, periodOf } from '../catalog/part.js'
+import { isBilled, periodAt } from '../catalog/part.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import { type Closed, type CloseOptions, closePeriod, type Measured, sameQuantities, withBilledAhead } from './close.js'
@@ -126,7 +126,7 @@ function dueContracts({ catalog, clock }: CloseManyOptions, request: CloseManyRe
     const key = `${contract.start} ${contract.timeZone} ${contract.cycle}`
     let period = periods.get(key)
     if (period === undefined) {
-      period = periodOf(contract, request.at ?? periodOf(contract, ended).from - 1)
+      period = periodAt(contract, request.at ?? periodAt(contract, ended).from - 1)
       if (period.to > ended) period = null
       periods.set(key, period)
     }
@@ -276,7 +276,7 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
        SELECT c.contract, c.period_from, c.period_to, c.measured,
          row_number() OVER (PARTITION BY c.contract ORDER BY c.period_from DESC) AS place
        FROM closings c JOIN unnest($1::text[], $2::bigint[]) AS due (contract, period_from) ON c.contract = due.contract
-       WHERE c.measured IS NOT NULL AND c.period_to <= due.period_from) AS newest
+       WHERE c.measured IS NOT NULL AND c.part = 0 AND c.period_to <= due.period_from) AS newest
      WHERE place <= $3`,
     [chunk.map((entry) => entry.contract), chunk.map((entry) => entry.period.from), limits.latePeriodsMax],
   )
