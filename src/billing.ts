@@ -21,6 +21,7 @@ import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
+import { span } from './tracing.js'
 import { collect, withData } from './usage-data/collect.js'
 import type { UsageData } from './usage-data/usage-data.js'
 
@@ -73,7 +74,9 @@ export class Billing {
   /** Closes the period of a contract that holds `at`: usage at a cut, rated, drafted and, unless told otherwise, issued. */
   async closePeriod(request: { contract: string; at: number; finalise?: boolean }): Promise<Closed> {
     if (request.finalise !== false) await this.redraft([request.contract])
-    return closePeriod(this.#closing(), { ...request, graceMs: this.#graceMs })
+    return span('close period', { finalise: request.finalise ?? true }, () =>
+      closePeriod(this.#closing(), { ...request, graceMs: this.#graceMs }),
+    )
   }
 
   /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
@@ -83,9 +86,12 @@ export class Billing {
     this.#draftPool ??= openDraftPool(availableParallelism())
     try {
       if (request.finalise !== false) await this.redraft(null)
-      return await closeMany(
-        { ...this.#closing(), pool: this.#draftPool, openCut: () => this.#openBatchCut() },
-        { ...request, graceMs: this.#graceMs },
+      const pool = this.#draftPool
+      return await span('close due periods', {}, () =>
+        closeMany(
+          { ...this.#closing(), pool, openCut: () => this.#openBatchCut() },
+          { ...request, graceMs: this.#graceMs },
+        ),
       )
     } finally {
       this.#batch = false
