@@ -29,6 +29,7 @@ import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
+import { span } from './tracing.js'
 import { collect, withData } from './usage-data/collect.js'
 import type { UsageData } from './usage-data/usage-data.js'
 
@@ -88,7 +89,11 @@ export class Billing {
   }): Promise<Closed> {
     if (request.finalise !== false) await this.redraft([request.contract])
     const options = this.#closing()
-    if (request.unproved !== true) return closePeriod(options, { ...request, graceMs: this.#graceMs })
+    if (request.unproved !== true) {
+      return span('close period', { finalise: request.finalise ?? true }, () =>
+        closePeriod(options, { ...request, graceMs: this.#graceMs }),
+      )
+    }
     // What the rollups say, for a person to look at: it is never issued by this.
     const usageAtCut: UsageAtCut = (asked) => this.#countAtCut(asked, false)
     return closePeriod({ ...options, usageAtCut }, { ...request, finalise: false, graceMs: this.#graceMs })
@@ -142,9 +147,12 @@ export class Billing {
     this.#draftPool ??= openDraftPool(availableParallelism())
     try {
       if (request.finalise !== false) await this.redraft(null)
-      return await closeMany(
-        { ...this.#closing(), pool: this.#draftPool, openCut: () => this.#openBatchCut() },
-        { ...request, graceMs: this.#graceMs },
+      const pool = this.#draftPool
+      return await span('close due periods', {}, () =>
+        closeMany(
+          { ...this.#closing(), pool, openCut: () => this.#openBatchCut() },
+          { ...request, graceMs: this.#graceMs },
+        ),
       )
     } finally {
       this.#batch = false
