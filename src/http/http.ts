@@ -17,6 +17,7 @@ import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
+import { contractRoutes } from './routes/contracts.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
@@ -29,6 +30,7 @@ import { shadowRoutes } from './routes/shadow.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
+import { traceRequests } from './tracing.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -100,6 +102,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     forceCloseConnections: 'idle',
   })
 
+  if (system.config.otlpEndpoint !== undefined) traceRequests(app)
   const attempts = new Attempts(system.clock)
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
@@ -220,6 +223,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
+  await app.register(contractRoutes(system))
   await app.register(invoiceRoutes(system))
   await app.register(invoiceMoveRoutes(system))
   await app.register(shadowRoutes(system))
