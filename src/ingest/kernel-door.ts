@@ -322,7 +322,12 @@ export class KernelDoor {
     const refusalsAt = kernel.refusalsAt(stream)
     const indicesAt = at + refusalsAt
     const indices = new Uint32Array(this.#bytes.buffer, indicesAt, events).slice()
-    if (refused === undefined) return { stream, frame: this.#bytes.slice(at, indicesAt), indices, events }
+    if (refused === undefined) {
+      // In a buffer of its own; not slice(), which fills it with zeroes first.
+      const frame = Buffer.allocUnsafeSlow(refusalsAt)
+      frame.set(this.#bytes.subarray(at, indicesAt))
+      return { stream, frame, indices, events }
+    }
     const text = encoder.encode(JSON.stringify(refused))
     const frame = new Uint8Array(refusalsAt + pad8(text.length))
     frame.set(this.#bytes.subarray(at, indicesAt))
