@@ -139,8 +139,18 @@ export const limits = {
   // Threads.
   /** Streams of one process, each with a thread. */
   streamsMax: 64,
-  /** Tasks that wait for one shard's thread; the doors' bound on bytes comes first. */
+  /** Tasks that wait for one shard's thread; bodies and records are handed over one or two at a time, questions as they come. */
   shardTasksMax: 100_000,
+  /** Memory that the main thread and a shard share for bodies and frames: two being judged, the others being written to the log. */
+  slabs: 6,
+  /** One of them: bodies in its front half, their frames behind. What a small request waits for at most is the judging of two. */
+  slabBytes: 2 * MiB,
+  /** Tasks of bodies given to one shard's thread: the second one so that it never waits for the main thread. */
+  judgeTasksMax: 2,
+  /** A body up to this size is judged together with others that came meanwhile: one record of the log, one frame. */
+  smallBodyBytes: 64 * KiB,
+  /** Bodies that wait for one shard, beside their bytes (inflightBytesMax). */
+  bodiesWaitingMax: 20_000,
 
   // NATS.
   /** One message: what a publisher may send at once. Below the server's own default of 1 MiB. */
@@ -356,6 +366,7 @@ export const limits = {
 // The relations. A changed number that breaks one of them stops the process at import.
 assert(limits.recordBytesMax > limits.bodyBytesMax, 'a record must hold the largest body')
 assert(limits.natsMessageBytesMax < limits.bodyBytesMax, 'a message is a body')
+assert(limits.smallBodyBytes <= limits.slabBytes / 4, 'a slab must hold several small bodies')
 assert(
   limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
   'a pull holds several of the largest messages, and stays where no stall was seen',

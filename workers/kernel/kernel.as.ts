@@ -41,6 +41,7 @@ export {
   addMetric,
   addTenant,
   begin,
+  beginNext,
   eventAt,
   FIXED_BYTES,
   findTenant,
