@@ -364,7 +364,8 @@ function findMetric(text: usize, length: u32): u32 {
   // Neighbours mostly share it.
   if (lastMetric < metricCount) {
     const record = metrics + (lastMetric as usize) * M_BYTES
-    if (load<u32>(record, M_LENGTH) === length && equal(load<u32>(record, M_TEXT) as usize, text, length)) return lastMetric
+    if (load<u32>(record, M_LENGTH) === length && equal(load<u32>(record, M_TEXT) as usize, text, length))
+      return lastMetric
   }
   const hash = hashEnd(hashBytes(hashStart(2, 0), text, length))
   let slot = hash & metricMask
