@@ -18,7 +18,7 @@ import { crossBarrier, type DedupeState, firstOf, type Generation, type Generati
 import { type IdStore, PlainStore } from './id-store.js'
 import { openKernelStore } from './kernel-store.js'
 import { decodeKeyBlock, encodeKeyBlock } from './key-block.js'
-import { Runs } from './runs.js'
+import { type RunStats, Runs } from './runs.js'
 
 export interface DedupeOptions {
   readonly stream: number
@@ -47,19 +47,11 @@ export interface EpochBarrier {
   readonly floorTime: number
 }
 
-export interface DedupeStats {
+export interface DedupeStats extends RunStats {
   /** Ids known, in memory and on disk. */
   readonly entries: number
   /** Entries in memory: ids and voids. */
   readonly memoryEntries: number
-  /** Entries in runs on disk. */
-  readonly diskEntries: number
-  readonly runs: number
-  /** Memory of the runs: filters and fences. */
-  readonly runBytes: number
-  /** Since the start: ids that a filter did not exclude, and pages read for them. */
-  readonly filterHits: number
-  readonly pageReads: number
   /** Slots of the table. */
   readonly capacity: number
   /** Memory of the table. */
