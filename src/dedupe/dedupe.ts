@@ -229,6 +229,7 @@ export class Dedupe {
       )
     }
     const { idsMax } = this.#bounds
+    if (this.#store.held === 0) this.#store.reserve(this.#heldFrom(state, this.#memoryFrom))
     if (this.#store.held + block.keys + block.voids > idsMax) {
       throw new Error(
         `cannot hold the ids of stream ${this.#stream} in memory: room for ${idsMax} is less than there was, raise RELEVE_DEDUPE_IDS`,
@@ -238,6 +239,12 @@ export class Dedupe {
       throw new Error(`FATAL: the key block of epoch ${epoch} holds an id twice or was given twice`)
     }
     this.#store.addVoids(voidWords, byteOf(generation))
+  }
+
+  /** Entries of the generations from this one on. */
+  #heldFrom(state: DedupeState, number: number): number {
+    const generations = state.generations.filter((one) => one.number >= number)
+    return generations.reduce((sum, { entries, voids }) => sum + entries + voids, 0)
   }
 
   /** Counts what a restore brings for the generation of the state that reaches from first to last; false when there is none. */
