@@ -55,7 +55,7 @@ const STRIDE = 1.25
 /** Addresses of the kernel are 32 bits; a frame of the largest size must find room behind the table. */
 const BYTES_MAX = 2 ** 32 - 2 ** 27
 /** A partition is swept after so many events, so that single events do not pay for it each time. */
-const SWEEP_EVENTS = 500
+const SWEEP_EVENTS = 2_000
 
 const pad = (bytes: number, to = 8): number => Math.ceil(bytes / to) * to
 

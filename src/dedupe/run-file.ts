@@ -10,7 +10,7 @@
  *         filter: blocks of 64 bytes (workers/kernel/runs.as.ts)
  *
  * Memory of an open run, per id: 1.5 bytes of filter and 4 / 255 of fence. An id that a run does not have is let through by the
- * filter once in 250; then, as for an id that is there, one page is read and its checksum compared. Whatever cannot be read as it
+ * filter once in 237; then, as for an id that is there, one page is read and its checksum compared. Whatever cannot be read as it
  * was written is refused by name and offset, never taken for an unknown id.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
@@ -22,7 +22,7 @@ export const PAGE_BYTES = 4_096
 export const PAGE_ENTRIES = 255
 export const ENTRY_BYTES = 16
 export const FILTER_BLOCK_BYTES = 64
-/** 12 bits an id: measured against 10.4 (1 in 120 let through) and 16 (1 in 1,300), see README.md. */
+/** Measured against fewer and more: README.md of this folder. */
 const FILTER_BITS = 12
 const MAGIC = 0x314e5244
 const HEAD_BYTES = 60
