@@ -26,7 +26,7 @@ import type { DedupeState } from './dedupe/generations.js'
 import type { IdFiles } from './dedupe/id-files.js'
 import { ReleveError } from './errors.js'
 import { limits } from './limits.js'
-import type { Log, LogRecord } from './log/log.js'
+import type { Log } from './log/log.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
@@ -35,6 +35,7 @@ import type { HeardMeter, Listening } from './quota/heard.js'
 import type { ChunkKey, Repair } from './rollup/repair.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
 import {
+  type ApplyRecord,
   type ApplyReply,
   type BalanceView,
   type Counts,
@@ -45,6 +46,7 @@ import {
   type ShardThread,
   zeroCounts,
 } from './shard.js'
+import { span } from './tracing.js'
 
 /** What one record became in the shard, for `?wait=applied`. */
 export interface Applied {
@@ -83,8 +85,13 @@ const ZERO: Totals = { ...zeroCounts(), epochs: 0 }
 
 /** Times that a chunk is taken back and inserted anew before the stream gives up. */
 const REPAIRS_MAX = 5
+/** One hand-over to the shard: bodies that come meanwhile wait for it. */
 const APPLY_RECORDS_MAX = 16
-const APPLY_BYTES_MAX = 4 * 1024 * 1024
+const APPLY_BYTES_MAX = 1024 * 1024
+/** One reading of the log, when the shard is behind. */
+const READ_BYTES_MAX = 4 * 1024 * 1024
+
+type TailRecord = ApplyRecord & { readonly bytes: number }
 
 interface Waiter {
   resolve(applied: Applied): void
@@ -129,8 +136,10 @@ export class StreamFlow {
   #lastFloor = Number.NEGATIVE_INFINITY
   #lastReceivedAt = 0
   /** Records on disk that wait to be applied, contiguous. The log has them too, so they may be dropped. */
-  #tail: LogRecord[] = []
+  #tail: TailRecord[] = []
   #tailBytes = 0
+  /** Numbers of frames that the shard need not keep any more. */
+  #forgotten: number[] = []
   #waiters = new Map<number, Waiter>()
   #jobs: BarrierJob[] = []
   #sealWanted = false
@@ -160,12 +169,14 @@ export class StreamFlow {
   /**
    * A frame into the log. Resolves when it is on disk; `applied` resolves when the shard has judged it, and is only there when
    * asked for. Rejects with `overloaded` when the frame was judged under an age limit that has moved since.
+   * `kept`: the shard's number of this frame; then its memory is the caller's again when this resolves, else it is the flow's.
    */
   async append(
     receivedAt: number,
     floorTime: number,
     frame: Uint8Array,
     wait: boolean,
+    kept = 0,
   ): Promise<{ sequence: number; applied: Promise<Applied> | undefined }> {
     if (this.#state !== 'running')
       throw new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 })
@@ -183,8 +194,19 @@ export class StreamFlow {
       applied = new Promise<Applied>((resolve, reject) => this.#waiters.set(written.sequence, { resolve, reject }))
       applied.catch(() => {})
     }
-    this.#push({ ...written, payload: frame })
+    const bytes = frame.byteLength
+    this.#push(kept > 0 ? { ...written, bytes, kept } : { ...written, bytes, payload: frame })
     return { sequence: written.sequence, applied }
+  }
+
+  /** A frame that the shard keeps will not come. */
+  forget(kept: number): void {
+    this.#forgotten.push(kept)
+    if (this.#forgotten.length > 1) return
+    setImmediate(() => {
+      // Only a thread that is closed refuses.
+      this.#o.shard.forget(this.#forgotten.splice(0)).catch(() => {})
+    })
   }
 
   get position(): { applied: number; last: number; checkpoint: number; epoch: number; folded: number } {
@@ -426,36 +448,44 @@ export class StreamFlow {
     })
   }
 
-  #push(record: LogRecord): void {
+  #push(record: TailRecord): void {
     // After a gap (records dropped for the bound) the log is read until it meets the tail again.
     if (this.#tail.length > 0 && record.sequence !== this.#tail[this.#tail.length - 1]!.sequence + 1) this.#dropTail()
     this.#tail.push(record)
-    this.#tailBytes += record.payload.byteLength
+    this.#tailBytes += record.bytes
     if (this.#tailBytes > this.#o.tailBytesMax) this.#dropTail()
     this.#wakeUp()
   }
 
   #dropTail(): void {
+    for (const record of this.#tail) this.#dropped(record)
     this.#tail = []
     this.#tailBytes = 0
   }
 
+  #dropped(record: TailRecord): void {
+    if ('kept' in record) this.forget(record.kept)
+  }
+
   /** The next records, from memory or from disk. */
-  async #take(until: number): Promise<LogRecord[]> {
-    const taken: LogRecord[] = []
+  async #take(until: number): Promise<ApplyRecord[]> {
+    const taken: ApplyRecord[] = []
     let bytes = 0
-    while (this.#tail.length > 0 && this.#tail[0]!.sequence < this.#next)
-      this.#tailBytes -= this.#tail.shift()!.payload.byteLength
+    while (this.#tail.length > 0 && this.#tail[0]!.sequence < this.#next) {
+      const record = this.#tail.shift()!
+      this.#tailBytes -= record.bytes
+      this.#dropped(record)
+    }
     while (this.#tail.length > 0 && taken.length < APPLY_RECORDS_MAX && bytes < APPLY_BYTES_MAX) {
       const record = this.#tail[0]!
       if (record.sequence !== this.#next + taken.length || record.sequence > until) break
       this.#tail.shift()
-      this.#tailBytes -= record.payload.byteLength
+      this.#tailBytes -= record.bytes
       taken.push(record)
-      bytes += record.payload.byteLength
+      bytes += record.bytes
     }
     if (taken.length > 0) return taken
-    const read = await this.#o.log.read(this.stream, this.#next, APPLY_BYTES_MAX)
+    const read = await this.#o.log.read(this.stream, this.#next, READ_BYTES_MAX)
     return read.filter((record) => record.sequence <= until)
   }
 
@@ -559,7 +589,7 @@ export class StreamFlow {
     const alerts = this.#alertsPending
     this.#flushes = this.#flushes
       .then(() => alerts)
-      .then(() => this.#flush(sealed))
+      .then(() => span('flush', { stream: this.stream, epoch: sealed.epoch }, () => this.#flush(sealed)))
       .finally(() => {
         this.#inFlight -= 1
         this.#wakeUp()
@@ -843,7 +873,7 @@ export class StreamFlow {
       if (mine.length !== 1) throw new Fenced(this.stream, to)
     }
     this.#o.crash('after-fold-manifest')
-    await this.#runFold(fold, from, to)
+    await span('fold', { stream: this.stream, from, to }, () => this.#runFold(fold, from, to))
   }
 
   async #runFold(fold: number, from: number, to: number): Promise<void> {

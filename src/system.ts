@@ -29,6 +29,7 @@ import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
+import { Intake } from './intake.js'
 import { Certifications } from './invoicing/certification.js'
 import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
@@ -45,7 +46,8 @@ import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
-import { openShardThread, type ShardThread } from './shard.js'
+import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
+import { openTracing, type Tracing } from './tracing.js'
 import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 
@@ -140,12 +142,14 @@ export class System {
   #refusals!: Refusals
   #billing!: Billing
   #backups!: Backups
+  #tracing: Tracing | undefined
   #usageData!: UsageData
   #prepaid!: Prepaid
   #imports!: Imports
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
+  #intakes: Intake[] = []
   #idFiles: IdFiles[] = []
   readonly #runPool: RunPool = openRunPool()
   #streams = 1
@@ -230,6 +234,8 @@ export class System {
     const { onFatal, onProgress = () => {} } = this.#options
     const crash = openCrashPoints(config.crashAt)
     this.#lock = lockDataDirectory(config.dataDirectory)
+
+    if (config.otlpEndpoint !== undefined) this.#tracing = await openTracing(config.otlpEndpoint, VERSION)
 
     onProgress('engines')
     this.#engines = await openEngines({
@@ -346,6 +352,19 @@ export class System {
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
         )
       }),
+    )
+    this.#intakes = this.#shards.map(
+      (shard, stream) =>
+        new Intake({
+          shard,
+          stream,
+          flowOf: (part) => this.#flows[part]!,
+          head: () => this.#judgeHead(),
+          onJudged: (seconds, plain) => {
+            metrics.judgeSeconds.observe(seconds)
+            metrics.plain.inc(plain)
+          },
+        }),
     )
     await this.#alerts.sendUnsent()
     const certifiers = openCertifiers(config)
@@ -487,6 +506,7 @@ export class System {
       () => this.#keys?.close(),
       () => this.#engines?.close(),
       () => this.#lock?.release(),
+      () => this.#tracing?.close(),
     ]
     for (const step of steps) {
       try {
@@ -528,7 +548,8 @@ export class System {
 
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
   async ingest(request: {
-    body: Uint8Array
+    /** Its bytes, whole or in pieces as they came; those are taken out of their array. They must not change until this resolves. */
+    body: Uint8Array | Uint8Array[]
     format: EventFormat
     /** Only with `cloudevents-binary`. */
     attributes?: CloudEventHeaders
@@ -536,52 +557,42 @@ export class System {
     wait: boolean
   }): Promise<IngestAnswer> {
     const { metrics } = this
-    const ack = metrics.ackSeconds.startTimer()
-    const receivedAt = this.clock.now()
+    const began = performance.now()
+    const { body, format, attributes, tenant, wait } = request
     // A tenant's own key chooses its stream's shard; a platform-wide body is read by the shards in turn.
-    const reader = request.tenant === null ? this.#nextShard++ % this.#streams : streamOf(request.tenant, this.#streams)
-    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
-    const judging = metrics.judgeSeconds.startTimer()
-    const judged = await this.#shards[reader]!.judge(request.body, {
-      format: request.format,
-      ...(request.attributes === undefined ? {} : { attributes: request.attributes }),
-      tenant: request.tenant,
-      receivedAt,
-      floorTime,
-      aheadMs: this.config.aheadMs,
-    })
-    judging()
-    const written = await Promise.all(
-      judged.parts.map(async (part) => ({
-        part,
-        ...(await this.#flows[part.stream]!.append(receivedAt, floorTime, part.frame, request.wait)),
-      })),
-    )
-    ack()
-    metrics.received.inc(judged.received)
-    metrics.plain.inc(judged.plain)
-    metrics.stored.inc(judged.stored)
-    for (const { code } of judged.refusals) metrics.refused.inc({ code })
+    const reader = tenant === null ? this.#nextShard++ % this.#streams : streamOf(tenant, this.#streams)
+    const pieces = body instanceof Uint8Array ? [body] : body
+    const taken = await this.#intakes[reader]!.take({ pieces, format, attributes, tenant, wait })
+    metrics.ackSeconds.observe((performance.now() - began) / 1000)
+    const { received, refusals } = taken
+    const stored = received - refusals.length
+    metrics.received.inc(received)
+    metrics.stored.inc(stored)
+    for (const { code } of refusals) metrics.refused.inc({ code })
     const answer: IngestAnswer = {
-      received: judged.received,
-      stored: judged.stored,
-      refused: judged.refused,
-      refusals: judged.refusals
+      received,
+      stored,
+      refused: refusals.length,
+      refusals: refusals
         .slice(0, limits.answerRefusalsMax)
         .map(({ index, code, field, message, id }) => ({ index, code, field, message, id })),
     }
-    if (!request.wait) return answer
-    const verdicts: string[] = new Array(judged.received).fill('refused')
+    if (taken.applied === undefined) return answer
     const totals = { accepted: 0, duplicate: 0, conflict: 0 }
-    for (const { part, applied } of written) {
-      const result = await applied!
-      result.verdicts.forEach((verdict, i) => {
-        const name = shardVerdictNames[verdict]!
-        verdicts[part.indices[i]!] = name
-        totals[name] += 1
-      })
-    }
+    const verdicts = (await taken.applied).map((verdict) => {
+      if (verdict === null) return 'refused'
+      const name = shardVerdictNames[verdict]
+      totals[name] += 1
+      return name
+    })
     return { ...answer, applied: { ...totals, verdicts } }
+  }
+
+  /** For bodies that are judged now. */
+  #judgeHead(): JudgeHead {
+    const receivedAt = this.clock.now()
+    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
+    return { receivedAt, floorTime, aheadMs: this.config.aheadMs }
   }
 
   /**

@@ -42,6 +42,7 @@ export {
   addMetric,
   addTenant,
   begin,
+  beginNext,
   eventAt,
   FIXED_BYTES,
   findTenant,
