@@ -165,7 +165,7 @@ export class IdFiles {
     while (this.#working !== null) await this.#working
   }
 
-  /** After the pool was closed. */
+  /** Waits for what is being built: close the pool as well, at the same time. */
   async close(): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#retry)
