@@ -129,6 +129,22 @@ export const limits = {
   /** Tenants whose usage a shard tells after each frame, for checks and reservations; the one that was asked for least lately goes. */
   guardedTenantsMax: 10_000,
 
+  /** Limits that were set, held in memory; about 200 bytes each. */
+  usageLimitsMax: 200_000,
+  /** Reservations in memory, ended ones that are still known included; about 700 bytes each. */
+  reservationsMax: 200_000,
+  /** An ended reservation is known for this long, unless a new one needs its room: for requests that are sent again. */
+  reservationKeptMs: 10 * MINUTE,
+  /** Longest lease. */
+  leaseSecondsMax: 86_400,
+  /** Records of the journal behind which a long lease is written again, so that what lies before it can go. */
+  reservationJournalSpan: 400_000,
+  /** Of those at one tidying. */
+  reservationsRewrittenMax: 1_000,
+  /** The journal on disk; full only when tidying has failed for long. */
+  reservationJournalBytesMax: 1024 * MiB,
+  reservationSegmentBytes: 8 * MiB,
+
   // Threads.
   /** Tasks that wait for one shard's thread; the doors' bound on bytes comes first. */
   shardTasksMax: 100_000,

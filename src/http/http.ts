@@ -23,6 +23,7 @@ import { importRoutes } from './routes/imports.js'
 import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { limitRoutes } from './routes/limits.js'
 import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
@@ -216,6 +217,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(rejectRoutes(system))
   await app.register(alertRoutes(system))
   await app.register(alertRuleRoutes(system))
+  await app.register(limitRoutes(system))
   await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
