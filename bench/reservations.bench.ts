@@ -17,10 +17,18 @@ import autocannon from 'autocannon'
 import { rootDirectory } from '../src/paths.js'
 
 const large = process.argv[2] === 'large'
-const [rate, seconds, connections] = large ? [5_000, 15, 10] : [200, 1, 4]
+const [rate, seconds] = large ? [5_000, 15] : [200, 1]
+const connections = Number(process.argv[3] ?? 8)
 const data = mkdtempSync(join(tmpdir(), 'releve-reservations-'))
 const service = spawn(process.execPath, [join(rootDirectory, 'dist/src/main.js'), 'serve'], {
-  env: { PATH: process.env.PATH, RELEVE_DATA: data, RELEVE_PORT: '0', RELEVE_STREAMS: '1', RELEVE_LOG: 'error' },
+  env: {
+    PATH: process.env.PATH,
+    RELEVE_DATA: data,
+    RELEVE_PORT: '0',
+    RELEVE_STREAMS: '1',
+    RELEVE_LOG: 'error',
+    RELEVE_RESERVATIONS_SYNC: process.argv[4] ?? 'soon',
+  },
   stdio: ['ignore', 'ignore', 'pipe'],
 })
 const ended = once(service, 'exit')
@@ -60,7 +68,7 @@ try {
   let times: number[] = []
   const load = (
     path: string,
-    bodyOf: () => unknown,
+    bodyOf: (() => unknown) | null,
     of: { rate: number; seconds: number },
   ): Promise<autocannon.Result> => {
     times = []
@@ -70,12 +78,11 @@ try {
         connections,
         overallRate: of.rate,
         duration: of.seconds,
+        headers,
         requests: [
-          {
-            method: 'POST',
-            headers,
-            setupRequest: (request) => ({ ...request, body: JSON.stringify(bodyOf()) }),
-          },
+          bodyOf === null
+            ? {}
+            : { method: 'POST', setupRequest: (request) => ({ ...request, body: JSON.stringify(bodyOf()) }) },
         ],
       }
       const running = autocannon(options, (error, result) => (error ? reject(error) : resolve(result)))
@@ -96,6 +103,8 @@ try {
         `max ${at(1)} ms; corrected for the rate p99 ${latency.p99} ms; not 2xx ${non2xx}, errors ${errors}`,
     )
   }
+  // What the box, the HTTP server and the load generator take by themselves.
+  print('GET /health/live', await load('/health/live', null, { rate, seconds: large ? 5 : seconds }))
   if (large) await load('/v1/quotas/check', check, { rate, seconds: 3 })
   print('check', await load('/v1/quotas/check', check, { rate, seconds: large ? 5 : seconds }))
   print('reserve', await load('/v1/reservations', reserve, { rate, seconds }))

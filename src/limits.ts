@@ -138,12 +138,14 @@ export const limits = {
   /** Longest lease. */
   leaseSecondsMax: 86_400,
   /** Records of the journal behind which a long lease is written again, so that what lies before it can go. */
-  reservationJournalSpan: 400_000,
+  reservationJournalSpan: 50_000,
   /** Of those at one tidying. */
   reservationsRewrittenMax: 1_000,
   /** The journal on disk; full only when tidying has failed for long. */
   reservationJournalBytesMax: 1024 * MiB,
   reservationSegmentBytes: 8 * MiB,
+  /** What is written to the journal is synced to the disk within this time; a power cut may take so much (not a kill). */
+  reservationSyncMs: 50,
 
   // Threads.
   /** Tasks that wait for one shard's thread; the doors' bound on bytes comes first. */

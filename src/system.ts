@@ -31,6 +31,7 @@ import { Certifications } from './invoicing/certification.js'
 import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
+import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
 import { type Metrics, openMetrics } from './metrics.js'
@@ -322,6 +323,7 @@ export class System {
       logger,
       bytesMax: limits.reservationJournalBytesMax,
       segmentBytes: limits.reservationSegmentBytes,
+      disk: config.reservationSync === 'each' ? realDisk : syncingSoon(realDisk, limits.reservationSyncMs, onFatal),
       onFatal,
     })
     this.#guard = new Guard({

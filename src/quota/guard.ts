@@ -241,9 +241,9 @@ export class Guard {
     const quantity = this.#amountOf(ask, ask.quantity, 'n')
     const now = this.#o.clock.now()
     await this.#learn(ask.tenant, ask.metric, now)
-    const { answer } = this.#judge(ask, quantity, now)
-    this.#o.metrics.quotaChecks.inc({ why: answer.why })
-    return answer
+    const { why, answer } = this.#judge(ask, quantity, now)
+    this.#o.metrics.quotaChecks.inc({ why })
+    return answer()
   }
 
   async reserve(ask: ReserveAsk): Promise<{ reservation: ReservationView } | { refused: QuotaAnswer }> {
@@ -257,10 +257,10 @@ export class Guard {
     // From here to the hold there is no wait; another with the same key may have come in the one before.
     if (this.#byKey.has(keyOfAsk(ask))) return { reservation: (await this.#sameAs(ask, quantity))! }
     this.#sweep(now)
-    const { answer, quotas } = this.#judge(ask, quantity, now)
-    if (!answer.allowed) {
+    const { allowed, answer, quotas } = this.#judge(ask, quantity, now)
+    if (!allowed) {
       metrics.reservations.inc({ outcome: 'refused' })
-      return { refused: answer }
+      return { refused: answer() }
     }
     this.#makeRoom()
     const step: Step = {
@@ -409,7 +409,11 @@ export class Guard {
     return { stream: stream.stream, guard: (...args) => stream.guard(...args) }
   }
 
-  #judge(ask: QuotaAsk, quantity: bigint, now: number): { answer: QuotaAnswer; quotas: string[] } {
+  #judge(
+    ask: QuotaAsk,
+    quantity: bigint,
+    now: number,
+  ): { why: Why; allowed: boolean; answer: () => QuotaAnswer; quotas: string[] } {
     const { tenant, metric, subject = null } = ask
     const policy = this.#o.policies.of(tenant, metric)
     const usage = this.#usage.get(tenant)
@@ -459,7 +463,8 @@ export class Guard {
       hard_limit: `${left} are left until the hard limit`,
       blocked: blocked ?? '',
     }
-    const answer: QuotaAnswer = {
+    // Only who is refused or asks is shown all of it.
+    const answer = (): QuotaAnswer => ({
       tenant,
       metric,
       subject,
@@ -477,8 +482,8 @@ export class Guard {
         soft: soft === null ? null : print(soft),
         hard: hard === null ? null : print(hard),
       })),
-    }
-    return { answer, quotas: rooms.map(({ quota }) => quota.key) }
+    })
+    return { why, allowed, answer, quotas: rooms.map(({ quota }) => quota.key) }
   }
 
   // ---- Reservations ------------------------------------------------------------------------------------------------------
