@@ -113,6 +113,13 @@ try {
     n: '0',
   })
   const { held, hard } = quotas[0]!
+  const metrics = await (await fetch(`${url}/metrics`, { headers })).text()
+  const counted = (bucket: string): number =>
+    Number(new RegExp(`^releve_reserve_seconds_bucket\\{le="${bucket}"\\} (\\d+)`, 'm').exec(metrics)?.[1] ?? 0)
+  const all = counted('\\+Inf')
+  console.log(
+    `within the service: ${['0.0005', '0.001', '0.002', '0.005', '0.01'].map((le) => `${((100 * counted(le)) / all).toFixed(2)} % in ${Number(le) * 1000} ms`).join(', ')}`,
+  )
   console.log(`held ${held} of ${hard}: ${BigInt(held) <= BigInt(hard) ? 'right' : 'WRONG'}`)
 } finally {
   service.kill('SIGTERM')

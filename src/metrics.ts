@@ -48,7 +48,15 @@ export function openMetrics() {
     logLost: gauge('releve_log_lost_records', 'Acknowledged records that cannot be read any more', ['stream']),
     // Dedupe.
     dedupeIds: gauge('releve_dedupe_ids', 'Ids remembered', ['stream']),
+    dedupeMemoryIds: gauge('releve_dedupe_memory_ids', 'Ids, and voids, in memory', ['stream']),
+    dedupeDiskIds: gauge('releve_dedupe_disk_ids', 'Ids, and voids, in runs on disk', ['stream']),
     dedupeBytes: gauge('releve_dedupe_bytes', 'Memory of the ids', ['stream']),
+    dedupeRuns: gauge('releve_dedupe_runs', 'Runs of ids on disk: each is asked for an id that memory does not know', [
+      'stream',
+    ]),
+    dedupeRunBytes: gauge('releve_dedupe_run_bytes', 'Memory of the filters of the runs', ['stream']),
+    dedupeFilterHits: gauge('releve_dedupe_filter_hits', 'Ids that a filter let through, since the start', ['stream']),
+    dedupePageReads: gauge('releve_dedupe_page_reads', 'Pages of runs read for them, since the start', ['stream']),
     dedupeWindowSeconds: gauge(
       'releve_dedupe_window_seconds',
       'How far back ids are remembered; +Inf when nothing was ever forgotten',
@@ -74,6 +82,11 @@ export function openMetrics() {
     alerts: counter('releve_alerts_total', 'Alerts recorded', ['type']),
     sseStreams: gauge('releve_sse_streams', 'Open alert streams'),
     sseDropped: counter('releve_sse_dropped_total', 'Alert streams closed because the reader was too slow'),
+    reserveSeconds: histogram(
+      'releve_reserve_seconds',
+      'From the request for a reservation to its answer, within the service',
+      [0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1],
+    ),
     quotaChecks: counter('releve_quota_checks_total', 'Answers to «may this tenant use n more»', ['why']),
     reservations: counter('releve_reservations_total', 'Reservations by what became of them', ['outcome']),
     reservationsKnown: gauge('releve_reservations_known', 'Reservations in memory, ended ones included'),

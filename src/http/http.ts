@@ -5,6 +5,7 @@
  * Every route but health answers only to a key. Errors are RFC 9457 problem details with a code from errors.ts.
  */
 import { randomUUID } from 'node:crypto'
+import AjvCompiler from '@fastify/ajv-compiler'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
@@ -94,13 +95,18 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     keepAliveTimeout: 75_000,
     routerOptions: { maxParamLength: 3 * limits.nameBytesMax },
     genReqId: () => randomUUID(),
-    // Numbers and booleans in query strings; bodies are never coerced.
-    ajv: { customOptions: { coerceTypes: true, removeAdditional: false, allErrors: true } },
     return503OnClosing: true,
     forceCloseConnections: 'idle',
   })
 
   const attempts = new Attempts(system.clock)
+  // Numbers and booleans in query strings; bodies are never coerced: a quantity that came as a JSON number has lost its digits.
+  const compilers = AjvCompiler()
+  const compilerOf = (coerceTypes: boolean) =>
+    compilers({}, { customOptions: { coerceTypes, removeAdditional: false, allErrors: true } })
+  const [ofBodies, ofQueries] = [compilerOf(false), compilerOf(true)]
+  app.setValidatorCompiler((route) => (route.httpPart === 'body' ? ofBodies(route) : ofQueries(route)))
+
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
   app.addHook('onRequest', async (request, reply) => {

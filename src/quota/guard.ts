@@ -248,6 +248,7 @@ export class Guard {
 
   async reserve(ask: ReserveAsk): Promise<{ reservation: ReservationView } | { refused: QuotaAnswer }> {
     const { clock, metrics, journal } = this.#o
+    const answered = metrics.reserveSeconds.startTimer()
     const quantity = this.#amountOf(ask, ask.quantity, 'n')
     if (quantity === 0n) throw new ReleveError('unprocessable', 'n: must be above 0')
     const now = clock.now()
@@ -286,6 +287,7 @@ export class Guard {
       throw error
     }
     metrics.reservations.inc({ outcome: 'granted' })
+    answered()
     return { reservation: viewOf(reservation) }
   }
 

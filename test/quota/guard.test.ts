@@ -122,6 +122,8 @@ test('what cannot be asked => 422 or 404, naming it', async () => {
     expect(body.detail).toContain(why)
   }
   expect((await limit({ hard: '-5' })).status).toBe(422)
+  // A JSON number has been a double on its way.
+  expect((await call('POST', '/v1/quotas/check', { tenant: 'alpha', metric: 'data', n: 5 })).status).toBe(400)
   expect((await call('POST', '/v1/reservations', { tenant: 'alpha', metric: 'data', n: '1' })).status).toBe(400)
   expect((await call('POST', '/v1/reservations', { tenant: 'alpha', metric: 'data', n: '0', key: 'k' })).status).toBe(
     422,
