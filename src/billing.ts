@@ -15,6 +15,7 @@ import {
   closePeriod,
   periodOf,
   previewInvoice,
+  termsOf,
   type UsageAtCut,
 } from './invoicing/close.js'
 import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
@@ -28,6 +29,7 @@ import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
+import { span } from './tracing.js'
 import { collect, withData } from './usage-data/collect.js'
 import type { UsageData } from './usage-data/usage-data.js'
 
@@ -87,7 +89,11 @@ export class Billing {
   }): Promise<Closed> {
     if (request.finalise !== false) await this.redraft([request.contract])
     const options = this.#closing()
-    if (request.unproved !== true) return closePeriod(options, { ...request, graceMs: this.#graceMs })
+    if (request.unproved !== true) {
+      return span('close period', { finalise: request.finalise ?? true }, () =>
+        closePeriod(options, { ...request, graceMs: this.#graceMs }),
+      )
+    }
     // What the rollups say, for a person to look at: it is never issued by this.
     const usageAtCut: UsageAtCut = (asked) => this.#countAtCut(asked, false)
     return closePeriod({ ...options, usageAtCut }, { ...request, finalise: false, graceMs: this.#graceMs })
@@ -141,9 +147,12 @@ export class Billing {
     this.#draftPool ??= openDraftPool(availableParallelism())
     try {
       if (request.finalise !== false) await this.redraft(null)
-      return await closeMany(
-        { ...this.#closing(), pool: this.#draftPool, openCut: () => this.#openBatchCut() },
-        { ...request, graceMs: this.#graceMs },
+      const pool = this.#draftPool
+      return await span('close due periods', {}, () =>
+        closeMany(
+          { ...this.#closing(), pool, openCut: () => this.#openBatchCut() },
+          { ...request, graceMs: this.#graceMs },
+        ),
       )
     } finally {
       this.#batch = false
@@ -262,14 +271,14 @@ export class Billing {
       ...(part === undefined ? {} : { period: part }),
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
-    const own = this.#catalog.terms(contract, period)
+    const own = await termsOf(this.#postgres, this.#catalog, contract, period)
     const counted = await withData(this.#postgres, { terms: own, period, usage }, 'pending')
     const parts = await this.#prepaid.partsOf(own, period, async (item, metric, part) => {
       const asked = [{ item, metrics: [metric], period: part }]
       return (await this.#measure(own.contract.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
     })
     const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
-    return previewInvoice(this.#catalog, contract, period, counted, prepaid)
+    return previewInvoice(this.#catalog, contract, period, counted, prepaid, own)
   }
 
   /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */

@@ -51,6 +51,7 @@ import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
+import { openTracing, type Tracing } from './tracing.js'
 import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 
@@ -156,6 +157,7 @@ export class System {
   #refusals!: Refusals
   #billing!: Billing
   #backups!: Backups
+  #tracing: Tracing | undefined
   #usageData!: UsageData
   #prepaid!: Prepaid
   #imports!: Imports
@@ -255,6 +257,8 @@ export class System {
     const { onFatal, onProgress = () => {} } = this.#options
     const crash = openCrashPoints(config.crashAt)
     this.#lock = lockDataDirectory(config.dataDirectory)
+
+    if (config.otlpEndpoint !== undefined) this.#tracing = await openTracing(config.otlpEndpoint, VERSION)
 
     onProgress('engines')
     this.#engines = await openEngines({
@@ -558,6 +562,7 @@ export class System {
       () => this.#keys?.close(),
       () => this.#engines?.close(),
       () => this.#lock?.release(),
+      () => this.#tracing?.close(),
     ]
     for (const step of steps) {
       try {
