@@ -22,7 +22,7 @@ import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { Logger } from '../logger.js'
 import type { Metrics } from '../metrics.js'
-import { contains, monthlyPeriodOf, type Period } from '../period.js'
+import { billingPeriodOf, contains, type Period } from '../period.js'
 import type { GuardedUsage, LiveEntitlement } from './balance.js'
 import type { Journal, Step } from './journal.js'
 import { parseFigure } from './level.js'
@@ -375,8 +375,8 @@ export class Guard {
     const quotas = this.#quotas.get(tenant)?.get(metric) ?? []
     for (const quota of quotas) {
       if (quota.period !== undefined && contains(quota.period, now)) continue
-      const { item, anchor, timeZone } = quota.entitlement
-      quota.period = monthlyPeriodOf(Math.max(now, anchor), anchor, timeZone)
+      const { item, anchor, timeZone, cycle = 'monthly' } = quota.entitlement
+      quota.period = billingPeriodOf(Math.max(now, anchor), anchor, timeZone, cycle)
       quota.key = quotaKey(item, metric, quota.period.from)
     }
     return quotas
