@@ -152,7 +152,7 @@ export const limits = {
   reservationJournalBytesMax: 1024 * MiB,
   reservationSegmentBytes: 8 * MiB,
   /** What is written to the journal is synced to the disk within this time; a power cut may take so much (not a kill). */
-  reservationSyncMs: 50,
+  reservationSyncMs: 250,
 
   // Threads.
   /** Streams of one process, each with a thread. */
