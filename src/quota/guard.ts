@@ -659,8 +659,12 @@ export class Guard {
         const isFar =
           oldest !== undefined && oldest.sequence > 0 && journal.last - oldest.sequence > limits.reservationJournalSpan
         if (!isFar) break
-        const { written: underWay } = oldest
-        await underWay
+        await oldest.written
+        if (this.#byId.get(oldest.id) !== oldest) continue
+        if (oldest.held === 0n) {
+          this.#forget(oldest)
+          continue
+        }
         const steps = stepsOf(oldest)
         this.#byId.delete(oldest.id)
         this.#byId.set(oldest.id, oldest)
