@@ -159,6 +159,7 @@ const routes: readonly Route[] = [
     url: '/v1/prices',
     ...json({ rule: { rule_id: 'made', type: 'per_unit', metric: 'data', unit_price: '1', currency: 'EUR' } }),
   },
+  { method: 'GET', route: '/v1/taxes', scope: 'read', url: '/v1/taxes' },
   { method: 'GET', route: '/v1/catalog/lint', scope: 'admin', url: '/v1/catalog/lint' },
   { method: 'GET', route: '/v1/customers', scope: 'read', url: '/v1/customers', filtered: true },
   {
