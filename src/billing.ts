@@ -17,6 +17,7 @@ import {
   previewInvoice,
   termsOf,
   type UsageAtCut,
+  withPriceParts,
 } from './invoicing/close.js'
 import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
 import { type LateFinding, previewLate, settleLate } from './invoicing/correct.js'
@@ -136,7 +137,11 @@ export class Billing {
       metrics: metrics.map((metric) => metric.metric),
       ...(part === undefined ? {} : { period: part }),
     }))
-    const usage = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
+    const counted = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
+    const usage = await withPriceParts(terms, period, counted, async (item, metric, part) => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      return (await this.#measure(tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
+    })
     return withData(this.#postgres, { terms, period, usage }, { upTo: Number.MAX_SAFE_INTEGER })
   }
 
@@ -272,11 +277,13 @@ export class Billing {
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
     const own = await termsOf(this.#postgres, this.#catalog, contract, period)
-    const counted = await withData(this.#postgres, { terms: own, period, usage }, 'pending')
-    const parts = await this.#prepaid.partsOf(own, period, async (item, metric, part) => {
+    const countPart = async (item: string, metric: string, part: Period): Promise<string> => {
       const asked = [{ item, metrics: [metric], period: part }]
-      return (await this.#measure(own.contract.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
-    })
+      return (await this.#measure(terms.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
+    }
+    const cut = await withPriceParts(own, period, usage, countPart)
+    const counted = await withData(this.#postgres, { terms: own, period, usage: cut }, 'pending')
+    const parts = await this.#prepaid.partsOf(own, period, countPart)
     const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
     return previewInvoice(this.#catalog, contract, period, counted, prepaid, own)
   }

@@ -41,6 +41,8 @@ export interface ItemUsage extends Proof {
   readonly metric: string
   /** Decimal text; what usage data came to is in it. */
   readonly quantity: string
+  /** Usage of the parts of the period up to the instants at which prices change within it; the last part has the rest. */
+  readonly parts?: readonly { readonly period: Period; readonly quantity: string }[]
   /** Of a level over time: what it was when the period began. */
   readonly opening?: string
   /** The amounts of the events, when a price is by the event. */
@@ -231,23 +233,22 @@ function chargesOf(
       // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
       if (new Decimal(blocked).gt(0)) notices.push(usageBlocked(item.item, metric, blocked))
       else if (limit !== null && metric.price !== null) {
-        const asked = askOf(metric, metric.price, printDecimal(new Decimal(limit).plus(funded?.covered ?? '0')))
-        const { words, ...priced } = asked(quantity)
-        const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
-        unpriced = convertUnit(rating.unpriced, metric.price.unit ?? metric.unit, metric.unit)
-        for (const line of rating.lines) {
-          no = lines.length + 1
+        const included = printDecimal(new Decimal(limit).plus(funded?.covered ?? '0'))
+        const rated = rateMetric(metric, { ...measured, quantity }, included, customer.currency)
+        unpriced = rated.unpriced
+        for (const { price, ...line } of rated.lines) {
+          no ??= lines.length + 1
           lines.push({
             ...base,
             type: 'usage',
             metric: metric.metric,
-            unit: metric.price.unit ?? metric.unit,
+            unit: price.unit ?? metric.unit,
             label: {
               fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
               en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
             },
-            ...rated(line, customer.currency, words),
-            price: metric.price,
+            ...line,
+            price,
             proof,
             period: part,
           })
@@ -621,6 +622,8 @@ function regularise(
       const { price } = metric
       const asked = askOf(metric, metric.price, limit)
       const { words: _, ...priced } = asked(quantity)
+      // Prices that changed within the period: each counting by its own parts.
+      const changed = metric.later !== undefined && now.parts !== undefined && billed.parts !== undefined
       const delta = rateDelta({
         ...priced,
         billed: asked(old).quantity,
@@ -629,7 +632,11 @@ function regularise(
         ...amountsOf(now),
         ...(billed.amounts === undefined ? {} : { billedAmounts: billed.amounts }),
       })
-      const [after, before] = [delta.after.total, delta.before.total].map((total) => billedIn(currency, price, total))
+      const [after, before] = changed
+        ? [now, billed].map(
+            (one) => rateMetric(metric, { ...one, quantity: atLeastZero(one.quantity) }, limit, currency).total,
+          )
+        : [delta.after.total, delta.before.total].map((total) => billedIn(currency, price, total))
       const amount = printMoney(new Decimal(after!).minus(before!), currency)
       if (new Decimal(amount).isZero()) continue
       const say = (language: 'fr' | 'en'): string => {
@@ -654,7 +661,7 @@ function regularise(
         quantity: delta.quantity,
         included: '0',
         billable: delta.quantity,
-        steps: delta.after.lines[0]?.steps ?? [],
+        steps: changed ? [] : (delta.after.lines[0]?.steps ?? []),
         exact: amount,
         amount,
         explanation: { fr: say('fr'), en: say('en') },
@@ -701,6 +708,61 @@ function regularise(
     lines.push(...adjustmentLines(terms, part.period, charges(part.usage), charges(part.billed), true))
   }
   return { lines, notices }
+}
+
+type MetricLine = Rated & { readonly price: Price }
+
+/**
+ * The lines of a metric: one, or one for each version of the price that held within the period, which continue each other's tiers.
+ * `total` is in the customer's currency, `unpriced` in the metric's unit.
+ */
+function rateMetric(
+  metric: TermsMetric,
+  measured: ItemUsage,
+  included: string,
+  currency: string,
+): { readonly lines: readonly MetricLine[]; readonly total: string; readonly unpriced: string } {
+  const first = metric.price!
+  const parts = metric.later === undefined ? [] : (measured.parts ?? [])
+  const begun = printDecimal(parts[0] === undefined ? new Decimal(measured.quantity) : new Decimal(parts[0].quantity))
+  const { words, ...priced } = askOf(metric, first, included)(atLeastZero(begun))
+  const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
+  const lines: MetricLine[] = rating.lines.map((line) => ({ ...rated(line, currency, words), price: first }))
+  let counted = atLeastZero(begun)
+  for (const [i, { price }] of (parts.length === 0 ? [] : metric.later!).entries()) {
+    const part = parts[i + 1]?.quantity
+    const whole = part === undefined ? measured.quantity : atLeastZero(printDecimal(new Decimal(counted).plus(part)))
+    const asked = askOf(metric, price, included)
+    const { words: _, ...now } = asked(whole)
+    const before = asked(counted)
+    const delta = rateDelta({ ...now, billed: before.quantity })
+    counted = whole
+    if (new Decimal(delta.amount).isZero()) continue
+    const amount = billedIn(currency, price, delta.amount)
+    const say = (language: 'fr' | 'en'): string => {
+      const money = (text: string): string => formatMoney(text, price.currency, language)
+      const sum = `${money(delta.after.total)} − ${money(delta.before.total)} = ${money(delta.amount)}`
+      const [more, of] = [delta.quantity, now.quantity].map((text) => formatNumber(text, language))
+      return language === 'fr'
+        ? `${more} ${metric.metric} de plus, ${of} en tout, au prix v${price.version} : ${sum}`
+        : `${more} ${metric.metric} more, ${of} in all, at price v${price.version}: ${sum}`
+    }
+    const figures = {
+      quantity: delta.quantity,
+      included: '0',
+      billable: delta.quantity,
+      steps: [],
+      exact: amount,
+      amount,
+    }
+    lines.push({ ...figures, explanation: { fr: say('fr'), en: say('en') }, price })
+  }
+  const total = lines.reduce((all, line) => all.plus(line.amount), new Decimal(0))
+  return {
+    lines,
+    total: printMoney(total, currency),
+    unpriced: convertUnit(rating.unpriced, first.unit ?? metric.unit, metric.unit),
+  }
 }
 
 /** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
