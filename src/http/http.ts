@@ -17,6 +17,7 @@ import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
+import { contractRoutes } from './routes/contracts.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
@@ -221,6 +222,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
+  await app.register(contractRoutes(system))
   await app.register(invoiceRoutes(system))
   await app.register(invoiceMoveRoutes(system))
   await app.register(backupRoutes(system))
