@@ -67,11 +67,11 @@ async function startService(env: NodeJS.ProcessEnv, command: string): Promise<Ch
 
 /** Each line of a guide stands for a line of the output; a line that is «…» alone for any number of them. */
 function matches(printed: string, came: string): boolean {
-  const escape = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replaceAll('…', '[^\\n]*')
+  const quoted = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replaceAll('…', '[^\\n]*')
   const pattern = printed
     .trimEnd()
     .split('\n')
-    .map((line) => (line === '…' ? '(?:[^\\n]*\\n?)*' : `${escape(line.trimEnd())}\\s*(?:\\n|$)`))
+    .map((line) => (line === '…' ? '(?:[^\\n]*\\n?)*' : `${quoted(line.trimEnd())}\\s*(?:\\n|$)`))
     .join('')
   // Amounts in French hold spaces that do not break; in a guide they are ordinary ones.
   return new RegExp(`^${pattern}$`).test(came.trimEnd().replaceAll(/[\u00a0\u202f]/g, ' '))
@@ -99,7 +99,9 @@ for (const guide of guides) {
     await startService(env, start!.text.trim())
 
     const runnable = blocks.flatMap((block, i) =>
-      block.kind === 'sh' ? [{ text: block.text, printed: blocks[i + 1]?.kind === 'text' ? blocks[i + 1]!.text : null }] : [],
+      block.kind === 'sh'
+        ? [{ text: block.text, printed: blocks[i + 1]?.kind === 'text' ? blocks[i + 1]!.text : null }]
+        : [],
     )
     expect(runnable.length).toBeGreaterThan(1)
     const script = runnable.map(({ text }, i) => `${text}\nprintf '\\n@@%s\\n' ${i}\n`).join('')
@@ -113,10 +115,16 @@ for (const guide of guides) {
     shell.stderr.setEncoding('utf8').on('data', (text: string) => (err += text))
     const [code] = (await once(shell, 'close')) as [number]
     const parts = out.split(/\n@@\d+\n/)
-    expect(code, `block ${parts.length - 1} failed:\n${runnable[parts.length - 1]?.text}\n${parts.at(-1)}\n${err}`).toBe(0)
+    expect(
+      code,
+      `block ${parts.length - 1} failed:\n${runnable[parts.length - 1]?.text}\n${parts.at(-1)}\n${err}`,
+    ).toBe(0)
     for (const [i, { text, printed }] of runnable.entries()) {
       if (printed === null) continue
-      expect(matches(printed, parts[i]!), `below\n${text}\nthe guide prints\n${printed}\nand this came\n${parts[i]}`).toBe(true)
+      expect(
+        matches(printed, parts[i]!),
+        `below\n${text}\nthe guide prints\n${printed}\nand this came\n${parts[i]}`,
+      ).toBe(true)
     }
   })
 }
