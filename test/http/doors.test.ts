@@ -232,6 +232,13 @@ const routes: readonly Route[] = [
     },
   },
   {
+    method: 'POST',
+    route: '/v1/rating/shadow',
+    scope: 'admin',
+    url: '/v1/rating/shadow',
+    ...json({ plans: [{ from: 'plan', to: 'plan' }], from: '2026-03-01T00:00:00Z', to: '2026-04-01T00:00:00Z' }),
+  },
+  {
     method: 'GET',
     route: '/v1/invoices/:id/moves',
     scope: 'read',
