@@ -48,6 +48,7 @@ import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
+import { openTracing, type Tracing } from './tracing.js'
 import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 
@@ -142,6 +143,7 @@ export class System {
   #refusals!: Refusals
   #billing!: Billing
   #backups!: Backups
+  #tracing: Tracing | undefined
   #usageData!: UsageData
   #prepaid!: Prepaid
   #imports!: Imports
@@ -234,6 +236,8 @@ export class System {
     const { onFatal, onProgress = () => {} } = this.#options
     const crash = openCrashPoints(config.crashAt)
     this.#lock = lockDataDirectory(config.dataDirectory)
+
+    if (config.otlpEndpoint !== undefined) this.#tracing = await openTracing(config.otlpEndpoint, VERSION)
 
     onProgress('engines')
     this.#engines = await openEngines({
@@ -505,6 +509,7 @@ export class System {
       () => this.#loop.close(),
       () => this.#engines?.close(),
       () => this.#lock?.release(),
+      () => this.#tracing?.close(),
     ]
     for (const step of steps) {
       try {

@@ -35,6 +35,7 @@ function level(file: string): number {
       'backup.ts',
       'invoicing/close.ts',
       'invoicing/close-many.ts',
+      'invoicing/correct.ts',
     ].includes(file)
   )
     return 2

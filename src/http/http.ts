@@ -17,6 +17,7 @@ import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
+import { contractRoutes } from './routes/contracts.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
@@ -28,6 +29,7 @@ import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
+import { traceRequests } from './tracing.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -99,6 +101,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     forceCloseConnections: 'idle',
   })
 
+  if (system.config.otlpEndpoint !== undefined) traceRequests(app)
   const attempts = new Attempts(system.clock)
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
@@ -227,6 +230,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
+  await app.register(contractRoutes(system))
   await app.register(invoiceRoutes(system))
   await app.register(invoiceMoveRoutes(system))
   await app.register(backupRoutes(system))
