@@ -61,11 +61,12 @@ export async function benchCanonical(options: {
     const before = { cpu: service.cpu(), own: ownCpu(), plain: await service.metric('releve_events_plain_total') }
     const began = performance.now()
     const send = options.sockets === true ? sendBySockets : sendByAutocannon
+    const requests = Math.max(1, Math.round(options.events / options.batch))
     const sent = await send({
       ...service,
       batch: options.batch,
-      requests: Math.max(1, Math.round(options.events / options.batch)),
-      connections: options.connections ?? 8,
+      requests,
+      connections: Math.min(options.connections ?? 8, requests),
       ...(options.format === undefined ? {} : { format: options.format }),
       ...(options.perSecond === undefined ? {} : { perSecond: options.perSecond }),
     })
