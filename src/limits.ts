@@ -139,6 +139,24 @@ export const limits = {
   /** Tenants whose usage a shard tells after each frame, for checks and reservations; the one that was asked for least lately goes. */
   guardedTenantsMax: 10_000,
 
+  /** Limits that were set, held in memory; about 200 bytes each. */
+  usageLimitsMax: 200_000,
+  /** Reservations in memory, ended ones that are still known included; about 700 bytes each. */
+  reservationsMax: 200_000,
+  /** An ended reservation is known for this long, unless a new one needs its room: for requests that are sent again. */
+  reservationKeptMs: 10 * MINUTE,
+  /** Longest lease. */
+  leaseSecondsMax: 86_400,
+  /** Records of the journal behind which a long lease is written again, so that what lies before it can go. */
+  reservationJournalSpan: 50_000,
+  /** Of those at one tidying. */
+  reservationsRewrittenMax: 1_000,
+  /** The journal on disk; full only when tidying has failed for long. */
+  reservationJournalBytesMax: 1024 * MiB,
+  reservationSegmentBytes: 8 * MiB,
+  /** What is written to the journal is synced to the disk within this time; a power cut may take so much (not a kill). */
+  reservationSyncMs: 250,
+
   // Threads.
   /** Streams of one process, each with a thread. */
   streamsMax: 64,
@@ -348,6 +366,10 @@ export const limits = {
   importsMax: 4,
   /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
   redraftMax: 20,
+  /** Periods of one contract that a shadow rating rates: two years of months. */
+  shadowPeriodsMax: 24,
+  /** Contracts of one page of it; with all their periods they are counted in a few questions. */
+  shadowContractsMax: 200,
   /** One call of a clearance system, until its answer has come whole. */
   certifyTimeoutMs: 30_000,
   /** What is kept of its answer, and of its words when it refuses. */

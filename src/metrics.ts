@@ -91,6 +91,14 @@ export function openMetrics() {
     alerts: counter('releve_alerts_total', 'Alerts recorded', ['type']),
     sseStreams: gauge('releve_sse_streams', 'Open alert streams'),
     sseDropped: counter('releve_sse_dropped_total', 'Alert streams closed because the reader was too slow'),
+    reserveSeconds: histogram(
+      'releve_reserve_seconds',
+      'From the request for a reservation to its answer, within the service',
+      [0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1],
+    ),
+    quotaChecks: counter('releve_quota_checks_total', 'Answers to «may this tenant use n more»', ['why']),
+    reservations: counter('releve_reservations_total', 'Reservations by what became of them', ['outcome']),
+    reservationsKnown: gauge('releve_reservations_known', 'Reservations in memory, ended ones included'),
     // Delivery.
     deliveries: counter('releve_deliveries_total', 'Attempts to tell an endpoint', ['channel', 'outcome']),
     deliveriesWaiting: gauge('releve_deliveries_waiting', 'Deliveries that wait for their first or next attempt'),

@@ -451,8 +451,8 @@ export class Shard {
     return { crossings: this.#balances.forecast(now), heard: this.#heard.take() }
   }
 
-  guard(tenant: string, now: number): GuardedUsage[] {
-    return this.#balances.guard(tenant, now)
+  guard(tenant: string, now: number): { sequence: number; usages: GuardedUsage[] } {
+    return { sequence: this.#sequence, usages: this.#balances.guard(tenant, now) }
   }
 
   balances(tenant: string): BalanceView[] {
@@ -549,7 +549,7 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
       run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     listen: (list: readonly Listening[]) => run<void>('listen', [list]),
     tick: (now: number) => run<ReturnType<Shard['tick']>>('tick', [now]),
-    guard: (tenant: string, now: number) => run<GuardedUsage[]>('guard', [tenant, now]),
+    guard: (tenant: string, now: number) => run<ReturnType<Shard['guard']>>('guard', [tenant, now]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),
     close: () => pool.destroy(),
   }

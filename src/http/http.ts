@@ -5,6 +5,7 @@
  * Every route but health answers only to a key. Errors are RFC 9457 problem details with a code from errors.ts.
  */
 import { randomUUID } from 'node:crypto'
+import AjvCompiler from '@fastify/ajv-compiler'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
@@ -24,8 +25,10 @@ import { importRoutes } from './routes/imports.js'
 import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { limitRoutes } from './routes/limits.js'
 import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
+import { shadowRoutes } from './routes/shadow.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
@@ -95,14 +98,19 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     keepAliveTimeout: 75_000,
     routerOptions: { maxParamLength: 3 * limits.nameBytesMax },
     genReqId: () => randomUUID(),
-    // Numbers and booleans in query strings; bodies are never coerced.
-    ajv: { customOptions: { coerceTypes: true, removeAdditional: false, allErrors: true } },
     return503OnClosing: true,
     forceCloseConnections: 'idle',
   })
 
   if (system.config.otlpEndpoint !== undefined) traceRequests(app)
   const attempts = new Attempts(system.clock)
+  // Numbers and booleans in query strings; bodies are never coerced: a quantity that came as a JSON number has lost its digits.
+  const compilers = AjvCompiler()
+  const compilerOf = (coerceTypes: boolean) =>
+    compilers({}, { customOptions: { coerceTypes, removeAdditional: false, allErrors: true } })
+  const [ofBodies, ofQueries] = [compilerOf(false), compilerOf(true)]
+  app.setValidatorCompiler((route) => (route.httpPart === 'body' ? ofBodies(route) : ofQueries(route)))
+
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
   // Hooks of every request answer at once, without a promise.
@@ -227,12 +235,14 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(rejectRoutes(system))
   await app.register(alertRoutes(system))
   await app.register(alertRuleRoutes(system))
+  await app.register(limitRoutes(system))
   await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(contractRoutes(system))
   await app.register(invoiceRoutes(system))
   await app.register(invoiceMoveRoutes(system))
+  await app.register(shadowRoutes(system))
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
   await app.register(prepaidRoutes(system))
