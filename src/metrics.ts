@@ -46,6 +46,15 @@ export function openMetrics() {
     logBytes: gauge('releve_log_bytes', 'Log on disk', ['stream']),
     logLag: gauge('releve_log_lag_records', 'Records on disk that the shard has not applied yet', ['stream']),
     logLost: gauge('releve_log_lost_records', 'Acknowledged records that cannot be read any more', ['stream']),
+    loopDelay: gauge('releve_event_loop_delay_seconds', 'How late the main thread came, since the last scrape', [
+      'quantile',
+    ]),
+    gcPause: histogram(
+      'releve_gc_pause_seconds',
+      'Stops of the main thread for its garbage',
+      [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2],
+      ['kind'],
+    ),
     // Dedupe.
     dedupeIds: gauge('releve_dedupe_ids', 'Ids remembered', ['stream']),
     dedupeMemoryIds: gauge('releve_dedupe_memory_ids', 'Ids, and voids, in memory', ['stream']),

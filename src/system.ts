@@ -37,6 +37,7 @@ import { limits } from './limits.js'
 import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
+import { type Loop, watchLoop } from './loop.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
 import { Prepaid } from './prepaid/prepaid.js'
@@ -165,6 +166,7 @@ export class System {
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
   #intakes: Intake[] = []
+  readonly #loop: Loop = watchLoop((kind, seconds) => this.metrics.gcPause.observe({ kind }, seconds))
   #idFiles: IdFiles[] = []
   readonly #runPool: RunPool = openRunPool()
   #streams = 1
@@ -559,6 +561,7 @@ export class System {
       () => Promise.allSettled([...this.#idFiles.map((files) => files.close()), this.#runPool.close()]),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
+      () => this.#loop.close(),
       () => this.#engines?.close(),
       () => this.#lock?.release(),
       () => this.#tracing?.close(),
@@ -824,6 +827,7 @@ export class System {
   /** Gauges that are read rather than counted. */
   refreshGauges(): void {
     const { metrics } = this
+    for (const [quantile, seconds] of Object.entries(this.#loop.delay())) metrics.loopDelay.set({ quantile }, seconds)
     for (const flow of this.#flows) {
       const stream = String(flow.stream)
       const { last, applied } = flow.position

@@ -8,7 +8,7 @@ import { randomUUID } from 'node:crypto'
 import AjvCompiler from '@fastify/ajv-compiler'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
-import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { Attempts } from '../access/attempts.js'
 import type { ApiKey, Scope } from '../access/keys.js'
 import { ErrorCode, ReleveError } from '../errors.js'
@@ -113,7 +113,9 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
 
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
-  app.addHook('onRequest', async (request, reply) => {
+  // Hooks of every request answer at once, without a promise.
+  app.addHook('onRequest', (request, reply, done) => done(faultOf(() => guard(request, reply))))
+  const guard = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.header('x-request-id', request.id)
     const { scope } = request.routeOptions.config
     if (scope === 'public') return
@@ -143,10 +145,16 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       throw new ReleveError('forbidden', `the key has not the scope ${scope}`)
     }
     request.apiKey = key
-  })
+  }
 
   // Room for a body before the first byte of it is read: what is not let in never takes memory.
-  app.addHook('preParsing', async (request, reply) => {
+  app.addHook('preParsing', (request, reply, payload, done) =>
+    done(
+      faultOf(() => admit(request, reply)),
+      payload,
+    ),
+  )
+  const admit = (request: FastifyRequest, reply: FastifyReply): void => {
     const bytes = announcedBytes(request)
     if (bytes === 0) return
     const release = system.admit(bytes)
@@ -163,7 +171,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     }
     // Comes once, after the answer as well as when the sender hangs up.
     reply.raw.once('close', request.holdBody())
-  })
+  }
 
   app.setErrorHandler(
     (
@@ -240,6 +248,16 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(prepaidRoutes(system))
   await app.register(importRoutes(system))
   return app
+}
+
+/** What a hook's work throws. */
+function faultOf(run: () => void): Error | undefined {
+  try {
+    run()
+    return undefined
+  } catch (error) {
+    return error as Error
+  }
 }
 
 /** A body without a stated length may be as large as any. One that states too much is refused by its header alone. */
