@@ -5,22 +5,35 @@
 import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import type pg from 'pg'
+import type { Book } from './catalog/book.js'
 import type { Catalog } from './catalog/catalog.js'
 import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
-import { type Closed, type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import {
+  type Closed,
+  type CloseOptions,
+  closePeriod,
+  type DataPort,
+  previewInvoice,
+  type UsageAtCut,
+} from './invoicing/close.js'
 import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
+import type { ObjectCharge } from './invoicing/fleet.js'
+import type { Notice } from './invoicing/invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing/invoicing.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
+import { keepCharges } from './objects/charges.js'
+import { isShared } from './objects/share.js'
 import { monthlyPeriodOf, type Period } from './period.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
-import { collect, withData } from './usage-data/collect.js'
+import { type CompleteOptions, completeUsage } from './shared-usage.js'
+import { claim } from './usage-data/collect.js'
 import type { UsageData } from './usage-data/usage-data.js'
 
 export interface BillingOptions {
@@ -121,7 +134,7 @@ export class Billing {
       catalog: this.#catalog,
       invoicing: this.#invoicing,
       usageAtCut: this.#usageAtCut,
-      data: { collect, waiting: (contracts) => this.#usageData.waiting(contracts) },
+      data: this.#data,
       releaseCut: async (closing) => {
         await postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
           closing,
@@ -129,6 +142,40 @@ export class Billing {
         ])
       },
     }
+  }
+
+  #completing(tenant: string, book: Book | null, which: CompleteOptions['which']): CompleteOptions {
+    const { stream, position } = this.#flowOf(tenant)
+    return {
+      store: this.#postgres,
+      rollup: this.#rollup,
+      stream,
+      folded: position.folded,
+      metricOf: (key) => this.#catalog.metric(key),
+      book,
+      which,
+    }
+  }
+
+  /** What a closing adds to the figures of its tenant's metrics, in its own transaction. */
+  readonly #data: DataPort = {
+    collect: async (client, { closing, order, parts, now }) => {
+      const usage: (readonly ItemUsage[])[] = []
+      const notices: Notice[] = []
+      for (const part of parts) {
+        notices.push(...(await claim(client, { closing, order, terms: part.terms, period: part.period, now })))
+        const completing = this.#completing(part.terms.contract.tenant, this.#catalog.book(), { upTo: order })
+        const keep = (charges: readonly ObjectCharge[], item: string, period: Period) =>
+          keepCharges(client, closing, charges, item, period)
+        usage.push(await completeUsage({ ...completing, store: client, keep }, part))
+      }
+      return { usage, notices }
+    },
+    waiting: async (contracts) => {
+      const book = this.#catalog.book()
+      const shared = contracts.filter((id) => isShared(book, book.contractOf(id)))
+      return new Set([...shared, ...(await this.#usageData.waiting(contracts))])
+    },
   }
 
   /** One cut of all streams. Those that a killed batch has left are released: nothing was kept from them. */
@@ -197,7 +244,8 @@ export class Billing {
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
     const part = { terms: this.#catalog.terms(contract, period), period, usage }
-    return previewInvoice(this.#catalog, contract, period, await withData(this.#postgres, part, 'pending'))
+    const completing = this.#completing(terms.tenant, this.#catalog.book(), 'pending')
+    return previewInvoice(this.#catalog, contract, period, await completeUsage(completing, part))
   }
 
   /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */
@@ -207,7 +255,8 @@ export class Billing {
         postgres: this.#postgres,
         invoicing: this.#invoicing,
         book: this.#catalog.book(),
-        recountData: (part, order) => withData(this.#postgres, part, { upTo: order }),
+        recountData: (part, order) =>
+          completeUsage(this.#completing(part.terms.contract.tenant, null, { upTo: order }), part),
         recount: async ({ tenant, metric: key, period, cut }) => {
           const metric = this.#catalog.metric(key)
           if (!metric.archive) return null

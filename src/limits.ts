@@ -264,6 +264,12 @@ export const limits = {
   planMetricsMax: 200,
   /** Items of one contract. */
   contractItemsMax: 1_000,
+  /** Subjects that one contract item names; a fleet has its own table. */
+  itemSubjectsMax: 1_000,
+  /** Connected objects of one request. */
+  objectsBatchMax: 10_000,
+  /** Object items that a closing reads, and writes the charges of, at once. */
+  objectsPageMax: 2_000,
   /** Objects of the catalogue of one kind; they are all held in memory. */
   catalogObjectsMax: 200_000,
   /** Customers of one import. */

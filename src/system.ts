@@ -31,6 +31,7 @@ import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
 import { type Metrics, openMetrics } from './metrics.js'
+import { Objects } from './objects/objects.js'
 import { sqlDirectory } from './paths.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
@@ -134,6 +135,7 @@ export class System {
   #backups!: Backups
   #usageData!: UsageData
   #imports!: Imports
+  #objects!: Objects
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -190,6 +192,10 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  /** Connected objects. */
+  get objects(): Objects {
+    return this.#objects
   }
   get imports(): Imports {
     return this.#imports
@@ -321,6 +327,7 @@ export class System {
     }
     this.#answers = new Answers(room)
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
+    this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,

@@ -15,7 +15,7 @@ const textOf = (file: string): string => readFileSync(join(rootDirectory, 'src',
 const roads = ['ingest', 'log', 'dedupe', 'aggregate', 'rollup', 'quota', 'rating', 'invoicing']
 const doors = ['http', 'nats', 'cli', 'demo']
 /** Rooms beside the road, and what they may know of each other. */
-const beside = ['access', 'catalog', 'client', 'delivery', 'engines', 'usage-data']
+const beside = ['access', 'catalog', 'client', 'delivery', 'engines', 'usage-data', 'objects']
 
 /** 0 ground, 1 rooms, 2 the road written out, 3 system, 4 doors, 5 the process. */
 function level(file: string): number {
@@ -30,6 +30,7 @@ function level(file: string): number {
       'answers.ts',
       'refusals.ts',
       'billing.ts',
+      'shared-usage.ts',
       'backup.ts',
       'invoicing/close.ts',
       'invoicing/close-many.ts',
@@ -93,6 +94,8 @@ const neighbours: Readonly<Record<string, string>> = {
   'rating → catalog/unit.ts': 'a quantity is converted to the unit of its price',
   'invoicing → catalog/': 'the price book is read by all',
   'catalog → rating/formula.ts': 'a formula that cannot be read is refused when its calculator is defined',
+  'usage-data → objects/objects.ts': 'whether an item is that of an object',
+  'objects → catalog/': 'contracts and their days are read by all',
   'usage-data → rating/formula.ts': 'what a calculator says',
   'usage-data → invoicing/usage-record.ts': 'what is wrong with a record, as the contract people know it',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',

@@ -107,6 +107,10 @@ export interface ContractItem extends Days {
   readonly addOns?: readonly AddOn[]
   /** What becomes of usage data that are handed in beside the stream. */
   readonly calculators?: readonly Calculator[]
+  /** Whose usage it takes of the customer's; absent: what no other item takes (objects/share.ts). */
+  readonly subjects?: readonly string[]
+  /** An item for connected objects: fee and usage are due for each that is active, for so many periods. */
+  readonly fleet?: { readonly months: number }
 }
 
 export interface Discount extends Days {
@@ -151,6 +155,8 @@ export interface ContractInput extends Omit<Contract, 'items'> {
     readonly until?: string
     readonly addOns?: readonly AddOn[]
     readonly calculators?: readonly Calculator[]
+    readonly subjects?: readonly string[]
+    readonly fleet?: { readonly months: number }
     /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
     readonly entitlements?: readonly Omit<ItemEntitlement, 'limitVersion'>[]
   }[]
@@ -350,6 +356,8 @@ export function parseContract(json: unknown): ContractInput {
       'until',
       'addOns',
       'calculators',
+      'subjects',
+      'fleet',
       'entitlements',
     ])
     const base = {
@@ -360,6 +368,8 @@ export function parseContract(json: unknown): ContractInput {
       ...(at.calculators === undefined
         ? {}
         : { calculators: parseCalculators(at.calculators, `items[${i}].calculators`) }),
+      ...(at.subjects === undefined ? {} : { subjects: subjects(at.subjects, `items[${i}].subjects`) }),
+      ...(at.fleet === undefined ? {} : { fleet: fleet(at.fleet, `items[${i}].fleet`) }),
     }
     const planVersion =
       at.planVersion === undefined
@@ -393,6 +403,18 @@ export function parseContract(json: unknown): ContractInput {
     ...(fields.adjustments === undefined ? {} : { adjustments: adjustments(fields.adjustments, timeZone) }),
     items,
   }
+}
+
+function subjects(value: unknown, at: string): string[] {
+  const all = list(value, at, limits.itemSubjectsMax).map((one, i) => name(one, `${at}[${i}]`))
+  if (all.length === 0) throw new ReleveError('invalid_request', `${at}: names at least one, or is left out`)
+  assertOnce(all, at)
+  return all
+}
+
+function fleet(value: unknown, at: string): { months: number } {
+  const fields = fieldsOf(value, at, ['months'])
+  return { months: wholeNumber(fields.months ?? 12, `${at}.months`, 1, limits.scheduleMonthsMax) }
 }
 
 function lastDay(value: unknown, start: string, timeZone: string): string {

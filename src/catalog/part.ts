@@ -46,6 +46,7 @@ export function changePlan(
       ...(item.until === undefined ? {} : { until: item.until }),
       ...(item.addOns === undefined ? {} : { addOns: item.addOns.filter((one) => !one.once) }),
       ...(item.calculators === undefined ? {} : { calculators: item.calculators }),
+      ...(item.subjects === undefined ? {} : { subjects: item.subjects }),
     }
     return [{ ...own, until: before }, next]
   })

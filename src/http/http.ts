@@ -21,6 +21,7 @@ import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { objectRoutes } from './routes/objects.js'
 import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
@@ -213,6 +214,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
   await app.register(importRoutes(system))
+  await app.register(objectRoutes(system))
   return app
 }
 

@@ -27,6 +27,7 @@ import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
+import { type FleetCharge, fleetLines, fleetRegularisation } from './fleet.js'
 import type { DataEntry, DataProof, Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
 
 export type { DataEntry } from './invoice.js'
@@ -42,6 +43,10 @@ export interface ItemUsage extends Proof {
   /** The amounts of the events, when a price is by the event. */
   readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
   readonly data?: DataUsage
+  /** By which rule it was shared with other items of the customer (objects/share.ts); absent: all of it is the item's. */
+  readonly share?: unknown
+  /** Of a fleet: what its objects come to, of one kind. */
+  readonly fleet?: FleetCharge
   /** Not a quantity but an amount, made of usage data alone; `metric` is the name of its calculator. */
   readonly charge?: true
 }
@@ -113,7 +118,7 @@ export function draftInvoice(
   }
 }
 
-type DraftLine = Omit<InvoiceLine, 'no'>
+export type DraftLine = Omit<InvoiceLine, 'no'>
 
 interface Charges {
   readonly lines: readonly DraftLine[]
@@ -131,7 +136,30 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
   for (const item of terms.items) {
     const part = item.period ?? period
     const base = { item: item.item, product: item.product.key, plan: item.plan, taxRate: customer.taxRate, since: null }
-    if (item.fee !== null) {
+    const fleet = terms.contract.items.some((one) => one.id === item.item && one.fleet !== undefined)
+    if (fleet) {
+      const first = lines.length
+      lines.push(...fleetLines(terms, item, usage, period))
+      for (const one of usage.filter((entry) => entry.item === item.item && entry.fleet?.kind === 'usage')) {
+        const metric = item.metrics.find((entry) => entry.metric === one.metric)
+        const at = lines.findIndex((line, i) => i >= first && line.metric === one.metric)
+        if (metric === undefined) continue
+        if (new Decimal(one.fleet?.unpriced ?? '0').gt(0))
+          notices.push(unpricedOverage(item.item, metric, one.fleet!.included, one.fleet!.unpriced))
+        statement.push({
+          item: item.item,
+          product: item.product.key,
+          metric: one.metric,
+          unit: metric.unit,
+          quantity: one.quantity,
+          // Each object has its own quota; the fleet has none.
+          limit: null,
+          ...quotaStatus(one.quantity, null),
+          line: at === -1 ? null : at + 1,
+          proof: proofOf(one),
+        })
+      }
+    } else if (item.fee !== null) {
       assertCurrency(item.fee.currency, customer.currency, item.fee.rule)
       const line = rate({ price: item.fee, quantity: '1' }).lines[0]
       if (line !== undefined) {
@@ -172,7 +200,7 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
         period: addOn.period,
       })
     }
-    for (const metric of item.metrics) {
+    for (const metric of fleet ? [] : item.metrics) {
       const measured = usageOf(usage, item.item, metric.metric)
       const proof = proofOf(measured)
       const limit = limitOf(item, metric, terms, period)
@@ -270,7 +298,7 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
 }
 
 /** The quota of an item: a part of it for a part of the period, in whole units, only if the plan says so. */
-function limitOf(
+export function limitOf(
   item: Terms['items'][number],
   metric: TermsMetric,
   { contract }: Terms,
@@ -282,7 +310,7 @@ function limitOf(
   return printDecimal(round(part, 0))
 }
 
-function monthOf({ contract }: Terms, period: Period): Words {
+export function monthOf({ contract }: Terms, period: Period): Words {
   return {
     fr: formatMonth(period.from, contract.timeZone, 'fr'),
     en: formatMonth(period.from, contract.timeZone, 'en'),
@@ -359,6 +387,10 @@ function regularise(
   const { contract, customer } = terms
   const month = (language: 'fr' | 'en'): string => formatMonth(part.period.from, contract.timeZone, language)
   for (const item of terms.items) {
+    if (contract.items.some((one) => one.id === item.item && one.fleet !== undefined)) {
+      lines.push(...fleetRegularisation(part, item, currency))
+      continue
+    }
     for (const metric of item.metrics) {
       const now = usageOf(part.usage, item.item, metric.metric)
       const billed = usageOf(part.billed, item.item, metric.metric)
@@ -457,7 +489,7 @@ function regularise(
 }
 
 /** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
-function askOf(metric: TermsMetric, price: Price, limit: string) {
+export function askOf(metric: TermsMetric, price: Price, limit: string) {
   const included = convertUnit(limit, metric.unit, price.unit ?? metric.unit)
   return (measured: string) => ({ price, included, ...pricedQuantity(measured, metric, price) })
 }
@@ -470,7 +502,7 @@ function both(before: Words | null, words: Words): Words {
   return before === null ? words : { fr: `${before.fr} ; ${words.fr}`, en: `${before.en}; ${words.en}` }
 }
 
-function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
+export function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
   if (data === undefined) return { cut, query, count, digest }
   const { entries: _, ...own } = data
   return { cut, query, count, digest, data: own }
@@ -501,7 +533,7 @@ function rated(line: RatedLine): Rated {
   return { quantity, included: free, billable, steps, exact, amount, explanation }
 }
 
-function assertCurrency(price: string, customer: string, rule: string): void {
+export function assertCurrency(price: string, customer: string, rule: string): void {
   if (price !== customer)
     throw new ReleveError('unprocessable', `${rule} is in ${price}, the customer is billed in ${customer}`)
 }
