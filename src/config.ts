@@ -21,6 +21,8 @@ export interface Config {
   readonly clickhouseUrl: string | undefined
   readonly postgresUrl: string | undefined
   readonly logLevel: string
+  /** Where traces go, by OTLP over HTTP; undefined: none are made. */
+  readonly otlpEndpoint: string | undefined
   /** Streams (= shards). Fixed at first start; a later value is ignored with a warning. */
   readonly streams: number
   readonly epochMs: number
@@ -28,12 +30,16 @@ export interface Config {
   readonly lateMs: number
   readonly aheadMs: number
   readonly dedupeIdsMax: number
+  /** Disk of ids that memory has no room for, per stream; 0: none go there. */
+  readonly dedupeDiskBytes: number
   readonly logBytesMax: number
   readonly segmentBytes: number
   /** Frames kept in memory between log and shard, per stream; not a setting, but tests make it small. */
   readonly tailBytesMax: number
   /** undefined: no NATS door. */
   readonly nats: NatsConfig | undefined
+  /** Côte d'Ivoire's clearance system; undefined: documents that need it wait. */
+  readonly fne: { readonly url: string; readonly tokenFile: string } | undefined
   /** Ranges of addresses that webhooks may go to although they are not public, and by plain http. */
   readonly webhookAllow: readonly string[]
   /** undefined: no e-mail. */
@@ -137,6 +143,14 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     }
   }
 
+  const fne = (): Config['fne'] => {
+    const [address, tokenFile] = [url('RELEVE_FNE_URL', ['http:', 'https:']), env.RELEVE_FNE_TOKEN_FILE || undefined]
+    if ((address === undefined) !== (tokenFile === undefined))
+      faults.push({ name: 'RELEVE_FNE_URL', reason: 'and RELEVE_FNE_TOKEN_FILE are given together or not at all' })
+    return address === undefined || tokenFile === undefined
+      ? undefined
+      : { url: address.replace(/\/+$/, ''), tokenFile }
+  }
   const webhookAllow = (): readonly string[] => {
     const ranges = (env.RELEVE_WEBHOOK_ALLOW ?? '').split(',').filter((range) => range !== '')
     for (const range of ranges) {
@@ -166,17 +180,25 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     trustProxy: networks('RELEVE_TRUST_PROXY'),
     clickhouseUrl: url('CLICKHOUSE_URL', ['http:', 'https:']),
     postgresUrl: url('POSTGRES_URL', ['postgres:', 'postgresql:']),
+    otlpEndpoint: url('OTEL_EXPORTER_OTLP_ENDPOINT', ['http:', 'https:']),
     logLevel: oneOf('RELEVE_LOG', 'info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
-    streams: integer('RELEVE_STREAMS', Math.max(1, Math.min(8, availableParallelism() - 1)), 1, 64),
+    streams: integer('RELEVE_STREAMS', Math.max(1, Math.min(8, availableParallelism() - 1)), 1, limits.streamsMax),
     epochMs: integer('RELEVE_EPOCH_MS', limits.epochMs, 50, 60_000),
     graceMs: integer('RELEVE_GRACE_MS', limits.graceMs, 0, 30 * 86_400_000),
     lateMs: integer('RELEVE_LATE_MS', limits.lateMs, 60_000, 366 * 86_400_000),
     aheadMs: integer('RELEVE_AHEAD_MS', limits.aheadMs, 0, 7 * 86_400_000),
-    dedupeIdsMax: integer('RELEVE_DEDUPE_IDS', limits.dedupeIdsMax, 16 * limits.batchEventsMax, limits.dedupeIdsMax),
+    dedupeIdsMax: integer(
+      'RELEVE_DEDUPE_IDS',
+      limits.dedupeIdsMax,
+      16 * limits.batchEventsMax,
+      limits.dedupeIdsCeiling,
+    ),
+    dedupeDiskBytes: integer('RELEVE_DEDUPE_DISK_BYTES', limits.dedupeDiskBytes, 0, 2 ** 44),
     logBytesMax: integer('RELEVE_LOG_BYTES', limits.logBytesMax, 8 * limits.segmentBytes, 2 ** 44),
     segmentBytes: limits.segmentBytes,
     tailBytesMax: limits.tailBytesMax,
     nats: nats(),
+    fne: fne(),
     webhookAllow: webhookAllow(),
     smtp: smtp(),
     deliveryRetryMs: limits.deliveryRetryMs,
@@ -211,6 +233,7 @@ export const settings: readonly string[] = [
   'RELEVE_PORT',
   'RELEVE_TRUST_PROXY',
   'RELEVE_LOG',
+  'OTEL_EXPORTER_OTLP_ENDPOINT',
   'CLICKHOUSE_URL',
   'POSTGRES_URL',
   'RELEVE_STREAMS',
@@ -219,8 +242,11 @@ export const settings: readonly string[] = [
   'RELEVE_LATE_MS',
   'RELEVE_AHEAD_MS',
   'RELEVE_DEDUPE_IDS',
+  'RELEVE_DEDUPE_DISK_BYTES',
   'RELEVE_LOG_BYTES',
   'RELEVE_CRASH_AT',
+  'RELEVE_FNE_URL',
+  'RELEVE_FNE_TOKEN_FILE',
   'RELEVE_NATS_URL',
   'RELEVE_NATS_NKEY_FILE',
   'RELEVE_NATS_CA_FILE',

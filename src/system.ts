@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
+import { Alerting } from './alerting.js'
 import { Answers } from './answers.js'
 import { Backups } from './backup.js'
 import { Billing } from './billing.js'
@@ -14,7 +15,9 @@ import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
-import { KeyFiles } from './dedupe/key-files.js'
+import { IdFiles } from './dedupe/id-files.js'
+import { runEntriesIn } from './dedupe/run-file.js'
+import { openRunPool, type RunPool } from './dedupe/run-pool.js'
 import { openAlertFeed } from './delivery/alert-feed.js'
 import { type Delivery, openDelivery } from './delivery/delivery.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
@@ -26,6 +29,9 @@ import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
+import { Intake } from './intake.js'
+import { Certifications } from './invoicing/certification.js'
+import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
@@ -33,6 +39,7 @@ import type { Logger } from './logger.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { Objects } from './objects/objects.js'
 import { sqlDirectory } from './paths.js'
+import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
 import { Refusals } from './refusals.js'
@@ -40,7 +47,8 @@ import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
-import { openShardThread, type ShardThread } from './shard.js'
+import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
+import { openTracing, type Tracing } from './tracing.js'
 import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 
@@ -129,17 +137,23 @@ export class System {
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
+  #certifications!: Certifications
   #answers!: Answers
+  #alerting!: Alerting
   #refusals!: Refusals
   #billing!: Billing
   #backups!: Backups
+  #tracing: Tracing | undefined
   #usageData!: UsageData
+  #prepaid!: Prepaid
   #imports!: Imports
   #objects!: Objects
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
-  #keyFiles: KeyFiles[] = []
+  #intakes: Intake[] = []
+  #idFiles: IdFiles[] = []
+  readonly #runPool: RunPool = openRunPool()
   #streams = 1
   #inflight = 0
   #nextShard = 0
@@ -174,6 +188,14 @@ export class System {
   get invoicing(): Invoicing {
     return this.#invoicing
   }
+  /** Alert rules: what is told of a metric besides the thresholds of its contract. */
+  get alerting(): Alerting {
+    return this.#alerting
+  }
+  /** What waits for a clearance system, and what it said. */
+  get certifications(): Certifications {
+    return this.#certifications
+  }
   /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
@@ -197,6 +219,10 @@ export class System {
   get objects(): Objects {
     return this.#objects
   }
+  /** Packs bought ahead, and what became of them. */
+  get prepaid(): Prepaid {
+    return this.#prepaid
+  }
   get imports(): Imports {
     return this.#imports
   }
@@ -214,6 +240,8 @@ export class System {
     const { onFatal, onProgress = () => {} } = this.#options
     const crash = openCrashPoints(config.crashAt)
     this.#lock = lockDataDirectory(config.dataDirectory)
+
+    if (config.otlpEndpoint !== undefined) this.#tracing = await openTracing(config.otlpEndpoint, VERSION)
 
     onProgress('engines')
     this.#engines = await openEngines({
@@ -245,6 +273,18 @@ export class System {
       retryMs: config.deliveryRetryMs,
     })
     this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
+
+    this.#alerting = await Alerting.open({
+      postgres,
+      clock,
+      logger,
+      catalog: this.#catalog,
+      alerts: this.#alerts,
+      onChange: async () => {
+        this.#catalogChanged()
+        await this.#catalogWork
+      },
+    })
 
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
     this.#streams = Number(await this.#setting('streams', String(config.streams)))
@@ -279,20 +319,28 @@ export class System {
           streams: this.#streams,
           secret,
           idsMax: config.dedupeIdsMax,
+          diskIdsMax: runEntriesIn(config.dedupeDiskBytes),
           aheadMs: config.aheadMs,
           lateMs: config.lateMs,
         })
         this.#shards[stream] = shard
         await shard.setCatalog(this.#catalog.snapshot())
-        const keyFiles = await KeyFiles.open(join(config.dataDirectory, 'keys', `stream-${stream}`), stream)
-        this.#keyFiles[stream] = keyFiles
+        const ids = await IdFiles.open({
+          directory: join(config.dataDirectory, 'keys', `stream-${stream}`),
+          stream,
+          pool: this.#runPool,
+          attachRun: shard.attachRun,
+          logger,
+          onFatal,
+        })
+        this.#idFiles[stream] = ids
         return openFlow(
           {
             stream,
             owner,
             log: this.#log!,
             shard,
-            keyFiles,
+            ids,
             rollup: this.#rollup,
             repair: this.#repair,
             postgres,
@@ -304,16 +352,36 @@ export class System {
             epochMs: config.epochMs,
             lateMs: config.lateMs,
             tailBytesMax: config.tailBytesMax,
+            onApplied: () => {},
             onFatal,
           },
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
         )
       }),
     )
+    this.#intakes = this.#shards.map(
+      (shard, stream) =>
+        new Intake({
+          shard,
+          stream,
+          flowOf: (part) => this.#flows[part]!,
+          head: () => this.#judgeHead(),
+          onJudged: (seconds, plain) => {
+            metrics.judgeSeconds.observe(seconds)
+            metrics.plain.inc(plain)
+          },
+        }),
+    )
     await this.#alerts.sendUnsent()
+    const certifiers = openCertifiers(config)
+    this.#certifications = new Certifications({ postgres, clock, certifiers, logger })
+    await this.#certifications.open()
     this.#invoicing = new Invoicing({
       postgres,
       clock,
+      assertCertifiable: (invoice, original) =>
+        certifiers[invoice.seller.certification?.system ?? '']?.assertCertifiable(invoice, original),
+      onCertifying: () => this.#certifications.kick(),
       markBilled: (client, used) => this.#catalog.markBilled(client, used),
       crashPoint: (name) => {
         if (name === 'number-taken') crash('after-number-taken')
@@ -329,11 +397,13 @@ export class System {
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
+    this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
       invoicing: this.#invoicing,
       usageData: this.#usageData,
+      prepaid: this.#prepaid,
       flows: this.#flows,
       graceMs: config.graceMs,
     })
@@ -357,6 +427,8 @@ export class System {
     })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
+    await this.#listen()
+    this.#alerting.start(this.#flows, (tenant) => streamOf(tenant, this.#streams))
   }
 
   /** A value that is fixed at the first start. */
@@ -369,21 +441,32 @@ export class System {
 
   #entitlements(): LiveEntitlement[] {
     const metrics = new Map(this.#catalog.snapshot().metrics.map((m) => [m.key, m]))
-    return this.#catalog.entitlements().flatMap((e) => {
+    const live = this.#catalog.entitlements().flatMap((e) => {
       const metric = metrics.get(e.metric)
       return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
+    return this.#alerting.add(live)
   }
 
-  /** Doors learn the catalogue at once, limits act from the next epoch. One change after the other. */
+  /** Shards listen for the meters whose silence is watched. */
+  async #listen(): Promise<void> {
+    const watched = this.#alerting.listening()
+    await Promise.all(
+      this.#flows.map((flow) => flow.listen(watched.filter((w) => streamOf(w.tenant, this.#streams) === flow.stream))),
+    )
+  }
+
+  /** Also when alert rules have changed. Doors learn the catalogue at once, limits act from the next epoch. One change after the other. */
   #catalogChanged(): void {
     this.#catalogWork = this.#catalogWork
       .then(async () => {
         const snapshot = this.#catalog.snapshot()
         // Several changes that came meanwhile are one.
-        if (snapshot.version === this.#catalogVersion) return
-        this.#catalogVersion = snapshot.version
-        await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        if (snapshot.version !== this.#catalogVersion) {
+          this.#catalogVersion = snapshot.version
+          await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        }
+        await this.#listen()
         const entitlements = this.#entitlements()
         const text = JSON.stringify(entitlements)
         if (text === this.#entitlementsText) return
@@ -415,6 +498,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#certifications?.close(),
       () => this.#imports?.close(),
       () => this.#billing?.close(),
       () => this.#backups?.settled(),
@@ -423,11 +507,13 @@ export class System {
       () => this.#alertFeed?.close(),
       () => this.#delivery?.close(),
       () => this.#log?.close(),
-      () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
+      () => this.#runPool.close(),
+      () => Promise.allSettled(this.#idFiles.map((files) => files.close())),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
       () => this.#engines?.close(),
       () => this.#lock?.release(),
+      () => this.#tracing?.close(),
     ]
     for (const step of steps) {
       try {
@@ -469,7 +555,8 @@ export class System {
 
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
   async ingest(request: {
-    body: Uint8Array
+    /** Its bytes, whole or in pieces as they came; those are taken out of their array. They must not change until this resolves. */
+    body: Uint8Array | Uint8Array[]
     format: EventFormat
     /** Only with `cloudevents-binary`. */
     attributes?: CloudEventHeaders
@@ -477,52 +564,42 @@ export class System {
     wait: boolean
   }): Promise<IngestAnswer> {
     const { metrics } = this
-    const ack = metrics.ackSeconds.startTimer()
-    const receivedAt = this.clock.now()
+    const began = performance.now()
+    const { body, format, attributes, tenant, wait } = request
     // A tenant's own key chooses its stream's shard; a platform-wide body is read by the shards in turn.
-    const reader = request.tenant === null ? this.#nextShard++ % this.#streams : streamOf(request.tenant, this.#streams)
-    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
-    const judging = metrics.judgeSeconds.startTimer()
-    const judged = await this.#shards[reader]!.judge(request.body, {
-      format: request.format,
-      ...(request.attributes === undefined ? {} : { attributes: request.attributes }),
-      tenant: request.tenant,
-      receivedAt,
-      floorTime,
-      aheadMs: this.config.aheadMs,
-    })
-    judging()
-    const written = await Promise.all(
-      judged.parts.map(async (part) => ({
-        part,
-        ...(await this.#flows[part.stream]!.append(receivedAt, floorTime, part.frame, request.wait)),
-      })),
-    )
-    ack()
-    metrics.received.inc(judged.received)
-    metrics.plain.inc(judged.plain)
-    metrics.stored.inc(judged.stored)
-    for (const { code } of judged.refusals) metrics.refused.inc({ code })
+    const reader = tenant === null ? this.#nextShard++ % this.#streams : streamOf(tenant, this.#streams)
+    const pieces = body instanceof Uint8Array ? [body] : body
+    const taken = await this.#intakes[reader]!.take({ pieces, format, attributes, tenant, wait })
+    metrics.ackSeconds.observe((performance.now() - began) / 1000)
+    const { received, refusals } = taken
+    const stored = received - refusals.length
+    metrics.received.inc(received)
+    metrics.stored.inc(stored)
+    for (const { code } of refusals) metrics.refused.inc({ code })
     const answer: IngestAnswer = {
-      received: judged.received,
-      stored: judged.stored,
-      refused: judged.refused,
-      refusals: judged.refusals
+      received,
+      stored,
+      refused: refusals.length,
+      refusals: refusals
         .slice(0, limits.answerRefusalsMax)
         .map(({ index, code, field, message, id }) => ({ index, code, field, message, id })),
     }
-    if (!request.wait) return answer
-    const verdicts: string[] = new Array(judged.received).fill('refused')
+    if (taken.applied === undefined) return answer
     const totals = { accepted: 0, duplicate: 0, conflict: 0 }
-    for (const { part, applied } of written) {
-      const result = await applied!
-      result.verdicts.forEach((verdict, i) => {
-        const name = shardVerdictNames[verdict]!
-        verdicts[part.indices[i]!] = name
-        totals[name] += 1
-      })
-    }
+    const verdicts = (await taken.applied).map((verdict) => {
+      if (verdict === null) return 'refused'
+      const name = shardVerdictNames[verdict]
+      totals[name] += 1
+      return name
+    })
     return { ...answer, applied: { ...totals, verdicts } }
+  }
+
+  /** For bodies that are judged now. */
+  #judgeHead(): JudgeHead {
+    const receivedAt = this.clock.now()
+    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
+    return { receivedAt, floorTime, aheadMs: this.config.aheadMs }
   }
 
   /**
@@ -627,7 +704,7 @@ export class System {
       if (!door.up)
         notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
     }
-    notes.push(...(this.#delivery?.notes() ?? []))
+    notes.push(...(this.#delivery?.notes() ?? []), ...(this.#alerting?.notes() ?? []))
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),

@@ -15,7 +15,7 @@ const textOf = (file: string): string => readFileSync(join(rootDirectory, 'src',
 const roads = ['ingest', 'log', 'dedupe', 'aggregate', 'rollup', 'quota', 'rating', 'invoicing']
 const doors = ['http', 'nats', 'cli', 'demo']
 /** Rooms beside the road, and what they may know of each other. */
-const beside = ['access', 'catalog', 'client', 'delivery', 'engines', 'usage-data', 'objects']
+const beside = ['access', 'catalog', 'client', 'delivery', 'engines', 'prepaid', 'usage-data', 'objects']
 
 /** 0 ground, 1 rooms, 2 the road written out, 3 system, 4 doors, 5 the process. */
 function level(file: string): number {
@@ -26,14 +26,17 @@ function level(file: string): number {
   if (
     [
       'flow.ts',
+      'intake.ts',
       'shard.ts',
       'answers.ts',
+      'alerting.ts',
       'refusals.ts',
       'billing.ts',
       'shared-usage.ts',
       'backup.ts',
       'invoicing/close.ts',
       'invoicing/close-many.ts',
+      'invoicing/correct.ts',
     ].includes(file)
   )
     return 2
@@ -64,6 +67,7 @@ const upward: Readonly<Record<string, string>> = {
   'event.ts → catalog/metric.ts': 'an event has a metric',
   'frame.ts → catalog/metric.ts': 'a frame carries the metrics it was judged under',
   'frame.ts → ingest/verdict.ts': 'a frame carries refusals',
+  'client/nats.ts → nats/subjects.ts': 'the subjects are the same on both sides of the door',
   'invoicing/verify.ts → invoicing/close.ts': 'an invoice is verified by the very reckoning that made it',
 }
 
@@ -83,7 +87,7 @@ test('the exceptions of the ground are still needed', () => {
 const neighbours: Readonly<Record<string, string>> = {
   'client → ingest/time.ts': 'a time means the same at the sender and at the door',
   'client → engines/lock.ts': 'two clients must not replay one spool',
-  'client → nats/subjects.ts': 'the subjects are the door’s',
+  'client → nats/subjects.ts': 'the subjects are the same on both sides of the door',
   'dedupe → ingest/verdict.ts': 'the numbers of verdicts',
   'aggregate → ingest/verdict.ts': 'the numbers of verdicts',
   'rollup → ingest/verdict.ts': 'the numbers of verdicts',
@@ -96,6 +100,9 @@ const neighbours: Readonly<Record<string, string>> = {
   'catalog → rating/formula.ts': 'a formula that cannot be read is refused when its calculator is defined',
   'usage-data → objects/objects.ts': 'whether an item is that of an object',
   'objects → catalog/': 'contracts and their days are read by all',
+  'prepaid → invoicing/funding.ts': 'a closing debits what its invoice says that packs paid',
+  'prepaid → invoicing/draft.ts': 'the quota of a part of a period',
+  'prepaid → catalog/schedule.ts': 'a day is a midnight of the contract’s zone',
   'usage-data → rating/formula.ts': 'what a calculator says',
   'usage-data → invoicing/usage-record.ts': 'what is wrong with a record, as the contract people know it',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
@@ -145,7 +152,15 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
     { 'nats/': 'the place', 'client/nats.ts': 'the sender’s side of that door' },
   ],
   ['knows a mail library', /from 'nodemailer'/, { 'delivery/email.ts': 'the place' }],
-  ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place', 'invoicing/draft-batch.ts': 'the rating threads' }],
+  [
+    'knows piscina',
+    /from 'piscina'/,
+    {
+      'shard.ts': 'the place',
+      'invoicing/draft-batch.ts': 'the rating threads',
+      'dedupe/run-pool.ts': 'the thread that builds runs of ids',
+    },
+  ],
   [
     'ends the process',
     /\bprocess\.exit\b/,

@@ -10,14 +10,16 @@ import { parseDecimal, printDecimal, RoundingMode } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Language } from '../format.js'
 import { limits } from '../limits.js'
-import { isTimeZone } from '../period.js'
+import { Cycle, isTimeZone } from '../period.js'
 import type { Threshold } from '../quota/entitlement.js'
 import { type Calculator, parseCalculators } from './calculator.js'
+import { Exhaustion } from './exhaustion.js'
 import { Aggregation, type Metric } from './metric.js'
 import { assertPattern } from './number-pattern.js'
 import type { Days } from './part.js'
+import type { Renewal } from './renewal.js'
 import { midnightOf } from './schedule.js'
-import { isSubscriptionState, type SubscriptionState } from './subscription.js'
+import { isSubscriptionState, type SubscriptionState, TRIAL_DAYS } from './subscription.js'
 
 export interface Product {
   readonly key: string
@@ -61,7 +63,18 @@ export interface LegalEntity {
   readonly mentions?: readonly string[]
   /** Whose calendar the issue dates follow, and with them the years of the numbers. */
   readonly timeZone: string
+  /** The clearance system that has to take each document before it may be handed out. */
+  readonly certification?: LegalCertification
 }
+
+/** Côte d'Ivoire's FNE; the address and the token of the service are settings. */
+export interface LegalCertification {
+  readonly system: 'fne'
+  readonly pointOfSale: string
+  readonly establishment: string
+  readonly paymentMethod: (typeof PaymentMethod)[number]
+}
+const PaymentMethod = ['cash', 'card', 'check', 'mobile-money', 'transfer', 'deferred'] as const
 
 /** A customer is a tenant. */
 export interface Customer {
@@ -98,6 +111,19 @@ export interface AddOn extends Days {
   readonly once: boolean
 }
 
+/** What happens when the packs of a metric are used up. Without one: the standard price. */
+export interface PrepaidRule {
+  readonly metric: string
+  readonly exhaustion: Exhaustion
+  /** Exactly with auto_recharge: the pack that is bought again, HT each, and for how many days it pays. */
+  readonly recharge?: {
+    readonly quantity: string
+    readonly amount: string
+    readonly validDays?: number
+    readonly priority?: number
+  }
+}
+
 /** `from` and `until`: the days it covers when not those of the contract; then fees are due by the part. */
 export interface ContractItem extends Days {
   readonly id: string
@@ -111,7 +137,17 @@ export interface ContractItem extends Days {
   readonly subjects?: readonly string[]
   /** An item for connected objects: fee and usage are due for each that is active, for so many periods. */
   readonly fleet?: { readonly months: number }
+  readonly prepaid?: readonly PrepaidRule[]
+  /** What of the plan it bills; absent: the fee each cycle, and usage. */
+  readonly kind?: ItemKind
 }
+
+/**
+ * fixed: the fee alone. usage: usage alone. usage_triggered: fee and usage, in periods with any usage. once: the fee once, in the
+ * period in which the item begins.
+ */
+export const ItemKind = ['fixed', 'usage', 'usage_triggered', 'once'] as const
+export type ItemKind = (typeof ItemKind)[number]
 
 export interface Discount extends Days {
   readonly name: string
@@ -126,23 +162,55 @@ export interface Adjustments {
   readonly maximum?: string
 }
 
+/** A trial begins with the contract or on a day of its own; nothing of it is billed. */
+export interface TrialTerms {
+  readonly start: string
+  readonly lengthDays: number
+  readonly extensionDays?: number
+  /** Days after the end with read-only access. */
+  readonly graceDays?: number
+  readonly convertedOn?: string
+}
+
 export interface Contract {
   readonly id: string
   readonly tenant: string
   readonly legalEntity: string
   readonly name: string
-  /** First day, in the time zone: monthly periods are counted from its midnight. */
+  /** First day, in the time zone: periods are counted from its midnight. */
   readonly start: string
   readonly timeZone: string
-  readonly cycle: 'monthly'
+  /** Of usage, quotas and invoices; a fee may have a cycle of its own. */
+  readonly cycle: Cycle
+  /** Whether the fees of a period are on the invoice of the period before it; absent: on its own. Usage is always billed after it. */
+  readonly fees?: 'in_advance'
   readonly state: SubscriptionState
+  readonly trial?: TrialTerms
+  /** The first day that is billed, when a trial or a time of being provisioned came before. */
+  readonly billedFrom?: string
+  /** Days of suspension, first and last; the last is open while it lasts. */
+  readonly pauses?: readonly { readonly from: string; readonly until?: string }[]
+  /** Whether fees are due while it is suspended; absent: they are not. */
+  readonly suspension?: 'bills_fees'
+  readonly renewal?: Renewal
   /** Last day; absent: open. */
   readonly end?: string
   /** How a part of a period is measured; default by day. */
   readonly prorate?: 'day' | 'second'
   readonly adjustments?: Adjustments
+  readonly late?: LatePolicies
   readonly items: readonly ContractItem[]
 }
+
+/** What becomes of usage that changes after its period was issued; by default it is on the next invoice. */
+export interface LatePolicies {
+  /** More is due: on the next invoice, on an invoice of its own, or not at all (a notice says so). */
+  readonly usage?: (typeof LateUsage)[number]
+  /** Less is due, after voids: a negative line of the next invoice, or a credit note at once. */
+  readonly corrections?: (typeof LateCorrections)[number]
+}
+const LateUsage = ['next_invoice', 'complementary_invoice', 'reject'] as const
+const LateCorrections = ['next_invoice', 'credit_note'] as const
 
 /** What callers give: the store fills in versions; a plan without a version means its latest. */
 export type PlanInput = Omit<Plan, 'version'>
@@ -157,6 +225,8 @@ export interface ContractInput extends Omit<Contract, 'items'> {
     readonly calculators?: readonly Calculator[]
     readonly subjects?: readonly string[]
     readonly fleet?: { readonly months: number }
+    readonly prepaid?: readonly PrepaidRule[]
+    readonly kind?: ItemKind
     /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
     readonly entitlements?: readonly Omit<ItemEntitlement, 'limitVersion'>[]
   }[]
@@ -260,6 +330,21 @@ export function parsePlan(json: unknown): PlanInput {
   }
 }
 
+function parseCertification(json: unknown): LegalCertification {
+  const fields = fieldsOf(json, 'certification', ['system', 'pointOfSale', 'establishment', 'paymentMethod'])
+  if (fields.system !== 'fne')
+    throw new ReleveError('invalid_request', 'certification.system: fne is the one that is known')
+  const paymentMethod = PaymentMethod.find((one) => one === (fields.paymentMethod ?? 'transfer'))
+  if (paymentMethod === undefined)
+    throw new ReleveError('invalid_request', `certification.paymentMethod: one of ${PaymentMethod.join(', ')}`)
+  return {
+    system: 'fne',
+    pointOfSale: name(fields.pointOfSale, 'certification.pointOfSale'),
+    establishment: name(fields.establishment, 'certification.establishment'),
+    paymentMethod,
+  }
+}
+
 export function parseLegalEntity(json: unknown): LegalEntity {
   const fields = fieldsOf(json, 'legal entity', [
     'key',
@@ -271,6 +356,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     'creditNotePattern',
     'mentions',
     'timeZone',
+    'certification',
   ])
   const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
   const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
@@ -290,6 +376,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
       ? {}
       : { mentions: list(fields.mentions, 'mentions', 20).map((text, i) => name(text, `mentions[${i}]`)) }),
     timeZone: zone(fields.timeZone ?? 'UTC'),
+    ...(fields.certification === undefined ? {} : { certification: parseCertification(fields.certification) }),
   }
 }
 
@@ -327,6 +414,16 @@ export function parseCustomer(json: unknown): Customer {
   }
 }
 
+function parseLate(json: unknown): LatePolicies {
+  const fields = fieldsOf(json, 'late', ['usage', 'corrections'])
+  return {
+    ...(fields.usage === undefined ? {} : { usage: oneOf(fields.usage, LateUsage, 'late.usage') }),
+    ...(fields.corrections === undefined
+      ? {}
+      : { corrections: oneOf(fields.corrections, LateCorrections, 'late.corrections') }),
+  }
+}
+
 export function parseContract(json: unknown): ContractInput {
   const fields = fieldsOf(json, 'contract', [
     'id',
@@ -336,10 +433,17 @@ export function parseContract(json: unknown): ContractInput {
     'start',
     'timeZone',
     'cycle',
+    'fees',
     'state',
+    'trial',
+    'billedFrom',
+    'pauses',
+    'suspension',
+    'renewal',
     'end',
     'prorate',
     'adjustments',
+    'late',
     'items',
   ])
   const timeZone = zone(fields.timeZone)
@@ -358,6 +462,8 @@ export function parseContract(json: unknown): ContractInput {
       'calculators',
       'subjects',
       'fleet',
+      'prepaid',
+      'kind',
       'entitlements',
     ])
     const base = {
@@ -370,6 +476,8 @@ export function parseContract(json: unknown): ContractInput {
         : { calculators: parseCalculators(at.calculators, `items[${i}].calculators`) }),
       ...(at.subjects === undefined ? {} : { subjects: subjects(at.subjects, `items[${i}].subjects`) }),
       ...(at.fleet === undefined ? {} : { fleet: fleet(at.fleet, `items[${i}].fleet`) }),
+      ...(at.prepaid === undefined ? {} : { prepaid: prepaidRules(at.prepaid, `items[${i}].prepaid`) }),
+      ...(at.kind === undefined ? {} : { kind: oneOf(at.kind, ItemKind, `items[${i}].kind`) }),
     }
     const planVersion =
       at.planVersion === undefined
@@ -396,11 +504,22 @@ export function parseContract(json: unknown): ContractInput {
     name: name(fields.name ?? fields.id, 'name'),
     start,
     timeZone,
-    cycle: oneOf(fields.cycle ?? 'monthly', ['monthly'] as const, 'cycle'),
+    cycle: oneOf(fields.cycle ?? 'monthly', Cycle, 'cycle'),
+    ...(fields.fees === undefined || fields.fees === 'in_arrears'
+      ? {}
+      : { fees: oneOf(fields.fees, ['in_advance'] as const, 'fees') }),
     state,
+    ...(fields.trial === undefined && state !== 'trial' ? {} : { trial: trial(fields.trial ?? {}, start, timeZone) }),
+    ...(fields.billedFrom === undefined ? {} : { billedFrom: date(fields.billedFrom, 'billedFrom', timeZone) }),
+    ...(fields.pauses === undefined ? {} : { pauses: pauses(fields.pauses, timeZone) }),
+    ...(fields.suspension === undefined || fields.suspension === 'pauses_fees'
+      ? {}
+      : { suspension: oneOf(fields.suspension, ['bills_fees'] as const, 'suspension') }),
+    ...(fields.renewal === undefined ? {} : { renewal: renewal(fields.renewal) }),
     ...(fields.end === undefined ? {} : { end: lastDay(fields.end, start, timeZone) }),
     ...(fields.prorate === undefined ? {} : { prorate: oneOf(fields.prorate, ['day', 'second'] as const, 'prorate') }),
     ...(fields.adjustments === undefined ? {} : { adjustments: adjustments(fields.adjustments, timeZone) }),
+    ...(fields.late === undefined ? {} : { late: parseLate(fields.late) }),
     items,
   }
 }
@@ -415,6 +534,43 @@ function subjects(value: unknown, at: string): string[] {
 function fleet(value: unknown, at: string): { months: number } {
   const fields = fieldsOf(value, at, ['months'])
   return { months: wholeNumber(fields.months ?? 12, `${at}.months`, 1, limits.scheduleMonthsMax) }
+}
+
+function date(value: unknown, field: string, timeZone: string): string {
+  const day = name(value, field)
+  midnightOf(day, timeZone)
+  return day
+}
+
+function trial(value: unknown, start: string, timeZone: string): TrialTerms {
+  const fields = fieldsOf(value, 'trial', ['start', 'lengthDays', 'extensionDays', 'graceDays', 'convertedOn'])
+  const days = (one: unknown, field: string, least: number): number => wholeNumber(one, `trial.${field}`, least, 3_650)
+  return {
+    start: date(fields.start ?? start, 'trial.start', timeZone),
+    lengthDays: days(fields.lengthDays ?? TRIAL_DAYS, 'lengthDays', 1),
+    ...(fields.extensionDays === undefined ? {} : { extensionDays: days(fields.extensionDays, 'extensionDays', 0) }),
+    ...(fields.graceDays === undefined ? {} : { graceDays: days(fields.graceDays, 'graceDays', 0) }),
+    ...(fields.convertedOn === undefined
+      ? {}
+      : { convertedOn: date(fields.convertedOn, 'trial.convertedOn', timeZone) }),
+  }
+}
+
+function pauses(value: unknown, timeZone: string): NonNullable<Contract['pauses']> {
+  return list(value, 'pauses', limits.contractItemsMax).map((entry, i) => {
+    const { from, until } = daysOf(fieldsOf(entry, `pauses[${i}]`, ['from', 'until']), timeZone, `pauses[${i}]`)
+    if (from === undefined) throw new ReleveError('invalid_request', `pauses[${i}].from: is needed`)
+    return until === undefined ? { from } : { from, until }
+  })
+}
+
+function renewal(value: unknown): Renewal {
+  const fields = fieldsOf(value, 'renewal', ['periods', 'auto', 'noticeDays'])
+  return {
+    ...(fields.periods === undefined ? {} : { periods: wholeNumber(fields.periods, 'renewal.periods', 1, 1_000) }),
+    auto: fields.auto === undefined ? true : flag(fields.auto, 'renewal.auto'),
+    noticeDays: wholeNumber(fields.noticeDays ?? 0, 'renewal.noticeDays', 0, 3_650),
+  }
 }
 
 function lastDay(value: unknown, start: string, timeZone: string): string {
@@ -451,6 +607,42 @@ function addOns(value: unknown, timeZone: string, at: string): AddOn[] {
       ...daysOf(fields, timeZone, `${at}[${i}]`),
     }
   })
+}
+
+function prepaidRules(value: unknown, at: string): PrepaidRule[] {
+  const rules = list(value, at, limits.planMetricsMax).map((entry, i): PrepaidRule => {
+    const fields = fieldsOf(entry, `${at}[${i}]`, ['metric', 'exhaustion', 'recharge'])
+    const exhaustion = oneOf(fields.exhaustion, Exhaustion, `${at}[${i}].exhaustion`)
+    if ((exhaustion === 'auto_recharge') !== (fields.recharge !== undefined)) {
+      const detail = `${at}[${i}].recharge: is given exactly when exhaustion is auto_recharge`
+      throw new ReleveError('invalid_request', detail)
+    }
+    const metric = name(fields.metric, `${at}[${i}].metric`)
+    if (fields.recharge === undefined) return { metric, exhaustion }
+    const field = `${at}[${i}].recharge`
+    const one = fieldsOf(fields.recharge, field, ['quantity', 'amount', 'validDays', 'priority'])
+    const size = quantity(one.quantity, `${field}.quantity`)
+    if (size === '0') throw new ReleveError('invalid_request', `${field}.quantity: must be above 0`)
+    return {
+      metric,
+      exhaustion,
+      recharge: {
+        quantity: size,
+        amount: quantity(one.amount, `${field}.amount`),
+        ...(one.validDays === undefined
+          ? {}
+          : { validDays: wholeNumber(one.validDays, `${field}.validDays`, 1, 36_500) }),
+        ...(one.priority === undefined
+          ? {}
+          : { priority: wholeNumber(one.priority, `${field}.priority`, 0, 1_000_000) }),
+      },
+    }
+  })
+  assertOnce(
+    rules.map((rule) => rule.metric),
+    at,
+  )
+  return rules
 }
 
 function adjustments(value: unknown, timeZone: string): Adjustments {

@@ -13,19 +13,24 @@ import type { ApiKey, Scope } from '../access/keys.js'
 import { ErrorCode, ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
+import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
+import { contractRoutes } from './routes/contracts.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
+import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { objectRoutes } from './routes/objects.js'
+import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
+import { traceRequests } from './tracing.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -44,6 +49,12 @@ declare module 'fastify' {
 export function keyOf(request: FastifyRequest): ApiKey {
   if (request.apiKey === null) throw new ReleveError('unauthorized', 'this route needs a key')
   return request.apiKey
+}
+
+/** Who asks, for journals: the key by its name and id. */
+export function actorOf(request: FastifyRequest): string {
+  const { name, id } = keyOf(request)
+  return `key:${name} (${id})`
 }
 
 /** The tenant that a request may speak of: the key's own, or for a platform-wide key the one that is asked. */
@@ -91,6 +102,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     forceCloseConnections: 'idle',
   })
 
+  if (system.config.otlpEndpoint !== undefined) traceRequests(app)
   const attempts = new Attempts(system.clock)
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
@@ -207,12 +219,16 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(usageRoutes(system))
   await app.register(rejectRoutes(system))
   await app.register(alertRoutes(system))
+  await app.register(alertRuleRoutes(system))
   await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
+  await app.register(contractRoutes(system))
   await app.register(invoiceRoutes(system))
+  await app.register(invoiceMoveRoutes(system))
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
+  await app.register(prepaidRoutes(system))
   await app.register(importRoutes(system))
   await app.register(objectRoutes(system))
   return app

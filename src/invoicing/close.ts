@@ -19,13 +19,14 @@
 import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import type { Catalog, Terms } from '../catalog/catalog.js'
-import { partOf } from '../catalog/part.js'
+import { isBilled, periodAt } from '../catalog/part.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
-import { monthlyPeriodOf, type Period } from '../period.js'
-import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import type { Period } from '../period.js'
+import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import type { PartsOf, Prepaid } from './funding.js'
 import type { Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { packJson, unpackJson } from './pack.js'
@@ -68,6 +69,28 @@ export interface DataPort {
   waiting(contracts: readonly string[]): Promise<ReadonlySet<string>>
 }
 
+/** Prepaid packs, which are debited with the measure. */
+export interface PrepaidPort {
+  partsOf(
+    terms: Terms,
+    period: Period,
+    count: (item: string, metric: string, part: Period) => Promise<string>,
+  ): Promise<PartsOf>
+  /** They are debited from the commit of its transaction on. */
+  fund(
+    client: PoolClient,
+    request: {
+      readonly terms: Terms
+      readonly period: Period
+      readonly usage: readonly ItemUsage[]
+      readonly parts: PartsOf
+      readonly closing: { readonly id: string; readonly attempt: number }
+    },
+  ): Promise<Prepaid | undefined>
+  /** Of these contracts, those that have any. */
+  waiting(contracts: readonly string[]): Promise<ReadonlySet<string>>
+}
+
 export interface CloseOptions {
   readonly postgres: Pool
   readonly clock: Clock
@@ -75,6 +98,11 @@ export interface CloseOptions {
   readonly invoicing: Invoicing
   readonly usageAtCut: UsageAtCut
   readonly data?: DataPort
+  readonly prepaid?: PrepaidPort
+  /** Before a period is measured: makes the corrections of an earlier one that are documents of their own (correct.ts). */
+  readonly settleLate?: (request: { contract: string; at: number; finalise: boolean }) => Promise<unknown>
+  /** Whether usage has changed since a draft was made: then it is counted again before it is issued. */
+  readonly isStale?: (request: { contract: string; at: number }) => Promise<boolean>
   /** The cut of a closing is needed no more (its counts are kept): folds may cross it. May be called again. */
   readonly releaseCut?: (closing: string) => Promise<void>
   /** Called at named points, so that a test can die there: `measured`, `drafted` (and `number-taken`, in Invoicing). */
@@ -89,6 +117,8 @@ export interface CloseRequest {
   readonly graceMs?: number
   /** false leaves a draft for a person to issue; default true. */
   readonly finalise?: boolean
+  /** Drafts a period that has ended before its grace has: the draft is in `grace` until then, and is not issued. */
+  readonly early?: boolean
 }
 
 export interface Closed {
@@ -110,6 +140,10 @@ export interface Measured {
   readonly late: readonly LatePart[]
   /** What was noticed while measuring. */
   readonly notices?: readonly Notice[]
+  /** What prepaid packs there were. */
+  readonly prepaid?: Prepaid
+  /** Of a correction: what was billed of the period before it. */
+  readonly corrected?: { readonly billed: readonly ItemUsage[] }
 }
 interface Row {
   id: string
@@ -126,22 +160,31 @@ type Kept = Omit<Row, 'measured'> & { measured: Buffer | null }
  * and `conflict` when the period has not ended or is still in grace.
  */
 export async function closePeriod(options: CloseOptions, request: CloseRequest): Promise<Closed> {
-  const { postgres, clock, catalog, invoicing } = options
-  const contract = catalog.book().contractOf(request.contract)
-  const anchor = midnightOf(contract.start, contract.timeZone)
-  if (request.at < anchor) throw new ReleveError('unprocessable', `at: the contract begins on ${contract.start}`)
-  const period = monthlyPeriodOf(request.at, anchor, contract.timeZone)
-  if (partOf(contract, {}, period) === null)
-    throw new ReleveError('unprocessable', `at: the contract ended on ${contract.end}`)
+  const { postgres, clock, invoicing } = options
+  const { contract, period } = periodOf(options, request)
   const due = period.to + (request.graceMs ?? limits.graceMs)
-  if (clock.now() < due) {
+  const inGrace = clock.now() < due
+  if (inGrace && !(request.early === true && clock.now() >= period.to)) {
     throw new ReleveError('conflict', `period: it can be closed from ${new Date(due).toISOString()} on, with its grace`)
   }
   const closing = `${contract.id}/${period.from}`
 
   let row = await openClosing(postgres, clock, closing, contract.id, period)
+  if (row.state === 'drafted' && row.invoice !== null && request.finalise !== false && !inGrace) {
+    const stale = (await options.isStale?.({ contract: contract.id, at: period.from })) === true
+    if (stale && (await discarded(invoicing, row.invoice))) row = await read(postgres, closing)
+  }
   const cut = row.attempt === 1 ? closing : `${closing}#${row.attempt}`
   if (row.state === 'open') {
+    const { late } = contract
+    if (options.settleLate !== undefined && late !== undefined) {
+      for (const earlier of await earlierClosings(postgres, contract.id, period))
+        await options.settleLate({
+          contract: contract.id,
+          at: earlier.period.from,
+          finalise: request.finalise !== false,
+        })
+    }
     row = await measure(options, row, cut, contract.id, period)
     await options.crashPoint?.('measured')
   }
@@ -150,12 +193,41 @@ export async function closePeriod(options: CloseOptions, request: CloseRequest):
     row = await draft(options, row, period)
     await options.crashPoint?.('drafted')
   }
-  if (row.state === 'drafted' && request.finalise !== false) {
+  if (row.state === 'drafted' && inGrace) await invoicing.markGrace(row.invoice!)
+  if (row.state === 'drafted' && request.finalise !== false && !inGrace) {
     assert(row.invoice !== null, 'a drafted closing has an invoice')
     await invoicing.finalise(row.invoice)
     row = await advance(postgres, clock, closing, 'done', row.invoice)
   }
   return { closing, period, state: row.state, invoice: row.invoice === null ? null : await invoicing.get(row.invoice) }
+}
+
+/** False when the draft has to stay: a later period was counted on top of it, and takes what came after. */
+async function discarded(invoicing: Invoicing, invoice: string): Promise<boolean> {
+  try {
+    await invoicing.discard(invoice, { actor: 'system', reason: 'usage has changed: counted again' })
+    return true
+  } catch (error) {
+    if (error instanceof ReleveError && error.code === 'conflict') return false
+    throw error
+  }
+}
+
+/** The contract and the period of it that a request means. Throws ReleveError `not_found` and `unprocessable`. */
+export function periodOf(
+  { catalog }: Pick<CloseOptions, 'catalog'>,
+  request: { readonly contract: string; readonly at: number },
+) {
+  const contract = catalog.book().contractOf(request.contract)
+  const period = periodAt(contract, request.at)
+  if (isBilled(contract, period)) return { contract, period }
+  const why =
+    request.at < midnightOf(contract.start, contract.timeZone)
+      ? `the contract begins on ${contract.start}`
+      : contract.end === undefined
+        ? `the contract is ${contract.state}, nothing of this period is billed`
+        : `the contract ended on ${contract.end}`
+  throw new ReleveError('unprocessable', `at: ${why}`)
 }
 
 async function openClosing(postgres: Pool, clock: Clock, id: string, contract: string, period: Period): Promise<Row> {
@@ -170,13 +242,20 @@ async function openClosing(postgres: Pool, clock: Clock, id: string, contract: s
 /** Terms and usage are kept by the first who has them; a second closer takes what is there. */
 async function measure(options: CloseOptions, row: Row, cut: string, contract: string, period: Period): Promise<Row> {
   const { postgres, clock, catalog } = options
-  const terms = catalog.terms(contract, period)
+  const earlierOnes = await earlierClosings(postgres, contract, period)
+  const terms = withBilledAhead(catalog.terms(contract, period), period, earlierOnes)
   let usage: readonly ItemUsage[]
+  let packParts: PartsOf | undefined
   const recounted: Omit<LatePart, 'billed'>[] = []
   try {
-    usage = await count(options, cut, terms, period)
-    for (const earlier of await earlierClosings(postgres, contract, period)) {
-      recounted.push({ ...earlier, usage: await count(options, cut, earlier.terms, earlier.period) })
+    usage = await countItems(options, cut, terms, period)
+    packParts = await options.prepaid?.partsOf(terms, period, async (item, metric, part) => {
+      const asked = { closing: cut, tenant: terms.contract.tenant, contract, period: part }
+      const [found] = await options.usageAtCut({ ...asked, items: [{ item, metrics: [metric], period: part }] })
+      return found!.quantity
+    })
+    for (const earlier of earlierOnes) {
+      recounted.push({ ...earlier, usage: await countItems(options, cut, earlier.terms, earlier.period) })
     }
   } catch (error) {
     // Another closer may have been faster and has released the cut: then what it kept is what counts.
@@ -198,10 +277,17 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
       const late = recounted.flatMap((part, i) => {
         const billed = lastCounted(measured, part.period.from)
         const again = withData?.usage[i + 1] ?? part.usage
-        return billed === null || sameQuantities(billed, again) ? [] : [{ ...part, usage: again, billed }]
+        return billed === null || sameQuantities(billed, again)
+          ? []
+          : [policed({ ...part, usage: again, billed }, terms)]
       })
       const notices = withData === undefined || withData.notices.length === 0 ? {} : { notices: withData.notices }
-      const value: Measured = { order, terms, usage: withData?.usage[0] ?? usage, late, ...notices }
+      const counted = withData?.usage[0] ?? usage
+      const closing = { id: row.id, attempt: row.attempt }
+      const prepaid =
+        packParts && (await options.prepaid?.fund(client, { terms, period, usage: counted, parts: packParts, closing }))
+      const funded = prepaid === undefined ? {} : { prepaid }
+      const value: Measured = { order, terms, usage: counted, late, ...notices, ...funded }
       await client.query(
         `UPDATE closings SET state = 'measured', measured = $2, place = $3, updated_at = $4 WHERE id = $1`,
         [row.id, packJson(JSON.stringify(value)), order, now],
@@ -217,7 +303,7 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
   return read(postgres, row.id)
 }
 
-async function count(
+export async function countItems(
   { usageAtCut }: CloseOptions,
   cut: string,
   terms: Terms,
@@ -248,7 +334,7 @@ async function earlierClosings(
 ): Promise<{ readonly period: Period; readonly terms: Terms }[]> {
   const { rows } = await postgres.query<{ period_from: string; period_to: string; measured: Buffer }>(
     `SELECT period_from, period_to, measured FROM closings
-     WHERE contract = $1 AND period_to <= $2 AND measured IS NOT NULL ORDER BY period_from DESC LIMIT $3`,
+     WHERE contract = $1 AND period_to <= $2 AND part = 0 AND measured IS NOT NULL ORDER BY period_from DESC LIMIT $3`,
     [contract, period.from, limits.latePeriodsMax],
   )
   return rows
@@ -257,6 +343,21 @@ async function earlierClosings(
       terms: unpackJson<Measured>(row.measured).terms,
     }))
     .reverse()
+}
+
+/** The terms of a period as its closing would take them. */
+export async function termsOf(postgres: Pool, catalog: Catalog, contract: string, period: Period): Promise<Terms> {
+  return withBilledAhead(catalog.terms(contract, period), period, await earlierClosings(postgres, contract, period))
+}
+
+/** What the invoice of the period before has billed of this one, which may have changed since. */
+export function withBilledAhead(
+  terms: Terms,
+  period: Period,
+  earlier: readonly { readonly period: Period; readonly terms: Terms }[],
+): Terms {
+  const ahead = earlier.find((one) => one.period.to === period.from)?.terms.ahead
+  return ahead === undefined ? terms : { ...terms, billedAhead: ahead }
 }
 
 async function lockClosings(
@@ -270,8 +371,14 @@ async function lockClosings(
   return rows.map((row) => ({ ...rowOf(row), periodFrom: Number(row.period_from) }))
 }
 
+/** What the contract does not bill is counted all the same, so that it is told once. */
+function policed(part: LatePart, { contract }: Terms): LatePart {
+  if (contract.late?.usage !== 'reject') return part
+  return draftCorrection('policy', part, null).ht.startsWith('-') ? part : { ...part, refused: true }
+}
+
 /** What a period's usage was when it was last counted for an invoice. */
-function lastCounted(
+export function lastCounted(
   measured: readonly ({ readonly from: number } & Measured)[],
   from: number,
 ): readonly ItemUsage[] | null {
@@ -305,8 +412,8 @@ export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[])
 
 async function draft({ postgres, clock, invoicing }: CloseOptions, row: Row, period: Period): Promise<Row> {
   assert(row.measured !== null, 'a measured closing holds its terms and usage')
-  const { terms, usage, late, notices } = row.measured
-  const invoice = draftInvoice(invoicing.newId(), terms, period, usage, late, notices)
+  const { terms, usage, late, notices, prepaid } = row.measured
+  const invoice = draftInvoice(invoicing.newId(), terms, period, usage, late, notices, prepaid)
   // Nothing due: the closing itself keeps what was counted.
   if (invoice.lines.length === 0) return advance(postgres, clock, row.id, 'done', null)
   const kept = await invoicing.draft(invoice)
@@ -346,8 +453,9 @@ function rowOf(kept: Kept): Row {
 /** What was measured for the invoice of a contract's period; null when the closing now stands for another one. */
 export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice']): Promise<Measured | null> {
   const { rows } = await postgres.query<Kept>(
-    'SELECT id, state, attempt, measured, invoice FROM closings WHERE contract = $1 AND period_from = $2',
-    [invoice.contract, invoice.period.from],
+    `SELECT id, state, attempt, measured, invoice FROM closings
+     WHERE contract = $1 AND period_from = $2 AND (part = 0 OR invoice = $3) ORDER BY (invoice = $3) DESC NULLS LAST LIMIT 1`,
+    [invoice.contract, invoice.period.from, invoice.id],
   )
   const row = rows[0]
   return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured
@@ -359,6 +467,8 @@ export function previewInvoice(
   contract: string,
   period: Period,
   usage: readonly ItemUsage[],
+  prepaid?: Prepaid,
+  terms: Terms = catalog.terms(contract, period),
 ): KeptInvoice['invoice'] {
-  return draftInvoice('preview', catalog.terms(contract, period), period, usage)
+  return draftInvoice('preview', terms, period, usage, [], [], prepaid)
 }

@@ -11,7 +11,7 @@
  * its own period, less what was billed for it; and the same for that period's discounts, cap and minimum.
  */
 import { assert } from '../assert.js'
-import type { Terms, TermsMetric } from '../catalog/book.js'
+import type { Ahead, FeePart, Terms, TermsMetric } from '../catalog/book.js'
 import type { Price } from '../catalog/price.js'
 import { convertUnit } from '../catalog/unit.js'
 import { printMoney } from '../currency.js'
@@ -28,6 +28,7 @@ import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
 import { type FleetCharge, fleetLines, fleetRegularisation } from './fleet.js'
+import { type Funded, type Funding, fund, type Prepaid } from './funding.js'
 import type { DataEntry, DataProof, Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
 
 export type { DataEntry } from './invoice.js'
@@ -62,6 +63,8 @@ export interface LatePart {
   readonly terms: Terms
   readonly billed: readonly ItemUsage[]
   readonly usage: readonly ItemUsage[]
+  /** The contract does not bill what is late: a notice says what it was. */
+  readonly refused?: true
 }
 
 /** A draft has no number and no dates. Throws ReleveError `unprocessable` when a price is in another currency. */
@@ -72,13 +75,14 @@ export function draftInvoice(
   usage: readonly ItemUsage[],
   late: readonly LatePart[] = [],
   noticed: readonly Notice[] = [],
+  prepaid: Prepaid = { fundings: [], purchases: [] },
 ): Invoice {
   const { contract, customer } = terms
-  const charged = chargesOf(terms, period, usage)
+  const charged = chargesOf(terms, period, usage, prepaid)
   const lines = [...charged.lines, ...adjustmentLines(terms, period, charged.lines, [])]
   const notices = [...charged.notices, ...noticed]
   for (const part of late) {
-    const found = regularise(part, customer.currency)
+    const found = part.refused === true ? { lines: [], notices: refusals(part) } : regularise(part, customer.currency)
     lines.push(...found.lines)
     notices.push(...found.notices)
   }
@@ -118,6 +122,50 @@ export function draftInvoice(
   }
 }
 
+/**
+ * The difference of an earlier period as a document of its own: a complementary invoice, or with `refersTo` a credit note. Amounts
+ * keep their sign, so that a credit note's are negative.
+ */
+export function draftCorrection(id: string, part: LatePart, refersTo: Invoice['refersTo']): Invoice {
+  const { terms, period } = part
+  const { lines, notices } = regularise(part, terms.customer.currency)
+  const totals = taxByRate(
+    lines.map((line) => ({ ht: line.amount, rate: line.taxRate })),
+    terms.customer.currency,
+  )
+  return {
+    ...draftInvoice(id, { ...terms, items: [] }, period, []),
+    kind: refersTo === null ? 'invoice' : 'credit_note',
+    refersTo,
+    lines: lines.map((line, i) => ({ ...line, no: i + 1 })),
+    notices,
+    ...totals,
+  }
+}
+
+/** Late usage that the contract does not bill, for the reader of the next invoice. */
+function refusals({ terms, period, billed, usage }: LatePart): Notice[] {
+  const month = monthOf(terms, period)
+  return usage.flatMap((now): Notice[] => {
+    const before = billed.find((one) => one.item === now.item && one.metric === now.metric)
+    const more = new Decimal(now.quantity).minus(before?.quantity ?? 0)
+    if (more.isZero()) return []
+    const quantity = printDecimal(more)
+    return [
+      {
+        code: 'late_refused',
+        item: now.item,
+        metric: now.metric,
+        quantity,
+        text: {
+          fr: `usage arrivé après la facture de ${month.fr}, non facturé : ${formatNumber(quantity, 'fr')} ${now.metric}`,
+          en: `usage that came after the invoice of ${month.en}, not billed: ${formatNumber(quantity, 'en')} ${now.metric}`,
+        },
+      },
+    ]
+  })
+}
+
 export type DraftLine = Omit<InvoiceLine, 'no'>
 
 interface Charges {
@@ -127,7 +175,12 @@ interface Charges {
 }
 
 /** Fees, add-ons and usage of a period, each rounded; before anything that the contract adds to them in all. */
-function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): Charges {
+function chargesOf(
+  terms: Terms,
+  period: Period,
+  usage: readonly ItemUsage[],
+  prepaid: Prepaid = { fundings: [], purchases: [] },
+): Charges {
   const { customer } = terms
   const lines: DraftLine[] = []
   const statement: UsageStatement[] = []
@@ -160,24 +213,9 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
         })
       }
     } else if (item.fee !== null) {
-      assertCurrency(item.fee.currency, customer.currency, item.fee.rule)
-      const line = rate({ price: item.fee, quantity: '1' }).lines[0]
-      if (line !== undefined) {
-        lines.push({
-          ...base,
-          type: 'fee',
-          metric: null,
-          unit: null,
-          label: {
-            fr: `${item.plan.name} — abonnement, ${month.fr}`,
-            en: `${item.plan.name} — subscription, ${month.en}`,
-          },
-          ...byPart(rated(line), terms, part, period),
-          price: item.fee,
-          proof: null,
-          period: part,
-        })
-      }
+      // What was billed in advance is corrected below.
+      if (terms.billedAhead === undefined && isTriggered(terms, item.item, usage))
+        lines.push(...feeLines(terms, item, item.fees ?? [{ period, part }]))
     } else if (item.feeRule !== null) notices.push(unpricedRule('fee_unpriced', item.item, item.feeRule))
     for (const addOn of item.addOns ?? []) {
       if (addOn.price === null) {
@@ -194,7 +232,7 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
         metric: null,
         unit: null,
         label: { fr: `${label}, ${month.fr}`, en: `${label}, ${month.en}` },
-        ...(addOn.once ? rated(line) : byPart(rated(line), terms, addOn.period, period)),
+        ...(addOn.once ? rated(line) : byPart(rated(line), terms, { period, part: addOn.period })),
         price: addOn.price,
         proof: null,
         period: addOn.period,
@@ -210,10 +248,14 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
       const status = quotaStatus(quantity, limit)
       let no: number | null = null
       let unpriced = '0'
+      const funding = prepaid.fundings.find((one) => one.item === item.item && one.metric === metric.metric)
+      const funded = funding === undefined || limit === null ? null : fund(funding, metric, limit, quantity, part)
+      const blocked = funding?.exhaustion === 'block' ? (funded?.overage ?? '0') : '0'
       // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
-      if (limit !== null && metric.price !== null) {
+      if (new Decimal(blocked).gt(0)) notices.push(usageBlocked(item.item, metric, blocked))
+      else if (limit !== null && metric.price !== null) {
         assertCurrency(metric.price.currency, customer.currency, metric.price.rule)
-        const asked = askOf(metric, metric.price, limit)
+        const asked = askOf(metric, metric.price, printDecimal(new Decimal(limit).plus(funded?.covered ?? '0')))
         const { words, ...priced } = asked(quantity)
         const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
         unpriced = convertUnit(rating.unpriced, metric.price.unit ?? metric.unit, metric.unit)
@@ -236,7 +278,11 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
           })
         }
       } else if (limit !== null) {
-        unpriced = status.overage ?? '0'
+        unpriced = funded?.overage ?? status.overage ?? '0'
+      }
+      if (funding !== undefined && funded !== null) {
+        notices.push(...packNotices(funding, funded, metric))
+        for (const { packs } of funded.recharges) lines.push(recharged(funding, packs, metric))
       }
       if (new Decimal(unpriced).gt(0)) notices.push(unpricedOverage(item.item, metric, limit ?? '0', unpriced))
       statement.push({
@@ -250,7 +296,12 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
         line: no,
         proof,
         ...(measured.data === undefined ? {} : { data: measured.data.entries }),
+        ...(funding === undefined || funded === null ? {} : { prepaid: packsUsed(funding, funded, blocked) }),
       })
+    }
+    for (const { name, amount } of prepaid.purchases.filter((one) => one.item === item.item)) {
+      const label = { fr: `Pack prépayé — ${name}`, en: `Prepaid pack — ${name}` }
+      lines.push({ ...packLine(base, part, label, '1', amount), explanation: label })
     }
     for (const charge of usage.filter((one) => one.item === item.item && one.charge === true)) {
       const amount = printMoney(new Decimal(charge.quantity), customer.currency)
@@ -276,24 +327,197 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
       })
     }
   }
+  if (terms.billedAhead !== undefined) lines.push(...feeCorrections(terms, period, terms.billedAhead))
+  for (const item of terms.ahead?.items ?? []) lines.push(...feeLines(terms, item, item.fees ?? []))
   return { lines, statement, notices }
 
-  /** A fee of a part of the period: the amount by days (or seconds), with the days in words. */
-  function byPart(line: Rated, { contract: { timeZone, prorate: by } }: Terms, part: Period, whole: Period): Rated {
-    if (part.from === whole.from && part.to === whole.to) return line
-    const count = (range: Period): number =>
-      by === 'second' ? (range.to - range.from) / 1000 : daysOf(range, timeZone)
-    const amount = prorate(line.amount, count(part), count(whole), customer.currency)
+  /** A pack that was bought again because nothing was left. */
+  function recharged({ item: id, recharge }: Funding, packs: string, { unit }: TermsMetric): DraftLine {
+    const item = terms.items.find((one) => one.item === id)!
+    const { quantity, amount } = recharge!
+    const total = printMoney(new Decimal(amount).times(packs), customer.currency)
+    const base = { item: id, product: item.product.key, plan: item.plan, taxRate: customer.taxRate, since: null }
+    const name = (language: 'fr' | 'en'): string => `${formatNumber(quantity, language)} ${unit}`
+    const label = { fr: `Recharge automatique — ${name('fr')}`, en: `Automatic recharge — ${name('en')}` }
     const say = (language: 'fr' | 'en'): string => {
       const money = (value: string): string => formatMoney(value, customer.currency, language)
-      const [some, all] = [count(part), count(whole)].map((n) => formatNumber(String(n), language))
-      const unit = { fr: by === 'second' ? 'secondes' : 'jours', en: by === 'second' ? 'seconds' : 'days' }[language]
-      const days = [part.from, part.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
-      return language === 'fr'
-        ? `du ${days[0]} au ${days[1]} : ${money(line.amount)} × ${some} ${unit} sur ${all} = ${money(amount)}`
-        : `${days[0]} to ${days[1]}: ${money(line.amount)} × ${some} of ${all} ${unit} = ${money(amount)}`
+      return `${formatNumber(packs, language)} × ${money(amount)} = ${money(total)}`
     }
-    return { ...line, steps: [], exact: amount, amount, explanation: { fr: say('fr'), en: say('en') } }
+    return {
+      ...packLine(base, item.period ?? period, label, packs, total),
+      explanation: { fr: say('fr'), en: say('en') },
+    }
+  }
+}
+
+/** An item that is invoiced when it is used has its fee in periods with any usage. */
+function isTriggered({ contract }: Terms, item: string, usage: readonly ItemUsage[]): boolean {
+  if (contract.items.find((one) => one.id === item)?.kind !== 'usage_triggered') return true
+  return usage.some((one) => one.item === item && !new Decimal(one.quantity).isZero())
+}
+
+/** A line for each part that the fee is due for. */
+function feeLines(terms: Terms, item: Ahead['items'][number], parts: readonly FeePart[]): DraftLine[] {
+  const { customer } = terms
+  const { fee } = item
+  if (fee === null) return []
+  assertCurrency(fee.currency, customer.currency, fee.rule)
+  const line = rate({ price: fee, quantity: '1' }).lines[0]
+  if (line === undefined) return []
+  return parts.flatMap((one): DraftLine[] => {
+    const month = monthOf(terms, one.period)
+    const amounts = byPart(rated(line), terms, one)
+    // Suspended all the time.
+    if (new Decimal(amounts.amount).isZero() && one.paused !== undefined) return []
+    return [
+      {
+        item: item.item,
+        product: item.product.key,
+        plan: item.plan,
+        taxRate: customer.taxRate,
+        since: null,
+        type: 'fee',
+        metric: null,
+        unit: null,
+        label: {
+          fr: `${item.plan.name} — abonnement, ${month.fr}`,
+          en: `${item.plan.name} — subscription, ${month.en}`,
+        },
+        ...amounts,
+        price: fee,
+        proof: null,
+        period: one.part,
+      },
+    ]
+  })
+}
+
+/**
+ * Fees of the period that were billed in advance, where they are others now: after a change of plan a credit for the rest of the old
+ * one and a charge for the new one, a line each.
+ */
+function feeCorrections(terms: Terms, period: Period, billed: Ahead): DraftLine[] {
+  const { currency } = terms.customer
+  const linesOf = (items: Ahead['items']): Map<string, DraftLine> =>
+    new Map(
+      items.flatMap((item) =>
+        feeLines(terms, item, item.fees ?? [{ period, part: period }]).map((line, i) => [`${item.item} ${i}`, line]),
+      ),
+    )
+  const before = linesOf(billed.items)
+  const now = linesOf(terms.items.filter((item) => item.fee !== null))
+  return [...new Set([...before.keys(), ...now.keys()])].flatMap((key): DraftLine[] => {
+    const [was, is] = [before.get(key), now.get(key)]
+    const line = (is ?? was)!
+    const amount = printMoney(new Decimal(is?.amount ?? '0').minus(was?.amount ?? '0'), currency)
+    if (new Decimal(amount).isZero()) return []
+    if (was === undefined) return [line]
+    const say = (language: 'fr' | 'en'): string => {
+      const money = (value: string): string => formatMoney(value, currency, language)
+      const due = is === undefined ? money('0') : is.explanation[language]
+      return language === 'fr'
+        ? `${due}, au lieu de ${money(was.amount)} facturés d’avance : ${money(amount)}`
+        : `${due}, instead of ${money(was.amount)} billed in advance: ${money(amount)}`
+    }
+    const of = (language: 'fr' | 'en'): string =>
+      `${line.label[language]} (${language === 'fr' ? 'correction' : 'corrected'})`
+    return [
+      {
+        ...line,
+        label: { fr: of('fr'), en: of('en') },
+        steps: [],
+        exact: amount,
+        amount,
+        explanation: { fr: say('fr'), en: say('en') },
+      },
+    ]
+  })
+}
+
+/** A fee of a part: the amount by days (or seconds), without those of a suspension, with the days in words. */
+function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePart): Rated {
+  const { timeZone, prorate: by } = terms.contract
+  const { currency } = terms.customer
+  if (part.from === period.from && part.to === period.to && paused.length === 0) return line
+  const count = (range: Period): number => (by === 'second' ? (range.to - range.from) / 1000 : daysOf(range, timeZone))
+  const off = paused.reduce((all, one) => all + count(one), 0)
+  const amount = prorate(line.amount, count(part) - off, count(period), currency)
+  const say = (language: 'fr' | 'en'): string => {
+    const money = (value: string): string => formatMoney(value, currency, language)
+    const [some, all, without] = [count(part) - off, count(period), off].map((n) => formatNumber(String(n), language))
+    const unit = { fr: by === 'second' ? 'secondes' : 'jours', en: by === 'second' ? 'seconds' : 'days' }[language]
+    const days = [part.from, part.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
+    const left = off === 0 ? '' : language === 'fr' ? ` (sans ${without} suspendus)` : ` (without ${without} suspended)`
+    return language === 'fr'
+      ? `du ${days[0]} au ${days[1]} : ${money(line.amount)} × ${some} ${unit} sur ${all}${left} = ${money(amount)}`
+      : `${days[0]} to ${days[1]}: ${money(line.amount)} × ${some} of ${all} ${unit}${left} = ${money(amount)}`
+  }
+  return { ...line, steps: [], exact: amount, amount, explanation: { fr: say('fr'), en: say('en') } }
+}
+
+function packLine(
+  base: Pick<DraftLine, 'item' | 'product' | 'plan' | 'taxRate' | 'since'>,
+  period: Period,
+  label: Words,
+  quantity: string,
+  amount: string,
+): Omit<DraftLine, 'explanation'> {
+  const figures = { quantity, included: '0', billable: quantity, steps: [], exact: amount, amount }
+  return { ...base, type: 'add_on', metric: null, unit: null, label, ...figures, price: null, proof: null, period }
+}
+
+/** Of each pack that was touched: what was used, what is left, what was forfeited. */
+function packsUsed({ packs }: Funding, { debits, balances, forfeited, covered, recharges }: Funded, blocked: string) {
+  const used = new Map<string, Decimal>()
+  for (const { pack, quantity } of debits) used.set(pack, (used.get(pack) ?? new Decimal(0)).plus(quantity))
+  const names = [...packs, ...recharges.map(({ pack }) => ({ id: pack, name: 'recharge' }))]
+  return {
+    covered,
+    blocked,
+    packs: names
+      .filter(({ id }) => used.has(id) || forfeited[id] !== undefined)
+      .map(({ id, name }) => ({
+        id,
+        name,
+        debited: printDecimal(used.get(id) ?? new Decimal(0)),
+        left: balances[id] ?? '0',
+        forfeited: forfeited[id] ?? '0',
+      })),
+  }
+}
+
+function packNotices(funding: Funding, funded: Funded, metric: TermsMetric): Notice[] {
+  return packsUsed(funding, funded, '0').packs.map(({ name, debited, left, forfeited }) => {
+    const say = (language: 'fr' | 'en'): string => {
+      const [used, rest, lost] = [debited, left, forfeited].map((quantity) => formatNumber(quantity, language))
+      const words = {
+        fr: ['utilisés', 'restants', 'perdus à l’échéance'],
+        en: ['used', 'left', 'forfeited at its end'],
+      }
+      const [usedWord, leftWord, lostWord] = words[language]
+      const tail = forfeited === '0' ? '' : `, ${lost} ${lostWord}`
+      return `pack ${name}${language === 'fr' ? ' :' : ':'} ${used} ${usedWord}, ${rest} ${leftWord}${tail}`
+    }
+    return {
+      code: 'prepaid_used',
+      item: funding.item,
+      metric: metric.metric,
+      quantity: debited,
+      text: { fr: say('fr'), en: say('en') },
+    }
+  })
+}
+
+function usageBlocked(item: string, metric: TermsMetric, quantity: string): Notice {
+  return {
+    code: 'usage_blocked',
+    item,
+    metric: metric.metric,
+    quantity,
+    text: {
+      fr: `packs épuisés : ${formatNumber(quantity, 'fr')} ${metric.metric} au-delà, bloqués et non facturés`,
+      en: `packs used up: ${formatNumber(quantity, 'en')} ${metric.metric} beyond, blocked and not billed`,
+    },
   }
 }
 
@@ -310,12 +534,18 @@ export function limitOf(
   return printDecimal(round(part, 0))
 }
 
+/** A period by its name: the month it begins in, or its days when it is no month. */
 export function monthOf({ contract }: Terms, period: Period): Words {
-  return {
-    fr: formatMonth(period.from, contract.timeZone, 'fr'),
-    en: formatMonth(period.from, contract.timeZone, 'en'),
+  const { timeZone } = contract
+  const say = (language: 'fr' | 'en'): string => {
+    if (isMonth(daysOf(period, timeZone))) return formatMonth(period.from, timeZone, language)
+    const [first, last] = [period.from, period.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
+    return language === 'fr' ? `du ${first} au ${last}` : `${first} to ${last}`
   }
+  return { fr: say('fr'), en: say('en') }
 }
+
+const isMonth = (days: number): boolean => days >= 28 && days <= 31
 
 /**
  * Discounts, cap and minimum over the charges of a period. With `before` (the charges as they were billed) only what changed is
@@ -399,6 +629,9 @@ function regularise(
       // The count of events matters only to a price that charges them.
       const same = quantity === old && (metric.price?.model !== 'percentage' || now.count === billed.count)
       if (limit === null || same) continue
+      // Behind packs that block nothing is billed, early or late.
+      const rules = contract.items.find((one) => one.id === item.item)?.prepaid
+      if (rules?.some((rule) => rule.metric === metric.metric && rule.exhaustion === 'block')) continue
       if (metric.price === null) {
         const above = new Decimal(quotaStatus(quantity, limit).overage ?? '0')
         const more = above.minus(quotaStatus(old, limit).overage ?? '0')

@@ -9,13 +9,14 @@
  */
 import type { Pool } from 'pg'
 import { canonical } from '../canonical.js'
-import type { Book, Terms } from '../catalog/book.js'
+import type { Ahead, Book, Terms } from '../catalog/book.js'
 import { Decimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
 import { measuredFor } from './close.js'
 import { draftCreditNote } from './credit.js'
-import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import type { Funding, Prepaid } from './funding.js'
 import { hashOf, type Invoice, type InvoiceLine } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { opposite } from './state.js'
@@ -83,7 +84,7 @@ export async function verifyInvoice(
   const document = await compareRow(options.postgres, kept)
   const unchecked = new Set<string>()
   const again =
-    invoice.kind === 'credit_note'
+    invoice.kind === 'credit_note' && !invoice.lines.some((line) => line.type === 'regularisation')
       ? await creditAgain(options, invoice)
       : await draftAgain(options, kept, document, unchecked)
   document.push(
@@ -218,7 +219,13 @@ async function draftAgain(
     })
   }
   const period = { from: invoice.period.from, to: invoice.period.to }
+  const prepaid = measured.prepaid && (await packsAgain(measured.prepaid, measured.usage, invoice.tenant, recount))
   const usage = await recounted(measured.usage, measured.terms, period, measured.order)
+  if (measured.corrected !== undefined) {
+    const billed = await recounted(measured.corrected.billed, measured.terms, period, measured.order - 1)
+    const terms = pinned(measured.terms, invoice, book, document)
+    return draftCorrection(invoice.id, { period, terms, billed, usage }, invoice.refersTo)
+  }
   return draftInvoice(
     invoice.id,
     pinned(measured.terms, invoice, book, document),
@@ -226,7 +233,29 @@ async function draftAgain(
     usage,
     late,
     measured.notices,
+    prepaid,
   )
+}
+
+/** The packs as the closing found them, with the usage of each part of the period counted anew. */
+async function packsAgain(
+  prepaid: Prepaid,
+  usage: readonly ItemUsage[],
+  tenant: string,
+  recount: Recount,
+): Promise<Prepaid> {
+  const fundings: Funding[] = []
+  for (const funding of prepaid.fundings) {
+    const { item, metric } = funding
+    const cut = usage.find((one) => one.item === item && one.metric === metric)?.cut ?? {}
+    const parts: Funding['parts'][number][] = []
+    for (const { period, quantity } of funding.parts) {
+      const found = await recount({ tenant, metric, period, cut })
+      parts.push({ period, quantity: found?.quantity ?? quantity })
+    }
+    fundings.push({ ...funding, parts })
+  }
+  return { ...prepaid, fundings }
 }
 
 /** The terms with each price as the price book has it, in the version that the invoice's line names. */
@@ -242,8 +271,14 @@ function pinned(terms: Terms, invoice: Invoice, book: Book, document: Difference
     invoice.lines.find(
       (line) => line.item === item && line.metric === metric && line.price !== null && line.type !== 'add_on',
     )
+  const ahead = (one: Ahead): Ahead => ({
+    ...one,
+    items: one.items.map((item) => ({ ...item, fee: priced(item.fee, undefined) })),
+  })
   return {
     ...terms,
+    ...(terms.ahead === undefined ? {} : { ahead: ahead(terms.ahead) }),
+    ...(terms.billedAhead === undefined ? {} : { billedAhead: ahead(terms.billedAhead) }),
     items: terms.items.map((item) => ({
       ...item,
       fee: priced(item.fee, lineOf(item.item, null)),

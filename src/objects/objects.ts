@@ -10,11 +10,12 @@ import { DateTime } from 'luxon'
 import type { ClientBase, Pool } from 'pg'
 import type { Catalog } from '../catalog/catalog.js'
 import type { Contract, ContractItem } from '../catalog/definition.js'
+import { periodAt } from '../catalog/part.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
-import { monthlyPeriodOf, type Period } from '../period.js'
+import type { Period } from '../period.js'
 
 export interface ObjectInput {
   readonly id: string
@@ -345,7 +346,6 @@ export class Objects {
     if (rows[0] === undefined) return null
     const item = itemOf(rows[0])
     const contract = this.#catalog.book().contractOf(item.contract)
-    const anchor = midnightOf(contract.start, contract.timeZone)
     const { rows: charges } = await this.#postgres.query<{
       period_from: string
       amount: string
@@ -362,7 +362,7 @@ export class Objects {
     const chargeOf = new Map(charges.map((charge) => [Number(charge.period_from), charge]))
     const schedules: Schedule[] = []
     for (let at = item.from; at < item.to; ) {
-      const period = monthlyPeriodOf(at, anchor, contract.timeZone)
+      const period = periodAt(contract, at)
       const charge = chargeOf.get(period.from)
       schedules.push({
         ...period,
@@ -436,10 +436,12 @@ export class Objects {
 function termOf(contract: Contract, item: ContractItem, at: number, months = item.fleet?.months ?? 12): Period {
   const { timeZone } = contract
   const from = DateTime.fromMillis(at, { zone: timeZone }).startOf('day').toMillis()
-  const anchor = midnightOf(contract.start, timeZone)
-  if (from < anchor) throw new ReleveError('unprocessable', `at: the contract begins on ${contract.start}`)
-  let to = from
-  for (let i = 0; i < months; i += 1) to = monthlyPeriodOf(to, anchor, timeZone).to
+  if (from < midnightOf(contract.start, timeZone))
+    throw new ReleveError('unprocessable', `at: the contract begins on ${contract.start}`)
+  const first = periodAt(contract, from)
+  const last = DateTime.fromMillis(first.from, { zone: timeZone }).plus({ months }).toMillis()
+  let { to } = first
+  while (to < last) to = periodAt(contract, to).to
   return { from, to }
 }
 

@@ -2,7 +2,7 @@
 import type { FastifyPluginAsync } from 'fastify'
 import { ReleveError } from '../../errors.js'
 import { Language } from '../../format.js'
-import { DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
+import { assertPrintable, DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
 import { limits } from '../../limits.js'
 import { parseMoment } from '../../period.js'
 import type { System } from '../../system.js'
@@ -46,7 +46,13 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
           throw new ReleveError('forbidden', 'the key belongs to another tenant')
         }
         const tenant = key.tenant ?? asked
-        return { invoices: await system.invoicing.list({ ...(tenant === undefined ? {} : { tenant }), limit }) }
+        return {
+          invoices: await system.invoicing.list({
+            ...(tenant === undefined ? {} : { tenant }),
+            limit,
+            handedOut: key.tenant !== null,
+          }),
+        }
       },
     )
 
@@ -72,7 +78,8 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         const { id, format } = formatOf(request.params.id, request.query.format, request.headers.accept)
         const kept = await system.invoicing.get(id, keyOf(request).tenant)
         if (format === 'json') return kept
-        const { type, body } = await printInvoice(kept.invoice, format, request.query.language)
+        const certification = assertPrintable(kept.state, await system.certifications.of(kept.invoice.id))
+        const { type, body } = await printInvoice(kept.invoice, format, request.query.language, certification)
         const name = (kept.invoice.number ?? kept.invoice.id).replaceAll(/[^A-Za-z0-9._-]+/g, '-')
         return reply
           .type(type)
@@ -128,11 +135,25 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         }),
     )
 
-    app.get<{ Params: { contract: string } }>(
+    app.get<{ Params: { contract: string }; Querystring: { at?: string } }>(
       '/v1/contracts/:contract/invoice-preview',
       {
         config: { scope: 'read' },
-        schema: { tags, summary: 'The running period as an invoice, now; nothing is kept' },
+        schema: {
+          tags,
+          summary: 'A period as an invoice, by the usage of now; nothing is kept',
+          querystring: {
+            type: 'object',
+            properties: {
+              at: {
+                type: 'string',
+                maxLength: 40,
+                description: 'any instant of the period; the running one by default',
+              },
+            },
+            additionalProperties: false,
+          },
+        },
       },
       async (request) => {
         await own(
@@ -140,11 +161,17 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
           async () => system.catalog.book().contractOf(request.params.contract),
           (contract) => contract.tenant,
         )
-        return system.billing.previewInvoice(request.params.contract)
+        const { at } = request.query
+        return system.billing.previewInvoice(
+          request.params.contract,
+          ...(at === undefined ? [] : [parseMoment('at', at)]),
+        )
       },
     )
 
-    app.post<{ Body: { contract?: string; tenant?: string; at?: string; finalise?: boolean } }>(
+    app.post<{
+      Body: { contract?: string; tenant?: string; at?: string; finalise?: boolean; early?: boolean; unproved?: boolean }
+    }>(
       '/v1/periods/close',
       {
         config: { scope: 'admin' },
@@ -160,19 +187,31 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
               tenant: { type: 'string', maxLength: limits.nameBytesMax, description: 'without contract' },
               at: { type: 'string', maxLength: 40, description: 'any instant of the period, RFC 3339 or epoch ms' },
               finalise: { type: 'boolean', default: true, description: 'false leaves a draft' },
+              early: {
+                type: 'boolean',
+                default: false,
+                description:
+                  'of a contract: before its grace has ended, as a draft in grace that is counted again at the end',
+              },
+              unproved: {
+                type: 'boolean',
+                default: false,
+                description:
+                  'of a contract: a draft by the rollups even where the archive says otherwise; verify names what differs',
+              },
             },
             additionalProperties: false,
           },
         },
       },
       async (request) => {
-        const { contract, tenant, at, finalise = true } = request.body
+        const { contract, tenant, at, finalise = true, early = false, unproved = false } = request.body
         if (contract === undefined) {
           const time = at === undefined ? null : parseMoment('at', at)
           return system.billing.closeDuePeriods({ at: time, finalise, ...(tenant === undefined ? {} : { tenant }) })
         }
         if (at === undefined) throw new ReleveError('invalid_request', 'at: names the period of the contract')
-        return system.billing.closePeriod({ contract, at: parseMoment('at', at), finalise })
+        return system.billing.closePeriod({ contract, at: parseMoment('at', at), finalise, early, unproved })
       },
     )
 
