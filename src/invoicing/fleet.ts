@@ -10,11 +10,12 @@ import { assert } from '../assert.js'
 import type { Terms, TermsMetric } from '../catalog/book.js'
 import { printMoney, printPrice } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
+import { ReleveError } from '../errors.js'
 import { formatMoney, formatNumber, type Words } from '../format.js'
 import type { Period } from '../period.js'
 import { daysOf, prorate } from '../rating/prorate.js'
 import { rate, type Step } from '../rating/rating.js'
-import { askOf, assertCurrency, type DraftLine, type ItemUsage, limitOf, monthOf, proofOf } from './draft.js'
+import { askOf, type DraftLine, type ItemUsage, limitOf, monthOf, proofOf, taxRateOf } from './draft.js'
 
 /** What the objects of a fleet come to, of one kind. */
 export interface FleetCharge {
@@ -269,6 +270,15 @@ function feeStep(
   }
 }
 
+/** A fleet's exact sums stay in one currency: that of the customer. */
+function assertCurrency(price: string, customer: string, rule: string): void {
+  if (price !== customer)
+    throw new ReleveError(
+      'unprocessable',
+      `${rule} is in ${price}, the customer is billed in ${customer}: a fleet is not converted`,
+    )
+}
+
 /** The same tier of another object. A flat amount of a tier is due for each. */
 function together(a: Step, b: Step): Step {
   const add = (one: string, other: string): string => printDecimal(new Decimal(one).plus(other))
@@ -282,7 +292,8 @@ export function fleetLines(
   usage: readonly ItemUsage[],
   period: Period,
 ): DraftLine[] {
-  const { currency, taxRate } = terms.customer
+  const { currency } = terms.customer
+  const taxRate = taxRateOf(terms, item.product)
   const month = monthOf(terms, period)
   return usage.flatMap((one): DraftLine[] => {
     const { fleet } = one
@@ -389,7 +400,7 @@ export function fleetRegularisation(
         exact: amount,
         amount,
         explanation: { fr: sum('fr'), en: sum('en') },
-        taxRate: part.terms.customer.taxRate,
+        taxRate: taxRateOf(part.terms, item.product),
         price: now.fleet.kind === 'usage' ? (metric?.price ?? null) : item.fee,
         proof: proofOf(now),
         period: item.period ?? part.period,
