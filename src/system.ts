@@ -41,8 +41,7 @@ import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { openShardThread, type ShardThread } from './shard.js'
 import { UsageData } from './usage-data/usage-data.js'
-
-export const VERSION = '0.1.0'
+import { VERSION } from './version.js'
 
 export type EventFormat = BodyFormat
 

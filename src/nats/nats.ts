@@ -39,7 +39,7 @@ export interface NatsDoor {
 }
 
 /** Files are read at each connection, so that renewed certificates need no restart. */
-function optionsOf(config: NatsConfig): ConnectionOptions {
+export function optionsOf(config: NatsConfig): ConnectionOptions {
   const { protocol, host, username, password } = new URL(config.url)
   const [user, pass] = [decodeURIComponent(username), decodeURIComponent(password)]
   const tls = protocol === 'tls:' || config.caFile !== undefined || config.certificateFile !== undefined

@@ -54,6 +54,13 @@ function misfits(found: StreamConfig): string[] {
   return wrong
 }
 
+/** What is wrong with the stream of this name; undefined when there is none. */
+export async function findMisfits(connection: NatsConnection, name: string): Promise<string[] | undefined> {
+  const manager = await connection.jetstreamManager({ timeout: limits.natsTimeoutMs })
+  const there = await orMissing(manager.streams.info(name))
+  return there === undefined ? undefined : misfits(there.config)
+}
+
 /** The stream with its consumer, once both are as they must be. */
 export interface OpenStream {
   readonly name: string
