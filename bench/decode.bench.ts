@@ -1,10 +1,15 @@
 /**
- * Decode: what one event costs from bytes to a frame, 1,000 events a body, against JSON.parse alone, which neither judges nor
- * encodes and loses digits. The question: may the plain TypeScript door carry a node until the kernel takes over?
+ * Decode: what one event costs from bytes to a frame, in each format, 1,000 events a body, by the kernel and by the plain path,
+ * against JSON.parse alone, which neither judges nor encodes and loses digits; and what it costs its sender to write it. The
+ * question: what does a format leave for everything else, on both sides?
  *
- * Run: node dist/bench/decode.bench.js [small]. One line for each way: median and least of the rounds.
+ * Run: node dist/bench/decode.bench.js [small]. One line for each way: median and least of the rounds. The ways take turns within
+ * each round, so that whatever else the machine does falls on all of them.
  */
+import { Packr } from 'msgpackr'
 import type { CatalogSnapshot } from '../src/catalog/metric.js'
+import { BatchEncoder } from '../src/client/encoder.js'
+import type { ClientEvent } from '../src/client/event.js'
 import { encodeFrame } from '../src/frame.js'
 import { type BodyFormat, buildDoor, judge } from '../src/ingest/ingest.js'
 import { openKernelDoor } from '../src/ingest/kernel-door.js'
@@ -12,7 +17,7 @@ import { openKernelDoor } from '../src/ingest/kernel-door.js'
 const EVENTS = 1_000
 /** Bodies of one round. */
 const BODIES = 10
-const ROUNDS = process.argv[2] === 'small' ? 3 : 50
+const ROUNDS = process.argv[2] === 'small' ? 3 : 40
 const RECEIVED_AT = Date.UTC(2026, 2, 10, 12)
 
 const snapshot: CatalogSnapshot = {
@@ -54,32 +59,45 @@ for (let i = 0; i < EVENTS; i += 1) {
   )
 }
 
+interface Way {
+  readonly name: string
+  readonly bytes: number
+  readonly run: () => unknown
+  readonly rounds: number[]
+}
+
+const ways: Way[] = []
+const add = (name: string, bytes: number, run: () => unknown): void => void ways.push({ name, bytes, run, rounds: [] })
+
 /** CPU time and not wall time: the machine may be shared. Helper threads of the collector are in it. */
-function measure(name: string, bytes: number, run: () => unknown): void {
-  for (let i = 0; i < 2 * ROUNDS; i += 1) run()
-  const rounds: number[] = []
-  for (let i = 0; i < ROUNDS; i += 1) {
-    const before = process.cpuUsage()
-    for (let j = 0; j < BODIES; j += 1) run()
-    const { user, system } = process.cpuUsage(before)
-    rounds.push(((user + system) * 1_000) / (BODIES * EVENTS))
+function measure(): void {
+  for (const { run } of ways) for (let i = 0; i < 2 * ROUNDS; i += 1) run()
+  for (let round = 0; round < ROUNDS; round += 1) {
+    for (const { run, rounds } of ways) {
+      const before = process.cpuUsage()
+      for (let j = 0; j < BODIES; j += 1) run()
+      const { user, system } = process.cpuUsage(before)
+      rounds.push(((user + system) * 1_000) / (BODIES * EVENTS))
+    }
   }
-  rounds.sort((a, b) => a - b)
-  const median = rounds[ROUNDS >> 1]!.toFixed(0).padStart(6)
-  const least = rounds[0]!.toFixed(0).padStart(6)
-  console.log(`${name.padEnd(30)} ${median} median ${least} least, ns/event of CPU, ${(bytes / EVENTS).toFixed(0)} B`)
+  for (const { name, bytes, rounds } of ways) {
+    rounds.sort((a, b) => a - b)
+    const median = rounds[ROUNDS >> 1]!.toFixed(0).padStart(6)
+    const least = rounds[0]!.toFixed(0).padStart(6)
+    console.log(`${name.padEnd(34)} ${median} median ${least} least, ns/event of CPU, ${(bytes / EVENTS).toFixed(0)} B`)
+  }
 }
 
 function body(events: readonly string[]): Buffer {
   return Buffer.from(`[${events.join(',')}]`)
 }
 
-function byKernel(bytes: Uint8Array, streams: number): () => unknown {
+function byKernel(bytes: Uint8Array, streams: number, format: BodyFormat = 'json'): () => unknown {
   const kernel = openKernelDoor()
   if (kernel === null) throw new Error('cannot measure: the kernel is not built')
   const door = buildDoor(snapshot, streams)
   const request = {
-    format: 'json' as const,
+    format,
     tenant: null,
     receivedAt: RECEIVED_AT,
     floorTime: RECEIVED_AT - 86_400_000,
@@ -111,12 +129,37 @@ function judged(bytes: Uint8Array, format: BodyFormat): () => unknown {
 
 const nativeBody = body(native)
 const cloudBody = body(clouds)
-measure('native, door to frame', nativeBody.length, judged(nativeBody, 'json'))
-measure('native, by the kernel', nativeBody.length, byKernel(nativeBody, 4))
-measure('native, by the kernel, 1 stream', nativeBody.length, byKernel(nativeBody, 1))
-measure('native, JSON.parse alone', nativeBody.length, () => JSON.parse(nativeBody.toString()))
-measure('CloudEvents, door to frame', cloudBody.length, judged(cloudBody, 'cloudevents-batch'))
-measure('CloudEvents, JSON.parse alone', cloudBody.length, () => JSON.parse(cloudBody.toString()))
+const lineBody = Buffer.from(native.join('\n'))
+const objects = native.map((text) => JSON.parse(text) as ClientEvent)
+const maps = new Packr({ useRecords: false })
+const records = new Packr()
+const mapBody = maps.pack(objects)
+const recordBody = records.pack(objects)
+const encoder = new BatchEncoder(EVENTS)
+const encode = (): Uint8Array => {
+  for (const event of objects) encoder.add(event)
+  return encoder.take()
+}
+const columnarBody = encode()
+const kernelBodies: [string, Uint8Array, BodyFormat][] = [
+  ['native JSON', nativeBody, 'json'],
+  ['NDJSON', lineBody, 'ndjson'],
+  ['CloudEvents', cloudBody, 'cloudevents-batch'],
+  ['msgpack maps', mapBody, 'msgpack'],
+  ['msgpack records', recordBody, 'msgpack'],
+  ['columnar', columnarBody, 'columnar'],
+]
+for (const [name, bytes, format] of kernelBodies)
+  add(`${name}, by the kernel`, bytes.length, byKernel(bytes, 1, format))
+add('native JSON, kernel, 4 streams', nativeBody.length, byKernel(nativeBody, 4))
+add('columnar, kernel, 4 streams', columnarBody.length, byKernel(columnarBody, 4, 'columnar'))
+add('native JSON, JSON.parse alone', nativeBody.length, () => JSON.parse(nativeBody.toString()))
+add('CloudEvents, JSON.parse alone', cloudBody.length, () => JSON.parse(cloudBody.toString()))
+add('msgpack records, msgpackr alone', recordBody.length, () => records.unpack(recordBody))
+for (const [name, bytes, format] of kernelBodies) add(`${name}, plain path`, bytes.length, judged(bytes, format))
+add('to write columnar', columnarBody.length, encode)
+add('to write JSON.stringify', nativeBody.length, () => Buffer.from(JSON.stringify(objects)))
+add('to write msgpackr records', recordBody.length, () => records.pack(objects))
 const metric = snapshot.metrics[0]!
 const events = native.map((text) => {
   const event = JSON.parse(text) as { id: string; tenant: string; subject: string }
@@ -135,4 +178,5 @@ const events = native.map((text) => {
   }
 })
 const head = { receivedAt: RECEIVED_AT, floorTime: 0, catalogVersion: 1 }
-measure('of which encodeFrame', nativeBody.length, () => encodeFrame(head, events, []))
+add('plain path, of which encodeFrame', nativeBody.length, () => encodeFrame(head, events, []))
+measure()

@@ -17,6 +17,7 @@ import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import type { Invoicing, KeptInvoice } from './invoicing/invoicing.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { monthlyPeriodOf, type Period } from './period.js'
+import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
@@ -30,6 +31,7 @@ export interface BillingOptions {
   readonly invoicing: Invoicing
   readonly rollup: Rollup
   readonly usageData: UsageData
+  readonly prepaid: Prepaid
   /** All streams, by number. */
   readonly flows: readonly StreamFlow[]
   readonly flowOf: (tenant: string) => StreamFlow
@@ -44,6 +46,7 @@ export class Billing {
   readonly #invoicing: Invoicing
   readonly #rollup: Rollup
   readonly #usageData: UsageData
+  readonly #prepaid: Prepaid
   readonly #flows: readonly StreamFlow[]
   readonly #flowOf: BillingOptions['flowOf']
   readonly #graceMs: number
@@ -57,6 +60,7 @@ export class Billing {
     this.#invoicing = options.invoicing
     this.#rollup = options.rollup
     this.#usageData = options.usageData
+    this.#prepaid = options.prepaid
     this.#flows = options.flows
     this.#flowOf = options.flowOf
     this.#graceMs = options.graceMs
@@ -122,6 +126,7 @@ export class Billing {
       invoicing: this.#invoicing,
       usageAtCut: this.#usageAtCut,
       data: { collect, waiting: (contracts) => this.#usageData.waiting(contracts) },
+      prepaid: this.#prepaid,
       releaseCut: async (closing) => {
         await postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
           closing,
@@ -196,8 +201,14 @@ export class Billing {
       ...(part === undefined ? {} : { period: part }),
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
-    const part = { terms: this.#catalog.terms(contract, period), period, usage }
-    return previewInvoice(this.#catalog, contract, period, await withData(this.#postgres, part, 'pending'))
+    const own = this.#catalog.terms(contract, period)
+    const counted = await withData(this.#postgres, { terms: own, period, usage }, 'pending')
+    const parts = await this.#prepaid.partsOf(own, period, async (item, metric, part) => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      return (await this.#measure(own.contract.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
+    })
+    const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
+    return previewInvoice(this.#catalog, contract, period, counted, prepaid)
   }
 
   /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */

@@ -34,6 +34,8 @@ export interface Config {
   readonly tailBytesMax: number
   /** undefined: no NATS door. */
   readonly nats: NatsConfig | undefined
+  /** Côte d'Ivoire's clearance system; undefined: documents that need it wait. */
+  readonly fne: { readonly url: string; readonly tokenFile: string } | undefined
   /** Ranges of addresses that webhooks may go to although they are not public, and by plain http. */
   readonly webhookAllow: readonly string[]
   /** undefined: no e-mail. */
@@ -137,6 +139,14 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     }
   }
 
+  const fne = (): Config['fne'] => {
+    const [address, tokenFile] = [url('RELEVE_FNE_URL', ['http:', 'https:']), env.RELEVE_FNE_TOKEN_FILE || undefined]
+    if ((address === undefined) !== (tokenFile === undefined))
+      faults.push({ name: 'RELEVE_FNE_URL', reason: 'and RELEVE_FNE_TOKEN_FILE are given together or not at all' })
+    return address === undefined || tokenFile === undefined
+      ? undefined
+      : { url: address.replace(/\/+$/, ''), tokenFile }
+  }
   const webhookAllow = (): readonly string[] => {
     const ranges = (env.RELEVE_WEBHOOK_ALLOW ?? '').split(',').filter((range) => range !== '')
     for (const range of ranges) {
@@ -177,6 +187,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     segmentBytes: limits.segmentBytes,
     tailBytesMax: limits.tailBytesMax,
     nats: nats(),
+    fne: fne(),
     webhookAllow: webhookAllow(),
     smtp: smtp(),
     deliveryRetryMs: limits.deliveryRetryMs,
@@ -224,6 +235,8 @@ export const settings: readonly string[] = [
   'RELEVE_URL',
   'RELEVE_KEY',
   'RELEVE_KEY_FILE',
+  'RELEVE_FNE_URL',
+  'RELEVE_FNE_TOKEN_FILE',
   'RELEVE_NATS_URL',
   'RELEVE_NATS_NKEY_FILE',
   'RELEVE_NATS_CA_FILE',

@@ -141,6 +141,33 @@ export const limits = {
   /** A question to the server's JetStream. */
   natsTimeoutMs: 5_000,
 
+  // The client (releve/client), in the sender's process.
+  /** Events of one batch as JSON, about; with every character escaped it is still a body. */
+  clientBatchJsonMax: 2.5 * MiB,
+  /** A sealed batch over HTTP, bytes counted by characters: three times as much in UTF-8 is still a body. */
+  clientBatchBytesMax: 4 * MiB,
+  /** The same over NATS: three times as much is still a message. */
+  clientNatsBatchBytesMax: 160 * KiB,
+  /** Sealed batches that wait or are under way, bytes; a setting. Beyond it `send` waits or refuses. */
+  clientMemoryBytesMax: 64 * MiB,
+  /** Calls of `send` that wait for room; beyond it `send` refuses. */
+  clientWaitingMax: 10_000,
+  /** One segment of the spool; after a crash at most so much is sent twice, for nothing. */
+  clientSegmentBytes: 8 * MiB,
+  /** The spool on disk; a setting. */
+  clientSpoolBytesMax: 1024 * MiB,
+  /** Tries of a batch before it goes to the spool. */
+  clientTriesInMemory: 3,
+  /** Between two tries: the first wait, doubled up to the last one, unless the service says how long. */
+  clientRetryFirstMs: 100,
+  clientRetryLastMs: 10_000,
+  /** A `Retry-After` longer than this is cut: the service may be back earlier than it thought. */
+  clientRetryAfterMaxMs: 60_000,
+  /** One request, until its answer. */
+  clientTimeoutMs: 30_000,
+  /** An answer of the service: 100 refusals of some KiB. */
+  clientAnswerBytesMax: 4 * MiB,
+
   // Delivery: webhooks and e-mail.
   /** Endpoints in all, held in memory; about 1 KiB each. */
   endpointsMax: 10_000,
@@ -229,6 +256,10 @@ export const limits = {
   // Prices and invoices.
   /** Tiers of one price rule. */
   tiersMax: 100,
+  /** Prepaid packs of a contract that hold something; a closing debits them one by one. */
+  packsMax: 1_000,
+  /** Parts into which packs cut a period: each is counted by a question of its own. */
+  packCutsMax: 100,
   /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */
   eventValuesMax: 10_000,
   /** Lines and usage entries of one invoice; detail beyond it is an extract, not a document. */
@@ -265,8 +296,29 @@ export const limits = {
   usageDataJsonPerPeriodMax: 100_000,
   /** Usage data of one request. */
   usageDataBatchMax: 1_000,
+  /** A file of usage data: about ten million rows. It waits on disk, not in memory. */
+  importBytesMax: 1024 * MiB,
+  /** Rows of one transaction of an import. */
+  importBatchRows: 5_000,
+  /** One row of a file. */
+  importRowBytesMax: 64 * KiB,
+  importColumnsMax: 200,
+  /** Characters of a refused row that the journal keeps. */
+  importRawCharactersMax: 200,
+  /** Imports that are received or read at once. */
+  importsMax: 4,
   /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
   redraftMax: 20,
+  /** One call of a clearance system, until its answer has come whole. */
+  certifyTimeoutMs: 30_000,
+  /** What is kept of its answer, and of its words when it refuses. */
+  certifyAnswerBytesMax: 4 * MiB,
+  certifyReasonMax: 500,
+  /** Before the second attempt of a document that was surely not taken; doubled each time, up to the maximum. */
+  certifyRetryMs: 5_000,
+  certifyRetryMaxMs: 60 * MINUTE,
+  /** Between two looks whether something is due, at most. */
+  certifyWaitMaxMs: MINUTE,
   /** Lines that a printed invoice shows before they are grouped. */
   printedLinesMax: 50,
 
@@ -282,6 +334,12 @@ assert(
   limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
   'a pull holds several of the largest messages, and stays where no stall was seen',
 )
+assert(
+  6 * limits.clientBatchJsonMax <= limits.bodyBytesMax,
+  'a batch of the client is a body, also when written as JSON',
+)
+assert(3 * limits.clientBatchBytesMax <= limits.bodyBytesMax, 'a batch of the client is a body')
+assert(3 * limits.clientNatsBatchBytesMax <= limits.natsMessageBytesMax, 'a batch of the client is a message')
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
 assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')

@@ -26,12 +26,15 @@ import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
+import { Certifications } from './invoicing/certification.js'
+import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
+import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
 import { Refusals } from './refusals.js'
@@ -40,6 +43,7 @@ import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { openShardThread, type ShardThread } from './shard.js'
+import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 import { VERSION } from './version.js'
 
@@ -126,11 +130,14 @@ export class System {
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
+  #certifications!: Certifications
   #answers!: Answers
   #refusals!: Refusals
   #billing!: Billing
   #backups!: Backups
   #usageData!: UsageData
+  #prepaid!: Prepaid
+  #imports!: Imports
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -169,6 +176,10 @@ export class System {
   get invoicing(): Invoicing {
     return this.#invoicing
   }
+  /** What waits for a clearance system, and what it said. */
+  get certifications(): Certifications {
+    return this.#certifications
+  }
   /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
@@ -187,6 +198,13 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  /** Packs bought ahead, and what became of them. */
+  get prepaid(): Prepaid {
+    return this.#prepaid
+  }
+  get imports(): Imports {
+    return this.#imports
   }
   get engines(): Engines {
     return this.#engines
@@ -299,9 +317,15 @@ export class System {
       }),
     )
     await this.#alerts.sendUnsent()
+    const certifiers = openCertifiers(config)
+    this.#certifications = new Certifications({ postgres, clock, certifiers, logger })
+    await this.#certifications.open()
     this.#invoicing = new Invoicing({
       postgres,
       clock,
+      assertCertifiable: (invoice, original) =>
+        certifiers[invoice.seller.certification?.system ?? '']?.assertCertifiable(invoice, original),
+      onCertifying: () => this.#certifications.kick(),
       markBilled: (client, used) => this.#catalog.markBilled(client, used),
       crashPoint: (name) => {
         if (name === 'number-taken') crash('after-number-taken')
@@ -316,14 +340,25 @@ export class System {
     this.#answers = new Answers(room)
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
+    this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
       invoicing: this.#invoicing,
       usageData: this.#usageData,
+      prepaid: this.#prepaid,
       flows: this.#flows,
       graceMs: config.graceMs,
     })
+    this.#imports = new Imports({
+      postgres,
+      clock,
+      catalog: this.#catalog,
+      logger,
+      directory: join(config.dataDirectory, 'imports'),
+      onDone: () => this.#billing.redraft(null, limits.redraftMax),
+    })
+    await this.#imports.resume()
     this.#backups = new Backups({
       dataDirectory: config.dataDirectory,
       backupDirectory: config.backupDirectory,
@@ -393,6 +428,8 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#certifications?.close(),
+      () => this.#imports?.close(),
       () => this.#billing?.close(),
       () => this.#backups?.settled(),
       () => Promise.allSettled(this.#flows.map((flow) => flow.close())),

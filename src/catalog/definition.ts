@@ -13,6 +13,7 @@ import { limits } from '../limits.js'
 import { isTimeZone } from '../period.js'
 import type { Threshold } from '../quota/entitlement.js'
 import { type Calculator, parseCalculators } from './calculator.js'
+import { Exhaustion } from './exhaustion.js'
 import { Aggregation, type Metric } from './metric.js'
 import { assertPattern } from './number-pattern.js'
 import type { Days } from './part.js'
@@ -61,7 +62,18 @@ export interface LegalEntity {
   readonly mentions?: readonly string[]
   /** Whose calendar the issue dates follow, and with them the years of the numbers. */
   readonly timeZone: string
+  /** The clearance system that has to take each document before it may be handed out. */
+  readonly certification?: LegalCertification
 }
+
+/** Côte d'Ivoire's FNE; the address and the token of the service are settings. */
+export interface LegalCertification {
+  readonly system: 'fne'
+  readonly pointOfSale: string
+  readonly establishment: string
+  readonly paymentMethod: (typeof PaymentMethod)[number]
+}
+const PaymentMethod = ['cash', 'card', 'check', 'mobile-money', 'transfer', 'deferred'] as const
 
 /** A customer is a tenant. */
 export interface Customer {
@@ -98,6 +110,19 @@ export interface AddOn extends Days {
   readonly once: boolean
 }
 
+/** What happens when the packs of a metric are used up. Without one: the standard price. */
+export interface PrepaidRule {
+  readonly metric: string
+  readonly exhaustion: Exhaustion
+  /** Exactly with auto_recharge: the pack that is bought again, HT each, and for how many days it pays. */
+  readonly recharge?: {
+    readonly quantity: string
+    readonly amount: string
+    readonly validDays?: number
+    readonly priority?: number
+  }
+}
+
 /** `from` and `until`: the days it covers when not those of the contract; then fees are due by the part. */
 export interface ContractItem extends Days {
   readonly id: string
@@ -107,7 +132,17 @@ export interface ContractItem extends Days {
   readonly addOns?: readonly AddOn[]
   /** What becomes of usage data that are handed in beside the stream. */
   readonly calculators?: readonly Calculator[]
+  readonly prepaid?: readonly PrepaidRule[]
+  /** What of the plan it bills; absent: the fee each cycle, and usage. */
+  readonly kind?: ItemKind
 }
+
+/**
+ * fixed: the fee alone. usage: usage alone. usage_triggered: fee and usage, in periods with any usage. once: the fee once, in the
+ * period in which the item begins.
+ */
+export const ItemKind = ['fixed', 'usage', 'usage_triggered', 'once'] as const
+export type ItemKind = (typeof ItemKind)[number]
 
 export interface Discount extends Days {
   readonly name: string
@@ -151,6 +186,8 @@ export interface ContractInput extends Omit<Contract, 'items'> {
     readonly until?: string
     readonly addOns?: readonly AddOn[]
     readonly calculators?: readonly Calculator[]
+    readonly prepaid?: readonly PrepaidRule[]
+    readonly kind?: ItemKind
     /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
     readonly entitlements?: readonly Omit<ItemEntitlement, 'limitVersion'>[]
   }[]
@@ -254,6 +291,21 @@ export function parsePlan(json: unknown): PlanInput {
   }
 }
 
+function parseCertification(json: unknown): LegalCertification {
+  const fields = fieldsOf(json, 'certification', ['system', 'pointOfSale', 'establishment', 'paymentMethod'])
+  if (fields.system !== 'fne')
+    throw new ReleveError('invalid_request', 'certification.system: fne is the one that is known')
+  const paymentMethod = PaymentMethod.find((one) => one === (fields.paymentMethod ?? 'transfer'))
+  if (paymentMethod === undefined)
+    throw new ReleveError('invalid_request', `certification.paymentMethod: one of ${PaymentMethod.join(', ')}`)
+  return {
+    system: 'fne',
+    pointOfSale: name(fields.pointOfSale, 'certification.pointOfSale'),
+    establishment: name(fields.establishment, 'certification.establishment'),
+    paymentMethod,
+  }
+}
+
 export function parseLegalEntity(json: unknown): LegalEntity {
   const fields = fieldsOf(json, 'legal entity', [
     'key',
@@ -265,6 +317,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     'creditNotePattern',
     'mentions',
     'timeZone',
+    'certification',
   ])
   const invoicePattern = name(fields.invoicePattern ?? 'FA-{YYYY}-{NNNN}', 'invoicePattern')
   const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
@@ -284,6 +337,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
       ? {}
       : { mentions: list(fields.mentions, 'mentions', 20).map((text, i) => name(text, `mentions[${i}]`)) }),
     timeZone: zone(fields.timeZone ?? 'UTC'),
+    ...(fields.certification === undefined ? {} : { certification: parseCertification(fields.certification) }),
   }
 }
 
@@ -350,6 +404,8 @@ export function parseContract(json: unknown): ContractInput {
       'until',
       'addOns',
       'calculators',
+      'prepaid',
+      'kind',
       'entitlements',
     ])
     const base = {
@@ -360,6 +416,8 @@ export function parseContract(json: unknown): ContractInput {
       ...(at.calculators === undefined
         ? {}
         : { calculators: parseCalculators(at.calculators, `items[${i}].calculators`) }),
+      ...(at.prepaid === undefined ? {} : { prepaid: prepaidRules(at.prepaid, `items[${i}].prepaid`) }),
+      ...(at.kind === undefined ? {} : { kind: oneOf(at.kind, ItemKind, `items[${i}].kind`) }),
     }
     const planVersion =
       at.planVersion === undefined
@@ -429,6 +487,42 @@ function addOns(value: unknown, timeZone: string, at: string): AddOn[] {
       ...daysOf(fields, timeZone, `${at}[${i}]`),
     }
   })
+}
+
+function prepaidRules(value: unknown, at: string): PrepaidRule[] {
+  const rules = list(value, at, limits.planMetricsMax).map((entry, i): PrepaidRule => {
+    const fields = fieldsOf(entry, `${at}[${i}]`, ['metric', 'exhaustion', 'recharge'])
+    const exhaustion = oneOf(fields.exhaustion, Exhaustion, `${at}[${i}].exhaustion`)
+    if ((exhaustion === 'auto_recharge') !== (fields.recharge !== undefined)) {
+      const detail = `${at}[${i}].recharge: is given exactly when exhaustion is auto_recharge`
+      throw new ReleveError('invalid_request', detail)
+    }
+    const metric = name(fields.metric, `${at}[${i}].metric`)
+    if (fields.recharge === undefined) return { metric, exhaustion }
+    const field = `${at}[${i}].recharge`
+    const one = fieldsOf(fields.recharge, field, ['quantity', 'amount', 'validDays', 'priority'])
+    const size = quantity(one.quantity, `${field}.quantity`)
+    if (size === '0') throw new ReleveError('invalid_request', `${field}.quantity: must be above 0`)
+    return {
+      metric,
+      exhaustion,
+      recharge: {
+        quantity: size,
+        amount: quantity(one.amount, `${field}.amount`),
+        ...(one.validDays === undefined
+          ? {}
+          : { validDays: wholeNumber(one.validDays, `${field}.validDays`, 1, 36_500) }),
+        ...(one.priority === undefined
+          ? {}
+          : { priority: wholeNumber(one.priority, `${field}.priority`, 0, 1_000_000) }),
+      },
+    }
+  })
+  assertOnce(
+    rules.map((rule) => rule.metric),
+    at,
+  )
+  return rules
 }
 
 function adjustments(value: unknown, timeZone: string): Adjustments {

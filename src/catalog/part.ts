@@ -46,6 +46,8 @@ export function changePlan(
       ...(item.until === undefined ? {} : { until: item.until }),
       ...(item.addOns === undefined ? {} : { addOns: item.addOns.filter((one) => !one.once) }),
       ...(item.calculators === undefined ? {} : { calculators: item.calculators }),
+      ...(item.prepaid === undefined ? {} : { prepaid: item.prepaid }),
+      ...(item.kind === undefined ? {} : { kind: item.kind }),
     }
     return [{ ...own, until: before }, next]
   })

@@ -10,6 +10,7 @@ import { alertsCommand } from './commands/alerts.js'
 import { backupCommands } from './commands/backup.js'
 import { completionCommand } from './commands/completion.js'
 import { eventsCommand } from './commands/events.js'
+import { importCommand } from './commands/import.js'
 import { invoiceCommand } from './commands/invoice.js'
 import { keysCommand } from './commands/keys.js'
 import { rejectsCommand } from './commands/rejects.js'
@@ -69,6 +70,7 @@ export async function runCli(args: readonly string[]): Promise<number> {
   keysCommand(program, exit)
   backupCommands(program)
   invoiceCommand(program, exit)
+  importCommand(program, exit)
   program
     .command('doctor')
     .description('what is wrong here, and what to do; exit code 1 when something is')

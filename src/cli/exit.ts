@@ -9,7 +9,7 @@ export const Exit = {
   missing: { code: 4, when: 'what was named is not there' },
   conflict: { code: 5, when: 'the present state does not allow it' },
   differs: { code: 6, when: 'an audit or a verification found a difference; a quota is exceeded (quota --fail-over)' },
-  partial: { code: 7, when: 'some events were refused or in conflict; the others are stored' },
+  partial: { code: 7, when: 'some events or rows were refused or in conflict; the others are stored' },
 } as const
 
 const byError: Readonly<Partial<Record<string, number>>> = {

@@ -18,8 +18,11 @@ import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
+import { importRoutes } from './routes/imports.js'
+import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
@@ -42,6 +45,12 @@ declare module 'fastify' {
 export function keyOf(request: FastifyRequest): ApiKey {
   if (request.apiKey === null) throw new ReleveError('unauthorized', 'this route needs a key')
   return request.apiKey
+}
+
+/** Who asks, for journals: the key by its name and id. */
+export function actorOf(request: FastifyRequest): string {
+  const { name, id } = keyOf(request)
+  return `key:${name} (${id})`
 }
 
 /** The tenant that a request may speak of: the key's own, or for a platform-wide key the one that is asked. */
@@ -209,8 +218,11 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(invoiceRoutes(system))
+  await app.register(invoiceMoveRoutes(system))
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
+  await app.register(prepaidRoutes(system))
+  await app.register(importRoutes(system))
   return app
 }
 

@@ -2,6 +2,7 @@
  * Content types of bodies with events, for every door. CloudEvents in headers have none of their own: the HTTP door knows them
  * by the headers.
  */
+import { COLUMNAR_TYPE } from '../columnar.js'
 import type { BodyFormat } from './ingest.js'
 
 const formats: Readonly<Record<string, BodyFormat>> = {
@@ -9,6 +10,7 @@ const formats: Readonly<Record<string, BodyFormat>> = {
   'application/x-ndjson': 'ndjson',
   'application/msgpack': 'msgpack',
   'application/x-msgpack': 'msgpack',
+  [COLUMNAR_TYPE]: 'columnar',
   'text/csv': 'csv',
   'application/cloudevents+json': 'cloudevents',
   'application/cloudevents-batch+json': 'cloudevents-batch',

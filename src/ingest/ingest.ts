@@ -3,7 +3,7 @@
  * and every event has a verdict. Pure and synchronous: no I/O, no clock, no other state than tables that make it fast.
  *
  *   body --> json.ts --> native.ts | cloudevents.ts --> draft.ts --> vouch --> frame, one for each stream
- *    msgpack, CSV, CloudEvents in headers: written down as JSON first (transcript.ts); NDJSON line by line
+ *    msgpack, CSV, columnar, CloudEvents in headers: written down as JSON first (transcript.ts); NDJSON line by line
  *
  * Promises: an event is stored or refused with a code, a field and a reason; a bad one never costs its neighbours; two formats
  * of the same event give the same bytes; what does not fit is refused and never rounded. Only a body in which nobody can tell
@@ -22,6 +22,7 @@ import { encodeFrame } from '../frame.js'
 import { limits } from '../limits.js'
 import { readCloudEvent } from './cloudevents.js'
 import { type CloudEventHeaders, readBinaryCloudEvent } from './cloudevents-binary.js'
+import { readColumnar } from './columnar.js'
 import { readCsv } from './csv.js'
 import { Draft } from './draft.js'
 import { BRACE, BRACKET, JsonReader, kindName } from './json.js'
@@ -32,11 +33,12 @@ import { parseEpochMs, parseTime } from './time.js'
 import type { Transcript, TranscriptFault } from './transcript.js'
 import type { Refusal } from './verdict.js'
 
-/** `json` is the native event, one or an array of them; ndjson, msgpack and csv are the same event in other clothes. */
+/** `json` is the native event, one or an array of them; ndjson, msgpack, columnar and csv are the same event in other clothes. */
 export type BodyFormat =
   | 'json'
   | 'ndjson'
   | 'msgpack'
+  | 'columnar'
   | 'csv'
   | 'cloudevents'
   | 'cloudevents-batch'
@@ -271,8 +273,9 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
         break
       }
       case 'msgpack':
+      case 'columnar':
       case 'csv': {
-        const written = request.format === 'csv' ? readCsv(body) : readMsgpack(body)
+        const written = transcribe[request.format](body)
         judgeJson(door, judging, written.finish(), 'json', written, each)
         break
       }
@@ -302,6 +305,8 @@ export function judge(door: Door, body: Uint8Array, request: IngestRequest): Jud
   }
   return { received, stored: received - refusals.length, refused: refusals.length, refusals, parts: done }
 }
+
+const transcribe = { msgpack: readMsgpack, columnar: readColumnar, csv: readCsv }
 
 type Each = (run: (index: number) => void) => void
 
@@ -342,18 +347,23 @@ function judgeLines(door: Door, judging: EventJudge, body: Uint8Array, each: Eac
   eachLine(body, 0, (from, to) => {
     lines += 1
     each((index) => {
-      try {
-        reader.begin(body.subarray(from, to))
-        readNative(reader, draft)
-        reader.finish()
-      } catch (error) {
-        if (!(error instanceof ReleveError)) throw error
-        draft.fail('malformed', '', `${error.message} (of this line)`)
-      }
+      readLine(reader, draft, body, from, to)
       judging.settle(index, body, from, to)
     })
   })
   if (lines === 0) throw new ReleveError('malformed_body', 'byte 0: the body is empty')
+}
+
+/** One line of NDJSON into the draft, which then says what is wrong with it, its syntax too. */
+export function readLine(reader: JsonReader, draft: Draft, body: Uint8Array, from: number, to: number): void {
+  try {
+    reader.begin(body.subarray(from, to))
+    readNative(reader, draft)
+    reader.finish()
+  } catch (error) {
+    if (!(error instanceof ReleveError)) throw error
+    draft.fail('malformed', '', `${error.message} (of this line)`)
+  }
 }
 
 /** The meaning of a sound draft. Returns null when it is refused; the draft then says why. */

@@ -1,6 +1,7 @@
 /**
- * The door's fast way: native-JSON bodies judged by the WASM kernel (workers/kernel/door.as.ts), with judge() of ingest.ts as
- * the fallback and the oracle. Same verdicts, same indices, same frame bytes, whoever judged.
+ * The door's fast way: bodies judged by the WASM kernel (workers/kernel/door.as.ts), with judge() of ingest.ts as the fallback
+ * and the oracle. Same verdicts, same indices, same frame bytes, whoever judged. CSV and CloudEvents in headers are left to the
+ * plain path.
  *
  * The kernel stores events that are beyond doubt. An event that it gives back is judged by the plain path where it stands, and
  * the kernel goes on behind it; a body that it gives back is judged by the plain path alone. So every refusal and every error
@@ -15,9 +16,14 @@ import { Aggregation } from '../catalog/metric.js'
 import { KIND_UNTIMED, KIND_VOID } from '../frame.js'
 import { growTo, type KernelConstant, type KernelMemory, openKernel } from '../kernel.js'
 import { limits } from '../limits.js'
-import { type Door, EventJudge, type IngestRequest, type Judged, judge, type Part } from './ingest.js'
-import { BRACKET } from './json.js'
+import { readCloudEvent } from './cloudevents.js'
+import { ColumnarBody } from './columnar.js'
+import { type Door, EventJudge, type IngestRequest, type Judged, judge, type Part, readLine } from './ingest.js'
+import { BRACE, BRACKET } from './json.js'
+import { lineEnd } from './lines.js'
+import { readMsgpackEvent } from './msgpack.js'
 import { readNative } from './native.js'
+import { Transcript } from './transcript.js'
 import type { Refusal } from './verdict.js'
 
 export interface KernelJudged extends Judged {
@@ -64,9 +70,18 @@ interface Exports {
     floorTime: number,
     aheadMs: number,
     eventsMax: number,
-  ): number
-  run(): number
-  resume(next: number): number
+    jsonMax: number,
+  ): void
+  runJson(cloud: number): number
+  resumeJson(next: number): number
+  runLines(): number
+  resumeLines(next: number): number
+  runMsgpack(): number
+  resumeMsgpack(next: number, jsonBytes: number): number
+  recordAt(number: number): number
+  defineRecord(number: number, at: number): number
+  runColumnar(): number
+  resumeColumnar(jsonBytes: number): number
   eventAt(): number
   received(): number
   textsAt(): number
@@ -94,7 +109,7 @@ interface Exports {
   writeFrame(stream: number, target: number, catalogVersion: number): void
 }
 
-// Answers of run() and resume(), flags of addMetric, and layout: as in door.as.ts.
+// Answers of run…() and resume…(), flags of addMetric, and layout: as in door.as.ts.
 const EVENT = 1
 const BODY = 2
 const FLAG_ARCHIVE = 1
@@ -113,8 +128,16 @@ assert(limits.batchEventsMax <= EVENTS_MAX, 'the kernel has room for EVENTS_MAX 
 const SURROGATE = /[\ud800-\udfff]/
 const encoder = new TextEncoder()
 const pad8 = (n: number): number => (n + 7) & ~7
-/** Whether the first byte that is not blank is a bracket. */
-const isArray = (body: Uint8Array): boolean => body.find((byte) => byte > 0x20) === BRACKET
+/** The first byte that is not blank. */
+const firstOf = (body: Uint8Array): number => body.find((byte) => byte > 0x20) ?? 0
+const LF = 0x0a
+
+/** How the kernel goes over a body of a format. */
+interface Way {
+  run(): number
+  /** Judges by the plain path the event at which the kernel stands, and hands it back with take(): what resume() answers. */
+  judgeOne(judging: EventJudge, index: number, at: number): number
+}
 const slotsFor = (records: number): number => 2 ** Math.ceil(Math.log2(2 * records + 2))
 
 export class KernelDoor {
@@ -128,6 +151,9 @@ export class KernelDoor {
   #text = 0
   #textEnd = 0
   #bytes: Uint8Array
+  // Of the body in hand.
+  #bodyAt = 0
+  #textsEnd = 0
 
   constructor(kernel: Exports) {
     this.#kernel = kernel
@@ -137,22 +163,23 @@ export class KernelDoor {
   /** Like judge() of ingest.ts, and with its errors. */
   judge(door: Door, body: Uint8Array, request: IngestRequest): KernelJudged {
     if (this.#door !== door) this.#load(door)
-    const judged =
-      this.#isUsable && request.format === 'json' && body.length > 0 && body.length <= limits.bodyBytesMax
-        ? this.#judge(door, body, request)
-        : null
+    const way =
+      this.#isUsable && body.length > 0 && body.length <= limits.bodyBytesMax ? this.#wayOf(request, body) : null
+    const judged = way === null ? null : this.#judge(way, door, body, request)
     if (judged !== null) return judged
     const plain = judge(door, body, request)
     return { ...plain, plain: plain.received }
   }
 
   /** Null: the body is for the plain path. */
-  #judge(door: Door, body: Uint8Array, request: IngestRequest): KernelJudged | null {
+  #judge(way: Way, door: Door, body: Uint8Array, request: IngestRequest): KernelJudged | null {
     const kernel = this.#kernel
-    const bodyAt = pad8(this.#textEnd + SLACK)
+    const bodyAt = this.#bodyAt
     const textsAt = pad8(bodyAt + body.length + SLACK)
-    // Canonical dimensions are longer than the written ones by the quotes of numbers at most; a body of such is given back.
-    const textsEnd = textsAt + body.length + 65_536
+    // Canonical dimensions are longer than the written ones by the quotes of numbers; where names stand in a table, by those.
+    // When there is no room for them the body is given back.
+    const isTabular = request.format === 'msgpack' || request.format === 'columnar'
+    const textsEnd = textsAt + (isTabular ? 4 * body.length + 1_048_576 : body.length + 65_536)
     this.#reserve(textsEnd + SLACK)
     this.#bytes.set(body, bodyAt)
     this.#bytes.fill(0, bodyAt + body.length, bodyAt + body.length + SLACK)
@@ -165,34 +192,29 @@ export class KernelDoor {
     }
     const { receivedAt, floorTime, aheadMs } = request
     const eventsMax = limits.batchEventsMax
-    if (kernel.begin(bodyAt, body.length, textsAt, textsEnd, tenant, receivedAt, floorTime, aheadMs, eventsMax) === 0) {
-      return null
-    }
+    const jsonMax = limits.bodyBytesMax
+    kernel.begin(bodyAt, body.length, textsAt, textsEnd, tenant, receivedAt, floorTime, aheadMs, eventsMax, jsonMax)
+    this.#textsEnd = textsEnd
 
     const refusals: Refusal[] = []
     const byStream = new Map<number, Refusal[]>()
     let plain = 0
-    let answer = kernel.run()
+    let answer = way.run()
     if (answer === EVENT) {
       const judging = new EventJudge(door, request)
-      const depth = isArray(body) ? 1 : 0
-      const { reader } = door
       try {
         while (answer === EVENT) {
           plain += 1
-          reader.begin(body, kernel.eventAt() - bodyAt, depth)
-          judging.read(kernel.received(), body, readNative)
+          answer = way.judgeOne(judging, kernel.received(), kernel.eventAt() - bodyAt)
           const { refusal, stream } = judging
-          if (refusal !== null) {
-            refusals.push(refusal)
-            const list = byStream.get(stream)
-            if (list === undefined) byStream.set(stream, [refusal])
-            else list.push(refusal)
-          } else if (!this.#push(judging, textsEnd)) return null
-          answer = kernel.resume(bodyAt + reader.at)
+          if (refusal === null) continue
+          refusals.push(refusal)
+          const list = byStream.get(stream)
+          if (list === undefined) byStream.set(stream, [refusal])
+          else list.push(refusal)
         }
       } finally {
-        reader.release()
+        door.reader.release()
       }
     }
     if (answer === BODY) return null
@@ -207,6 +229,84 @@ export class KernelDoor {
     }
     const received = kernel.received()
     return { received, stored: received - refusals.length, refused: refusals.length, refusals, parts, plain }
+  }
+
+  /** Null for a format that the kernel does not read. */
+  #wayOf(request: IngestRequest, body: Uint8Array): Way | null {
+    const kernel = this.#kernel
+    const { reader, draft } = this.#door!
+    this.#bodyAt = pad8(this.#textEnd + SLACK)
+    const bodyAt = this.#bodyAt
+    const json = (isArray: boolean, isCloud: boolean): Way => ({
+      run: () => kernel.runJson(isCloud ? 1 : 0),
+      judgeOne: (judging, index, at) => {
+        reader.begin(body, at, isArray ? 1 : 0)
+        judging.read(index, body, isCloud ? readCloudEvent : readNative)
+        const next = reader.at
+        return this.#take(judging) ? kernel.resumeJson(bodyAt + next) : BODY
+      },
+    })
+    /** An event written down as JSON, alone in its array. */
+    const readWritten = (judging: EventJudge, index: number, written: Transcript): number => {
+      const text = written.finish()
+      reader.begin(text, 1, 1)
+      judging.read(index, text, readNative, written.faults.get(0))
+      return text.length
+    }
+    switch (request.format) {
+      case 'json':
+        return json(firstOf(body) === BRACKET, false)
+      case 'cloudevents':
+        return firstOf(body) === BRACE ? json(false, true) : null
+      case 'cloudevents-batch':
+        return firstOf(body) === BRACKET ? json(true, true) : null
+      case 'ndjson':
+        return {
+          run: () => kernel.runLines(),
+          judgeOne: (judging, index, at) => {
+            const end = body.indexOf(LF, at)
+            const behind = end < 0 ? body.length : end
+            readLine(reader, draft, body, at, lineEnd(body, at, behind))
+            judging.settle(index, body, at, lineEnd(body, at, behind))
+            return this.#take(judging) ? kernel.resumeLines(bodyAt + behind + 1) : BODY
+          },
+        }
+      case 'msgpack':
+        return {
+          run: () => kernel.runMsgpack(),
+          judgeOne: (judging, index, at) => {
+            const { written, next, defined } = readMsgpackEvent(body, at, (number) => {
+              const record = kernel.recordAt(number)
+              return record === 0 ? -1 : record - bodyAt
+            })
+            for (const [number, names] of defined) {
+              if (kernel.defineRecord(number, bodyAt + names) === 0) return BODY
+            }
+            const jsonBytes = readWritten(judging, index, written)
+            return this.#take(judging) ? kernel.resumeMsgpack(bodyAt + next, jsonBytes) : BODY
+          },
+        }
+      case 'columnar': {
+        let columns: ColumnarBody | undefined
+        return {
+          run: () => kernel.runColumnar(),
+          judgeOne: (judging, index) => {
+            columns ??= new ColumnarBody(body)
+            const written = new Transcript(0)
+            columns.write(written, index)
+            const jsonBytes = readWritten(judging, index, written)
+            return this.#take(judging) ? kernel.resumeColumnar(jsonBytes) : BODY
+          },
+        }
+      }
+      default:
+        return null
+    }
+  }
+
+  /** What the plain path has judged: a refusal is the host's, a sound event goes to the kernel, if that can take it. */
+  #take(judging: EventJudge): boolean {
+    return judging.refusal !== null || this.#push(judging, this.#textsEnd)
   }
 
   #takePart(

@@ -11,10 +11,15 @@ export function eachLine(body: Uint8Array, start: number, take: (from: number, t
   while (from < body.length) {
     let next = body.indexOf(LF, from)
     if (next < 0) next = body.length
-    const to = next > from && body[next - 1] === CR ? next - 1 : next
+    const to = lineEnd(body, from, next)
     if (!isBlank(body, from, to)) take(from, to)
     from = next + 1
   }
+}
+
+/** Where a line ends whose line feed, or the end of the body, is at `next`. */
+export function lineEnd(body: Uint8Array, from: number, next: number): number {
+  return next > from && body[next - 1] === CR ? next - 1 : next
 }
 
 function isBlank(body: Uint8Array, from: number, to: number): boolean {

@@ -33,17 +33,42 @@ export function readMsgpack(body: Uint8Array): Transcript {
   return reader.out
 }
 
+/** One event of a body that somebody else has read up to it. */
+export interface MsgpackEvent {
+  readonly written: Transcript
+  /** The byte behind it. */
+  readonly next: number
+  /** Records that it has defined, in their order: number, and the byte where the array of names begins. */
+  readonly defined: readonly (readonly [number: number, at: number])[]
+}
+
+/** `recordAt`: where the array of names of a record begins that stands before the event, -1 for none. Throws ReleveError only. */
+export function readMsgpackEvent(body: Uint8Array, at: number, recordAt: (number: number) => number): MsgpackEvent {
+  const reader = new MsgpackReader(body, recordAt)
+  return { written: reader.out, next: reader.readOne(at), defined: reader.defined }
+}
+
 class MsgpackReader {
   readonly out: Transcript
+  readonly defined: [number: number, at: number][] = []
   readonly #bytes: Buffer
+  readonly #recordAt: (number: number) => number
   readonly #records = new Map<number, readonly Key[]>()
   #at = 0
   /** Names that lead to the value in hand; spelled out only when a fault asks for them. */
   readonly #path: Key[] = []
 
-  constructor(body: Uint8Array) {
+  constructor(body: Uint8Array, recordAt?: (number: number) => number) {
     this.#bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
-    this.out = new Transcript(body.byteLength)
+    this.#recordAt = recordAt ?? (() => -1)
+    this.out = new Transcript(recordAt === undefined ? body.byteLength : 0)
+  }
+
+  readOne(at: number): number {
+    this.#at = at
+    this.out.event()
+    this.#value(2)
+    return this.#at
   }
 
   readAll(): void {
@@ -74,7 +99,7 @@ class MsgpackReader {
     const start = this.#at
     const first = this.#unsigned(1)
     if (first < 0x80) {
-      const names = first >= 0x40 ? this.#records.get(first) : undefined
+      const names = first >= 0x40 ? (this.#records.get(first) ?? this.#namesAt(first)) : undefined
       if (names !== undefined) this.#record(names, depth)
       else out.ascii(String(first))
     } else if (first < 0x90) this.#map(first & 15, depth)
@@ -213,6 +238,25 @@ class MsgpackReader {
     if (number < 0x40 || number > 0x7f) {
       throw new ReleveError('malformed_body', `byte ${start}: a record has a number from 64 to 127, this is ${number}`)
     }
+    this.defined.push([number, this.#at])
+    const names = this.#names()
+    this.#records.set(number, names)
+    this.#record(names, depth)
+  }
+
+  /** Names of a record that was defined before the event in hand. */
+  #namesAt(number: number): readonly Key[] | undefined {
+    const at = this.#recordAt(number)
+    if (at < 0) return undefined
+    const back = this.#at
+    this.#at = at
+    const names = this.#names()
+    this.#at = back
+    this.#records.set(number, names)
+    return names
+  }
+
+  #names(): readonly Key[] {
     const count = this.#at < this.#bytes.length ? this.#arrayAhead() : null
     if (count === null) throw new ReleveError('malformed_body', `byte ${this.#at}: a record has an array of names`)
     const names: Key[] = []
@@ -221,8 +265,7 @@ class MsgpackReader {
       if (name === null) throw new ReleveError('malformed_body', `byte ${this.#at}: the name of a record is no text`)
       names.push(name)
     }
-    this.#records.set(number, names)
-    this.#record(names, depth)
+    return names
   }
 
   /** One member, unless its value is `undefined`. Returns whether the object now has any. */

@@ -155,7 +155,7 @@ interface ChunkResult {
 }
 
 async function closeChunk(
-  { postgres, clock, catalog, pool, data }: CloseManyOptions,
+  { postgres, clock, catalog, pool, data, prepaid }: CloseManyOptions,
   chunk: readonly Due[],
   cut: Awaited<ReturnType<CloseManyOptions['openCut']>>,
 ): Promise<ChunkResult> {
@@ -164,11 +164,14 @@ async function closeChunk(
   const waiting: Due[] = []
   const states = await statesOf(postgres, chunk)
   const earlier = await earlierOf(postgres, chunk)
-  const withData = await data?.waiting(chunk.map((entry) => entry.contract))
+  const contracts = chunk.map((entry) => entry.contract)
+  const withData = await data?.waiting(contracts)
+  const withPacks = await prepaid?.waiting(contracts)
   let before = 0
   const open = chunk.filter((entry) => {
     const state = states.get(entry.id)
-    const plain = (state === undefined || state === 'open attempt 1') && withData?.has(entry.contract) !== true
+    const more = withData?.has(entry.contract) === true || withPacks?.has(entry.contract) === true
+    const plain = (state === undefined || state === 'open attempt 1') && !more
     if (state === 'done') before += 1
     else if (state === 'drafted') waiting.push(entry)
     else if (!plain) single.push(entry)

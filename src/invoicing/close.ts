@@ -26,6 +26,7 @@ import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import { monthlyPeriodOf, type Period } from '../period.js'
 import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import type { PartsOf, Prepaid } from './funding.js'
 import type { Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { packJson, unpackJson } from './pack.js'
@@ -68,6 +69,28 @@ export interface DataPort {
   waiting(contracts: readonly string[]): Promise<ReadonlySet<string>>
 }
 
+/** Prepaid packs, which are debited with the measure. */
+export interface PrepaidPort {
+  partsOf(
+    terms: Terms,
+    period: Period,
+    count: (item: string, metric: string, part: Period) => Promise<string>,
+  ): Promise<PartsOf>
+  /** They are debited from the commit of its transaction on. */
+  fund(
+    client: PoolClient,
+    request: {
+      readonly terms: Terms
+      readonly period: Period
+      readonly usage: readonly ItemUsage[]
+      readonly parts: PartsOf
+      readonly closing: { readonly id: string; readonly attempt: number }
+    },
+  ): Promise<Prepaid | undefined>
+  /** Of these contracts, those that have any. */
+  waiting(contracts: readonly string[]): Promise<ReadonlySet<string>>
+}
+
 export interface CloseOptions {
   readonly postgres: Pool
   readonly clock: Clock
@@ -75,6 +98,7 @@ export interface CloseOptions {
   readonly invoicing: Invoicing
   readonly usageAtCut: UsageAtCut
   readonly data?: DataPort
+  readonly prepaid?: PrepaidPort
   /** The cut of a closing is needed no more (its counts are kept): folds may cross it. May be called again. */
   readonly releaseCut?: (closing: string) => Promise<void>
   /** Called at named points, so that a test can die there: `measured`, `drafted` (and `number-taken`, in Invoicing). */
@@ -110,6 +134,8 @@ export interface Measured {
   readonly late: readonly LatePart[]
   /** What was noticed while measuring. */
   readonly notices?: readonly Notice[]
+  /** What prepaid packs there were. */
+  readonly prepaid?: Prepaid
 }
 interface Row {
   id: string
@@ -172,9 +198,15 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
   const { postgres, clock, catalog } = options
   const terms = catalog.terms(contract, period)
   let usage: readonly ItemUsage[]
+  let packParts: PartsOf | undefined
   const recounted: Omit<LatePart, 'billed'>[] = []
   try {
     usage = await count(options, cut, terms, period)
+    packParts = await options.prepaid?.partsOf(terms, period, async (item, metric, part) => {
+      const asked = { closing: cut, tenant: terms.contract.tenant, contract, period: part }
+      const [found] = await options.usageAtCut({ ...asked, items: [{ item, metrics: [metric], period: part }] })
+      return found!.quantity
+    })
     for (const earlier of await earlierClosings(postgres, contract, period)) {
       recounted.push({ ...earlier, usage: await count(options, cut, earlier.terms, earlier.period) })
     }
@@ -201,7 +233,12 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
         return billed === null || sameQuantities(billed, again) ? [] : [{ ...part, usage: again, billed }]
       })
       const notices = withData === undefined || withData.notices.length === 0 ? {} : { notices: withData.notices }
-      const value: Measured = { order, terms, usage: withData?.usage[0] ?? usage, late, ...notices }
+      const counted = withData?.usage[0] ?? usage
+      const closing = { id: row.id, attempt: row.attempt }
+      const prepaid =
+        packParts && (await options.prepaid?.fund(client, { terms, period, usage: counted, parts: packParts, closing }))
+      const funded = prepaid === undefined ? {} : { prepaid }
+      const value: Measured = { order, terms, usage: counted, late, ...notices, ...funded }
       await client.query(
         `UPDATE closings SET state = 'measured', measured = $2, place = $3, updated_at = $4 WHERE id = $1`,
         [row.id, packJson(JSON.stringify(value)), order, now],
@@ -295,8 +332,8 @@ export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[])
 
 async function draft({ postgres, clock, invoicing }: CloseOptions, row: Row, period: Period): Promise<Row> {
   assert(row.measured !== null, 'a measured closing holds its terms and usage')
-  const { terms, usage, late, notices } = row.measured
-  const invoice = draftInvoice(invoicing.newId(), terms, period, usage, late, notices)
+  const { terms, usage, late, notices, prepaid } = row.measured
+  const invoice = draftInvoice(invoicing.newId(), terms, period, usage, late, notices, prepaid)
   // Nothing due: the closing itself keeps what was counted.
   if (invoice.lines.length === 0) return advance(postgres, clock, row.id, 'done', null)
   const kept = await invoicing.draft(invoice)
@@ -349,6 +386,7 @@ export function previewInvoice(
   contract: string,
   period: Period,
   usage: readonly ItemUsage[],
+  prepaid?: Prepaid,
 ): KeptInvoice['invoice'] {
-  return draftInvoice('preview', catalog.terms(contract, period), period, usage)
+  return draftInvoice('preview', catalog.terms(contract, period), period, usage, [], [], prepaid)
 }

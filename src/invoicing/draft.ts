@@ -27,6 +27,7 @@ import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
+import { type Funded, type Funding, fund, type Prepaid } from './funding.js'
 import type { DataEntry, DataProof, Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
 
 export type { DataEntry } from './invoice.js'
@@ -67,9 +68,10 @@ export function draftInvoice(
   usage: readonly ItemUsage[],
   late: readonly LatePart[] = [],
   noticed: readonly Notice[] = [],
+  prepaid: Prepaid = { fundings: [], purchases: [] },
 ): Invoice {
   const { contract, customer } = terms
-  const charged = chargesOf(terms, period, usage)
+  const charged = chargesOf(terms, period, usage, prepaid)
   const lines = [...charged.lines, ...adjustmentLines(terms, period, charged.lines, [])]
   const notices = [...charged.notices, ...noticed]
   for (const part of late) {
@@ -122,7 +124,12 @@ interface Charges {
 }
 
 /** Fees, add-ons and usage of a period, each rounded; before anything that the contract adds to them in all. */
-function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): Charges {
+function chargesOf(
+  terms: Terms,
+  period: Period,
+  usage: readonly ItemUsage[],
+  prepaid: Prepaid = { fundings: [], purchases: [] },
+): Charges {
   const { customer } = terms
   const lines: DraftLine[] = []
   const statement: UsageStatement[] = []
@@ -182,10 +189,14 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
       const status = quotaStatus(quantity, limit)
       let no: number | null = null
       let unpriced = '0'
+      const funding = prepaid.fundings.find((one) => one.item === item.item && one.metric === metric.metric)
+      const funded = funding === undefined || limit === null ? null : fund(funding, metric, limit, quantity, part)
+      const blocked = funding?.exhaustion === 'block' ? (funded?.overage ?? '0') : '0'
       // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
-      if (limit !== null && metric.price !== null) {
+      if (new Decimal(blocked).gt(0)) notices.push(usageBlocked(item.item, metric, blocked))
+      else if (limit !== null && metric.price !== null) {
         assertCurrency(metric.price.currency, customer.currency, metric.price.rule)
-        const asked = askOf(metric, metric.price, limit)
+        const asked = askOf(metric, metric.price, printDecimal(new Decimal(limit).plus(funded?.covered ?? '0')))
         const { words, ...priced } = asked(quantity)
         const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
         unpriced = convertUnit(rating.unpriced, metric.price.unit ?? metric.unit, metric.unit)
@@ -208,7 +219,11 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
           })
         }
       } else if (limit !== null) {
-        unpriced = status.overage ?? '0'
+        unpriced = funded?.overage ?? status.overage ?? '0'
+      }
+      if (funding !== undefined && funded !== null) {
+        notices.push(...packNotices(funding, funded, metric))
+        for (const { packs } of funded.recharges) lines.push(recharged(funding, packs, metric))
       }
       if (new Decimal(unpriced).gt(0)) notices.push(unpricedOverage(item.item, metric, limit ?? '0', unpriced))
       statement.push({
@@ -222,7 +237,12 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
         line: no,
         proof,
         ...(measured.data === undefined ? {} : { data: measured.data.entries }),
+        ...(funding === undefined || funded === null ? {} : { prepaid: packsUsed(funding, funded, blocked) }),
       })
+    }
+    for (const { name, amount } of prepaid.purchases.filter((one) => one.item === item.item)) {
+      const label = { fr: `Pack prépayé — ${name}`, en: `Prepaid pack — ${name}` }
+      lines.push({ ...packLine(base, part, label, '1', amount), explanation: label })
     }
     for (const charge of usage.filter((one) => one.item === item.item && one.charge === true)) {
       const amount = printMoney(new Decimal(charge.quantity), customer.currency)
@@ -250,6 +270,24 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
   }
   return { lines, statement, notices }
 
+  /** A pack that was bought again because nothing was left. */
+  function recharged({ item: id, recharge }: Funding, packs: string, { unit }: TermsMetric): DraftLine {
+    const item = terms.items.find((one) => one.item === id)!
+    const { quantity, amount } = recharge!
+    const total = printMoney(new Decimal(amount).times(packs), customer.currency)
+    const base = { item: id, product: item.product.key, plan: item.plan, taxRate: customer.taxRate, since: null }
+    const name = (language: 'fr' | 'en'): string => `${formatNumber(quantity, language)} ${unit}`
+    const label = { fr: `Recharge automatique — ${name('fr')}`, en: `Automatic recharge — ${name('en')}` }
+    const say = (language: 'fr' | 'en'): string => {
+      const money = (value: string): string => formatMoney(value, customer.currency, language)
+      return `${formatNumber(packs, language)} × ${money(amount)} = ${money(total)}`
+    }
+    return {
+      ...packLine(base, item.period ?? period, label, packs, total),
+      explanation: { fr: say('fr'), en: say('en') },
+    }
+  }
+
   /** A fee of a part of the period: the amount by days (or seconds), with the days in words. */
   function byPart(line: Rated, { contract: { timeZone, prorate: by } }: Terms, part: Period, whole: Period): Rated {
     if (part.from === whole.from && part.to === whole.to) return line
@@ -269,8 +307,74 @@ function chargesOf(terms: Terms, period: Period, usage: readonly ItemUsage[]): C
   }
 }
 
+function packLine(
+  base: Pick<DraftLine, 'item' | 'product' | 'plan' | 'taxRate' | 'since'>,
+  period: Period,
+  label: Words,
+  quantity: string,
+  amount: string,
+): Omit<DraftLine, 'explanation'> {
+  const figures = { quantity, included: '0', billable: quantity, steps: [], exact: amount, amount }
+  return { ...base, type: 'add_on', metric: null, unit: null, label, ...figures, price: null, proof: null, period }
+}
+
+/** Of each pack that was touched: what was used, what is left, what was forfeited. */
+function packsUsed({ packs }: Funding, { debits, balances, forfeited, covered, recharges }: Funded, blocked: string) {
+  const used = new Map<string, Decimal>()
+  for (const { pack, quantity } of debits) used.set(pack, (used.get(pack) ?? new Decimal(0)).plus(quantity))
+  const names = [...packs, ...recharges.map(({ pack }) => ({ id: pack, name: 'recharge' }))]
+  return {
+    covered,
+    blocked,
+    packs: names
+      .filter(({ id }) => used.has(id) || forfeited[id] !== undefined)
+      .map(({ id, name }) => ({
+        id,
+        name,
+        debited: printDecimal(used.get(id) ?? new Decimal(0)),
+        left: balances[id] ?? '0',
+        forfeited: forfeited[id] ?? '0',
+      })),
+  }
+}
+
+function packNotices(funding: Funding, funded: Funded, metric: TermsMetric): Notice[] {
+  return packsUsed(funding, funded, '0').packs.map(({ name, debited, left, forfeited }) => {
+    const say = (language: 'fr' | 'en'): string => {
+      const [used, rest, lost] = [debited, left, forfeited].map((quantity) => formatNumber(quantity, language))
+      const words = {
+        fr: ['utilisés', 'restants', 'perdus à l’échéance'],
+        en: ['used', 'left', 'forfeited at its end'],
+      }
+      const [usedWord, leftWord, lostWord] = words[language]
+      const tail = forfeited === '0' ? '' : `, ${lost} ${lostWord}`
+      return `pack ${name}${language === 'fr' ? ' :' : ':'} ${used} ${usedWord}, ${rest} ${leftWord}${tail}`
+    }
+    return {
+      code: 'prepaid_used',
+      item: funding.item,
+      metric: metric.metric,
+      quantity: debited,
+      text: { fr: say('fr'), en: say('en') },
+    }
+  })
+}
+
+function usageBlocked(item: string, metric: TermsMetric, quantity: string): Notice {
+  return {
+    code: 'usage_blocked',
+    item,
+    metric: metric.metric,
+    quantity,
+    text: {
+      fr: `packs épuisés : ${formatNumber(quantity, 'fr')} ${metric.metric} au-delà, bloqués et non facturés`,
+      en: `packs used up: ${formatNumber(quantity, 'en')} ${metric.metric} beyond, blocked and not billed`,
+    },
+  }
+}
+
 /** The quota of an item: a part of it for a part of the period, in whole units, only if the plan says so. */
-function limitOf(
+export function limitOf(
   item: Terms['items'][number],
   metric: TermsMetric,
   { contract }: Terms,
@@ -367,6 +471,9 @@ function regularise(
       // The count of events matters only to a price that charges them.
       const same = quantity === old && (metric.price?.model !== 'percentage' || now.count === billed.count)
       if (limit === null || same) continue
+      // Behind packs that block nothing is billed, early or late.
+      const rules = contract.items.find((one) => one.id === item.item)?.prepaid
+      if (rules?.some((rule) => rule.metric === metric.metric && rule.exhaustion === 'block')) continue
       if (metric.price === null) {
         const above = new Decimal(quotaStatus(quantity, limit).overage ?? '0')
         const more = above.minus(quotaStatus(old, limit).overage ?? '0')

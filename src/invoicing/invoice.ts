@@ -108,10 +108,29 @@ export interface UsageStatement {
   readonly proof: Proof
   /** The first of the usage data in it. */
   readonly data?: readonly DataEntry[]
+  /** What prepaid packs paid of it: each debit names its pack. */
+  readonly prepaid?: {
+    readonly covered: string
+    readonly blocked: string
+    readonly packs: readonly {
+      readonly id: string
+      readonly name: string
+      readonly debited: string
+      readonly left: string
+      readonly forfeited: string
+    }[]
+  }
 }
 
 export interface Notice {
-  readonly code: 'overage_unpriced' | 'fee_unpriced' | 'add_on_unpriced' | 'usage_negative' | 'usage_data_unread'
+  readonly code:
+    | 'overage_unpriced'
+    | 'fee_unpriced'
+    | 'add_on_unpriced'
+    | 'usage_negative'
+    | 'usage_data_unread'
+    | 'prepaid_used'
+    | 'usage_blocked'
   readonly item: string
   readonly metric: string | null
   readonly quantity: string | null

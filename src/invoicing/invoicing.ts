@@ -1,9 +1,10 @@
 /**
- * Invoices in PostgreSQL: draft, issue, credit, discard, read. Front of the room; close.ts is the road that leads here.
+ * Invoices in PostgreSQL: draft, issue, send, pay, credit, discard, read. Front of the room; close.ts is the road that leads here.
  *
  * Issuing is one transaction: lock the invoice, take the next number under the lock of its series' row, write the final document
  * with its hash. A crash anywhere in it gives the number back, so series have no gap; the lock makes racers wait, so they have no
- * double. After it the row does not change any more: a trigger of the database refuses, whoever asks.
+ * double. After it the row does not change any more: a trigger of the database refuses, whoever asks. Another trigger writes each move
+ * down with its actor. An invoice whose seller is under a clearance system is numbered and waits for it (certification.ts).
  */
 import { randomUUID } from 'node:crypto'
 import { DateTime } from 'luxon'
@@ -17,7 +18,7 @@ import { limits } from '../limits.js'
 import { draftCreditNote } from './credit.js'
 import { hashOf, type Invoice } from './invoice.js'
 import { packJson, unpackJson } from './pack.js'
-import { assertInvoiceMove, deletionOf, type InvoiceState } from './state.js'
+import { assertInvoiceMove, deletionOf, type InvoiceState, isOpen, isWithheld } from './state.js'
 
 export type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
 export type { InvoiceState } from './state.js'
@@ -32,6 +33,20 @@ export interface KeptInvoice {
   readonly invoice: Invoice
 }
 
+/** Who moves an invoice, for its journal. */
+export interface Mover {
+  readonly actor: string
+  readonly reason?: string | undefined
+}
+
+export interface InvoiceMove {
+  readonly from: InvoiceState
+  readonly to: InvoiceState
+  readonly actor: string
+  readonly reason: string | null
+  readonly at: number
+}
+
 export interface InvoicingOptions {
   readonly postgres: Pool
   readonly clock: Clock
@@ -40,6 +55,10 @@ export interface InvoicingOptions {
     client: PoolClient,
     used: readonly { readonly rule: string; readonly version: string }[],
   ) => Promise<void>
+  /** Refuses an invoice that its clearance system could not take, before it has a number. Throws ReleveError `unprocessable`. */
+  readonly assertCertifiable?: (invoice: Invoice, original: { readonly details: unknown } | null) => void
+  /** An invoice waits for its clearance system: called after the transaction that numbered it. */
+  readonly onCertifying?: () => void
   /** Called at named points, so that a test can die there: `number-taken`. */
   readonly crashPoint?: (name: string) => void | Promise<void>
 }
@@ -61,12 +80,16 @@ export class Invoicing {
   readonly #postgres: Pool
   readonly #clock: Clock
   readonly #markBilled: InvoicingOptions['markBilled']
+  readonly #assertCertifiable: NonNullable<InvoicingOptions['assertCertifiable']>
+  readonly #onCertifying: NonNullable<InvoicingOptions['onCertifying']>
   readonly #crashPoint: NonNullable<InvoicingOptions['crashPoint']>
 
   constructor(options: InvoicingOptions) {
     this.#postgres = options.postgres
     this.#clock = options.clock
     this.#markBilled = options.markBilled
+    this.#assertCertifiable = options.assertCertifiable ?? (() => undefined)
+    this.#onCertifying = options.onCertifying ?? (() => undefined)
     this.#crashPoint = options.crashPoint ?? (() => undefined)
   }
 
@@ -124,7 +147,7 @@ export class Invoicing {
 
   /**
    * By id or by number (of any legal entity; the first issued if two have it), among those of a tenant when one is given: another's
-   * is answered as if it were not there. Throws ReleveError `not_found`.
+   * is answered as if it were not there. Throws ReleveError `not_found`, and for a tenant `conflict` while it is withheld.
    */
   async get(idOrNumber: string, tenant: string | null = null): Promise<KeptInvoice> {
     const { rows } = await this.#postgres.query<Row>(
@@ -133,6 +156,11 @@ export class Invoicing {
       [idOrNumber, tenant],
     )
     if (rows[0] === undefined) throw new ReleveError('not_found', `invoice: there is no ${idOrNumber}`)
+    if (tenant !== null && isWithheld(rows[0].state))
+      throw new ReleveError(
+        'conflict',
+        `invoice: ${idOrNumber} waits for its clearance system; it is handed out after that`,
+      )
     return kept(rows[0])
   }
 
@@ -144,12 +172,15 @@ export class Invoicing {
       readonly state?: InvoiceState
       readonly before?: { readonly createdAt: number; readonly id: string }
       readonly limit?: number
+      /** Leaves those out that wait for a clearance system: nothing of them is handed out before. */
+      readonly handedOut?: boolean
     } = {},
   ): Promise<KeptInvoice[]> {
     const { rows } = await this.#postgres.query<Row>(
       `SELECT ${COLUMNS} FROM invoices
        WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR contract = $2) AND ($3::text IS NULL OR state = $3)
          AND ($4::bigint IS NULL OR (created_at, id) < ($4, $6::text))
+         AND NOT ($7 AND state IN ('certifying', 'rejected'))
        ORDER BY created_at DESC, id DESC LIMIT $5`,
       [
         filter.tenant ?? null,
@@ -158,6 +189,7 @@ export class Invoicing {
         filter.before?.createdAt ?? null,
         Math.min(filter.limit ?? limits.pageMax, limits.pageMax),
         filter.before?.id ?? null,
+        filter.handedOut === true,
       ],
     )
     return rows.map(kept)
@@ -167,18 +199,47 @@ export class Invoicing {
    * Issues a draft: number, dates and hash. An invoice that is already issued is returned as it is, so that calling twice is
    * calling once. Throws ReleveError `not_found`, or `conflict` for a discarded one.
    */
-  async finalise(id: string): Promise<KeptInvoice> {
-    return this.#transaction(async (client) => this.#issue(client, await lockInvoice(client, id)))
+  async finalise(id: string, by?: Mover): Promise<KeptInvoice> {
+    return this.#told(await this.#transaction(by, async (client) => this.#issue(client, await lockInvoice(client, id))))
+  }
+
+  /** An issued invoice has gone out to its customer. */
+  async markSent(id: string, by?: Mover): Promise<KeptInvoice> {
+    return this.#moveTo(id, 'sent', by)
+  }
+
+  /** Records that an issued invoice was paid in full. Payments themselves are not kept here. */
+  async markPaid(id: string, by?: Mover): Promise<KeptInvoice> {
+    return this.#moveTo(id, 'paid', by)
+  }
+
+  async #moveTo(id: string, state: 'sent' | 'paid', by: Mover | undefined): Promise<KeptInvoice> {
+    return this.#transaction(by, async (client) => {
+      const row = await lockInvoice(client, id)
+      if (row.state === state) return kept(row)
+      assertInvoiceMove(row.state, state)
+      return this.#move(client, row.document.id, state)
+    })
+  }
+
+  /** What happened to an invoice, oldest first. Throws ReleveError `not_found`. */
+  async moves(idOrNumber: string, tenant: string | null = null): Promise<InvoiceMove[]> {
+    const { invoice } = await this.get(idOrNumber, tenant)
+    const { rows } = await this.#postgres.query<InvoiceMove & { at: string }>(
+      `SELECT from_state AS "from", to_state AS "to", actor, reason, at FROM invoice_moves WHERE invoice = $1 ORDER BY serial`,
+      [invoice.id],
+    )
+    return rows.map((row) => ({ ...row, at: Number(row.at) }))
   }
 
   /**
    * Credits an issued invoice, in whole (amount null) or in part (TTC), and issues the credit note in its own series, all in
    * one transaction; a wholly credited invoice moves to `credited`.
    */
-  async credit(id: string, amount: string | null = null): Promise<KeptInvoice> {
-    return this.#transaction(async (client) => {
+  async credit(id: string, amount: string | null = null, by?: Mover): Promise<KeptInvoice> {
+    const note = await this.#transaction(by, async (client) => {
       const row = await lockInvoice(client, id)
-      if (row.state !== 'finalised' && row.state !== 'paid')
+      if (!['finalised', 'sent', 'paid', 'rejected'].includes(row.state))
         throw new ReleveError('conflict', `invoice: ${row.state} cannot be credited`)
       if (row.document.kind !== 'invoice') throw new ReleveError('conflict', 'invoice: a credit note is not credited')
       const { rows } = await client.query<{ credited: string }>(
@@ -186,59 +247,55 @@ export class Invoicing {
         [row.document.id],
       )
       const credited = rows[0]?.credited ?? '0'
-      const note = draftCreditNote(this.newId(), row.document, credited, amount)
-      const now = this.#clock.now()
-      await client.query(
-        `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
-           refers_to, draft, created_at, changed_at)
-         VALUES ($1, 'credit_note', 'draft', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)`,
-        [
-          note.id,
-          note.seller.key,
-          note.tenant,
-          note.contract,
-          note.period.from,
-          note.period.to,
-          note.currency,
-          note.ht,
-          note.tva,
-          note.ttc,
-          row.document.id,
-          packJson(JSON.stringify(note)),
-          now,
-        ],
-      )
-      const whole = await client.query<{ done: boolean }>(
-        `SELECT (i.ttc + (SELECT sum(n.ttc) FROM invoices n WHERE n.refers_to = i.id AND n.state <> 'discarded')) = 0 AS done
-         FROM invoices i WHERE i.id = $1`,
-        [row.document.id],
-      )
-      if (whole.rows[0]?.done === true) {
-        await client.query(`UPDATE invoices SET state = 'credited', changed_at = $2 WHERE id = $1`, [
-          row.document.id,
-          now,
-        ])
-      }
-      return this.#issue(client, await lockInvoice(client, note.id))
+      return this.#credited(client, row, draftCreditNote(this.newId(), row.document, credited, amount))
     })
+    return this.#told(note)
   }
 
-  /** Records that an issued invoice was paid in full. Payments themselves are not kept here. */
-  async markPaid(id: string): Promise<KeptInvoice> {
-    return this.#transaction(async (client) => {
-      const row = await lockInvoice(client, id)
-      if (row.state === 'paid') return kept(row)
-      assertInvoiceMove(row.state, 'paid')
-      return this.#move(client, row.document.id, 'paid')
-    })
+  #told(kept: KeptInvoice): KeptInvoice {
+    if (kept.state === 'certifying') this.#onCertifying()
+    return kept
+  }
+
+  /** Keeps a credit note of a locked invoice and issues it; the invoice is `credited` once nothing of it is left. */
+  async #credited(client: PoolClient, row: Locked, note: Invoice): Promise<KeptInvoice> {
+    const now = this.#clock.now()
+    await client.query(
+      `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
+         refers_to, draft, created_at, changed_at)
+       VALUES ($1, 'credit_note', 'draft', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)`,
+      [
+        note.id,
+        note.seller.key,
+        note.tenant,
+        note.contract,
+        note.period.from,
+        note.period.to,
+        note.currency,
+        note.ht,
+        note.tva,
+        note.ttc,
+        row.document.id,
+        packJson(JSON.stringify(note)),
+        now,
+      ],
+    )
+    const issued = await this.#issue(client, await lockInvoice(client, note.id))
+    const whole = await client.query<{ done: boolean }>(
+      `SELECT (i.ttc + (SELECT sum(n.ttc) FROM invoices n WHERE n.refers_to = i.id AND n.state <> 'discarded')) = 0 AS done
+       FROM invoices i WHERE i.id = $1`,
+      [row.document.id],
+    )
+    if (whole.rows[0]?.done === true) await this.#move(client, row.document.id, 'credited')
+    return issued
   }
 
   /**
    * Drops a draft and opens its closing again, to be counted anew at a new cut. Throws ReleveError `conflict`: «immutable: …» for an
    * issued one, and when a later period of the contract was already counted on top of this one.
    */
-  async discard(id: string): Promise<KeptInvoice> {
-    return this.#transaction(async (client) => {
+  async discard(id: string, by?: Mover): Promise<KeptInvoice> {
+    return this.#transaction(by, async (client) => {
       const row = await lockInvoice(client, id)
       if (row.state === 'discarded') return kept(row)
       const deletion = deletionOf(row.state)
@@ -268,9 +325,10 @@ export class Invoicing {
 
   /** Inside the caller's transaction, the invoice's row locked. */
   async #issue(client: PoolClient, row: Locked): Promise<KeptInvoice> {
-    if (row.state !== 'draft' && row.state !== 'discarded') return kept(row)
+    if (!isOpen(row.state) && row.state !== 'discarded') return kept(row)
     assertInvoiceMove(row.state, 'finalised')
     const draft = row.document
+    const certification = await this.#certificationOf(client, draft)
     if (draft.kind === 'invoice' && draft.ttc.startsWith('-')) {
       throw new ReleveError(
         'unprocessable',
@@ -294,11 +352,28 @@ export class Invoicing {
       dueOn: DateTime.fromISO(issuedOn, { zone: 'utc' }).plus({ days: draft.customer.termDays }).toFormat('yyyy-MM-dd'),
     }
     const updated = await client.query<Row>(
-      `UPDATE invoices SET state = 'finalised', series = $2, counter = $3, number = $4, issued_on = $5, due_on = $6,
+      `UPDATE invoices SET state = $10, series = $2, counter = $3, number = $4, issued_on = $5, due_on = $6,
          document = $7, draft = NULL, hash = $8, changed_at = $9
        WHERE id = $1 RETURNING ${COLUMNS}`,
-      [draft.id, series, counter, issued.number, issued.issuedOn, issued.dueOn, issued, hashOf(issued), now],
+      [
+        draft.id,
+        series,
+        counter,
+        issued.number,
+        issued.issuedOn,
+        issued.dueOn,
+        issued,
+        hashOf(issued),
+        now,
+        certification === null ? 'finalised' : 'certifying',
+      ],
     )
+    if (certification !== null) {
+      await client.query(
+        `INSERT INTO invoice_certifications (invoice, system, state, next_at, changed_at) VALUES ($1, $2, 'pending', $3, $3)`,
+        [draft.id, certification, now],
+      )
+    }
     await this.#markBilled?.(
       client,
       issued.lines.flatMap((line) =>
@@ -306,6 +381,26 @@ export class Invoicing {
       ),
     )
     return kept(updated.rows[0]!)
+  }
+
+  /**
+   * The clearance system that has to take a document, or null. The credit note of an invoice that no system has taken (its state is
+   * `rejected`) stays inside: it was never handed out.
+   */
+  async #certificationOf(client: PoolClient, draft: Invoice): Promise<string | null> {
+    const system = draft.seller.certification?.system
+    if (system === undefined) return null
+    if (draft.refersTo === null) {
+      this.#assertCertifiable(draft, null)
+      return system
+    }
+    const { rows } = await client.query<{ state: string; details: unknown }>(
+      'SELECT state, details FROM invoice_certifications WHERE invoice = $1',
+      [draft.refersTo.id],
+    )
+    if (rows[0]?.state !== 'certified') return null
+    this.#assertCertifiable(draft, { details: rows[0].details })
+    return system
   }
 
   async #move(client: PoolClient, id: string, state: InvoiceState): Promise<KeptInvoice> {
@@ -316,10 +411,12 @@ export class Invoicing {
     return kept(rows[0]!)
   }
 
-  async #transaction<T>(work: (client: PoolClient) => Promise<T>): Promise<T> {
+  /** The actor is a setting of the transaction, where the journal's trigger finds it. */
+  async #transaction<T>(by: Mover | undefined, work: (client: PoolClient) => Promise<T>): Promise<T> {
     const client = await this.#postgres.connect()
     try {
       await client.query('BEGIN')
+      if (by !== undefined) await setMover(client, by)
       const result = await work(client)
       await client.query('COMMIT')
       return result
@@ -351,13 +448,21 @@ async function takeNumber(
   return { counter: Number(row.last), series, issuedOn: row.last_date }
 }
 
+/** For the journal, until the end of the transaction. */
+export async function setMover(client: PoolClient, by: Mover): Promise<void> {
+  await client.query(`SELECT set_config('releve.actor', $1, true), set_config('releve.reason', $2, true)`, [
+    by.actor,
+    by.reason ?? '',
+  ])
+}
+
 async function lockInvoice(client: PoolClient, id: string): Promise<Locked> {
   const { rows } = await client.query<Row>(
     `SELECT ${COLUMNS} FROM invoices WHERE id = $1 OR number = $1 ORDER BY created_at LIMIT 1 FOR UPDATE`,
     [id],
   )
   if (rows[0] === undefined) throw new ReleveError('not_found', `invoice: there is no ${id}`)
-  return { ...rows[0], document: documentOf(rows[0]) }
+  return { ...rows[0]!, document: documentOf(rows[0]!) }
 }
 
 function kept(row: Row): KeptInvoice {

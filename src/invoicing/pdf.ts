@@ -7,6 +7,9 @@
  * page names the document. The typeface and its limits are in fonts.ts.
  */
 import PDFDocument from 'pdfkit'
+import QRCode from 'qrcode'
+import { printMoney } from '../currency.js'
+import { Decimal } from '../decimal.js'
 import { formatDate, formatMoney, formatNumber, formatPercent, type Language } from '../format.js'
 import { limits } from '../limits.js'
 import { asShown, toCii, unitsOf } from './cii.js'
@@ -14,6 +17,7 @@ import { registerFonts, runsOf, type Weight } from './fonts.js'
 import { groupLines } from './group.js'
 import type { Invoice, InvoiceLine } from './invoice.js'
 import { mentionsOf, registrationsText } from './mentions.js'
+import type { PrintedCertification } from './print.js'
 
 const PAGE = { width: 595.28, height: 841.89 }
 const LEFT = 50
@@ -68,6 +72,9 @@ const words = {
     en: 'Every quantity is counted from archived events and can be verified:',
   },
   more: { fr: 'autres, dans le document JSON', en: 'more, in the JSON document' },
+  certified: { fr: 'Facture certifiée', en: 'Certified by' },
+  carry: { fr: 'À reporter', en: 'Carried forward' },
+  carried: { fr: 'Report', en: 'Brought forward' },
   fee: { fr: 'abonnement', en: 'subscription' },
   page: { fr: 'page', en: 'page' },
 } as const
@@ -169,7 +176,11 @@ interface Column {
 }
 
 /** The document's bytes. `language` is that of the printed text. */
-export async function toPdf(document: Invoice, language: Language = document.language): Promise<Buffer> {
+export async function toPdf(
+  document: Invoice,
+  language: Language = document.language,
+  certification: PrintedCertification | null = null,
+): Promise<Buffer> {
   const invoice = asShown(document)
   const say = (key: keyof typeof words): string => words[key][language]
   const money = (amount: string): string => formatMoney(amount, invoice.currency, language)
@@ -214,6 +225,7 @@ export async function toPdf(document: Invoice, language: Language = document.lan
   lineTable()
   totals()
   payment()
+  certified()
   notices()
   statement()
   foot()
@@ -314,7 +326,15 @@ export async function toPdf(document: Invoice, language: Language = document.lan
       { title: say('amount'), x: LEFT + 426, width: RIGHT - LEFT - 426, align: 'right' },
     ]
     const [description, ...figures] = columns
-    const row = (label: string, note: string, cells: readonly string[]): void => {
+    let sum = new Decimal(0)
+    const carry = (label: string): void => {
+      const { x, width, align } = figures[3]!
+      const style: Style = { size: 8.5, color: GRAY }
+      sheet.line(label, LEFT, sheet.y, x - LEFT - 10, { ...style, align: 'right' })
+      sheet.line(money(printMoney(sum, invoice.currency)), x, sheet.y, width, { ...style, align })
+      sheet.y += 14
+    }
+    const row = (label: string, note: string, cells: readonly string[], amount: string): void => {
       const titleStyle: Style = { size: 9, weight: 600 }
       const noteStyle: Style = { size: 7.6, color: GRAY }
       // A long calculation goes under the columns that are empty.
@@ -322,7 +342,18 @@ export async function toPdf(document: Invoice, language: Language = document.lan
       const height =
         sheet.height(label, description!.width, titleStyle) +
         (note === '' ? 0 : 2 + sheet.height(note, noteWidth, noteStyle))
-      if (sheet.need(height + 14)) tableHead(columns)
+      // The sum so far closes the page and opens the next one.
+      if (sheet.y + height + 14 + 18 > BOTTOM) {
+        if (!sum.isZero()) carry(say('carry'))
+        sheet.need(PAGE.height)
+        tableHead(columns)
+        if (!sum.isZero()) {
+          carry(say('carried'))
+          sheet.rule(sheet.y)
+          sheet.y += 7
+        }
+      }
+      sum = sum.plus(amount)
       const y = sheet.y
       const used = sheet.text(label, description!.x, y, description!.width, titleStyle)
       if (note !== '') sheet.text(note, description!.x, y + used + 2, noteWidth, noteStyle)
@@ -344,18 +375,23 @@ export async function toPdf(document: Invoice, language: Language = document.lan
       )
       for (const group of groups) {
         const count = `${formatNumber(String(group.lines), language)} ${say('lines')}`
-        row(group.key, count, ['', '', '', money(group.amount)])
+        row(group.key, count, ['', '', '', money(group.amount)], group.amount)
       }
       return
     }
     for (const line of invoice.lines) {
       const { quantity, price, agreed } = unitsOf(line)
-      row(line.label[language], line.explanation[language], [
-        agreed ? formatNumber(quantity, language) : '',
-        agreed ? money(price) : '',
-        formatPercent(line.taxRate, language),
-        money(line.amount),
-      ])
+      row(
+        line.label[language],
+        line.explanation[language],
+        [
+          agreed ? formatNumber(quantity, language) : '',
+          agreed ? money(price) : '',
+          formatPercent(line.taxRate, language),
+          money(line.amount),
+        ],
+        line.amount,
+      )
     }
   }
 
@@ -399,6 +435,35 @@ export async function toPdf(document: Invoice, language: Language = document.lan
     sheet.line(say('pay_to'), LEFT, sheet.y, 90, { size: 8.5, weight: 600 })
     for (const text of texts) sheet.y += sheet.text(text, LEFT + 78, sheet.y, RIGHT - LEFT - 78, { size: 8.5 })
     sheet.y += 12
+  }
+
+  /** The clearance system's reference, and its token as a QR code drawn by modules, so that it is as sharp as the text. */
+  function certified(): void {
+    if (certification === null) return
+    const side = 76
+    sheet.need(side + 14)
+    const { modules } = QRCode.create(certification.token, { errorCorrectionLevel: 'M' })
+    const module = side / modules.size
+    for (let row = 0; row < modules.size; row += 1) {
+      // A run of dark modules is one rectangle.
+      for (let from = 0; from < modules.size; from += 1) {
+        if (!modules.get(row, from)) continue
+        let to = from
+        while (to < modules.size && modules.get(row, to)) to += 1
+        sheet.pdf.rect(LEFT + from * module, sheet.y + row * module, (to - from) * module, module)
+        from = to
+      }
+    }
+    sheet.pdf.fillColor('#000000').fill()
+    const x = LEFT + side + 14
+    sheet.line(`${say('certified')} ${certification.system.toUpperCase()}`, x, sheet.y + 4, 300, {
+      size: 8.5,
+      weight: 600,
+    })
+    let y = sheet.y + 19
+    y += sheet.text(`${say('reference')} ${certification.reference}`, x, y, RIGHT - x, { size: 8.5 })
+    sheet.text(certification.token, x, y + 2, RIGHT - x, { size: 7, color: GRAY })
+    sheet.y += side + 14
   }
 
   function notices(): void {

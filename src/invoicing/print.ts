@@ -2,12 +2,15 @@
  * An invoice in the formats that people and machines ask for, by one name each, and which one a request means. What each looks
  * like is in the file of that format.
  */
+import { ReleveError } from '../errors.js'
 import type { Language } from '../format.js'
+import type { Certification } from './certification.js'
 import { toCii } from './cii.js'
 import { tableOf, toCsv, toXlsx } from './extract.js'
 import type { Invoice } from './invoice.js'
 import { toPdf } from './pdf.js'
 import { renderInvoice } from './render.js'
+import { type InvoiceState, isWithheld } from './state.js'
 
 export const DocumentFormat = ['pdf', 'xml', 'csv', 'xlsx', 'txt'] as const
 export type DocumentFormat = (typeof DocumentFormat)[number]
@@ -20,15 +23,35 @@ const MEDIA_TYPES: Readonly<Record<DocumentFormat, string>> = {
   txt: 'text/plain; charset=utf-8',
 }
 
+/** What a clearance system gave for the printed page. */
+export interface PrintedCertification {
+  readonly system: string
+  readonly reference: string
+  /** The text of the QR code. */
+  readonly token: string
+}
+
+/** Throws ReleveError `conflict` for a document that its clearance system has not taken: nothing is handed out before. */
+export function assertPrintable(state: InvoiceState, found: Certification | null): PrintedCertification | null {
+  if (isWithheld(state))
+    throw new ReleveError(
+      'conflict',
+      `invoice: its certification is ${found?.state ?? 'missing'}; it is handed out after that`,
+    )
+  if (found?.state !== 'certified' || found.reference === null || found.token === null) return null
+  return { system: found.system, reference: found.reference, token: found.token }
+}
+
 export async function printInvoice(
   invoice: Invoice,
   format: DocumentFormat,
   language: Language = invoice.language,
+  certification: PrintedCertification | null = null,
 ): Promise<{ readonly type: string; readonly body: Buffer }> {
   const type = MEDIA_TYPES[format]
   switch (format) {
     case 'pdf':
-      return { type, body: await toPdf(invoice, language) }
+      return { type, body: await toPdf(invoice, language, certification) }
     case 'xml':
       return { type, body: Buffer.from(toCii(invoice, language)) }
     case 'csv':

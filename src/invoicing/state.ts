@@ -1,12 +1,15 @@
 /**
  * States of an invoice, the allowed moves, and what is derived from them: overdue is computed from the due date, never stored.
- * Pure.
+ * Pure. The database keeps the same table (071_life_cycle.sql) and writes a journal of every move.
  *
- *   draft ──► finalised ──► paid
- *     │           └───────► credited     (by credit notes for the whole amount)
- *     └─► discarded                      (a draft has no number, so nothing is missing)
+ *   draft ◄─► grace ──► certifying ──► finalised ──► sent ──► paid
+ *     │  └───────┘          │ ▲            └──────────┴────────┴──► credited   (by credit notes for the whole amount)
+ *     └─► discarded         ▼ │
+ *                        rejected ──► credited
  *
- * From finalised on, the document never changes; only its state does.
+ * A draft has no number, so that nothing is missing when it is discarded; `grace` is a draft that is counted again when its grace
+ * ends. From certifying or finalised on the document never changes; only the state does. `certifying`: numbered, and waiting for a
+ * clearance system; nothing is handed out before it has answered. `rejected`: the system refused it.
  */
 import { DateTime } from 'luxon'
 import { printMoney } from '../currency.js'
@@ -14,8 +17,12 @@ import { Decimal, parseDecimal, printAtLeast } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 
 export const InvoiceMoves = {
-  draft: ['finalised', 'discarded'],
-  finalised: ['paid', 'credited'],
+  draft: ['grace', 'certifying', 'finalised', 'discarded'],
+  grace: ['draft', 'certifying', 'finalised', 'discarded'],
+  certifying: ['finalised', 'rejected'],
+  rejected: ['certifying', 'credited'],
+  finalised: ['sent', 'paid', 'credited'],
+  sent: ['paid', 'credited'],
   paid: ['credited'],
   credited: [],
   discarded: [],
@@ -29,13 +36,23 @@ export function assertInvoiceMove(from: InvoiceState, to: InvoiceState): void {
   }
 }
 
+/** Without a number: it may still change. */
+export function isOpen(state: InvoiceState): boolean {
+  return state === 'draft' || state === 'grace'
+}
+
+/** Numbered, but not to be handed out: a clearance system has not taken it. */
+export function isWithheld(state: InvoiceState): boolean {
+  return state === 'certifying' || state === 'rejected'
+}
+
 /** Whether an invoice may be deleted, and if not, what to do instead. */
 export function deletionOf(
   state: InvoiceState,
 ):
   | { readonly allowed: true }
   | { readonly allowed: false; readonly error: 'immutable'; readonly remedy: 'credit_note' } {
-  return state === 'draft' || state === 'discarded'
+  return isOpen(state) || state === 'discarded'
     ? { allowed: true }
     : { allowed: false, error: 'immutable', remedy: 'credit_note' }
 }

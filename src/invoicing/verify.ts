@@ -16,6 +16,7 @@ import type { Period } from '../period.js'
 import { measuredFor } from './close.js'
 import { draftCreditNote } from './credit.js'
 import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import type { Funding, Prepaid } from './funding.js'
 import { hashOf, type Invoice, type InvoiceLine } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { opposite } from './state.js'
@@ -212,6 +213,7 @@ async function draftAgain(
     })
   }
   const period = { from: invoice.period.from, to: invoice.period.to }
+  const prepaid = measured.prepaid && (await packsAgain(measured.prepaid, measured.usage, invoice.tenant, recount))
   const usage = await recounted(measured.usage, measured.terms, period, measured.order)
   return draftInvoice(
     invoice.id,
@@ -220,7 +222,29 @@ async function draftAgain(
     usage,
     late,
     measured.notices,
+    prepaid,
   )
+}
+
+/** The packs as the closing found them, with the usage of each part of the period counted anew. */
+async function packsAgain(
+  prepaid: Prepaid,
+  usage: readonly ItemUsage[],
+  tenant: string,
+  recount: Recount,
+): Promise<Prepaid> {
+  const fundings: Funding[] = []
+  for (const funding of prepaid.fundings) {
+    const { item, metric } = funding
+    const cut = usage.find((one) => one.item === item && one.metric === metric)?.cut ?? {}
+    const parts: Funding['parts'][number][] = []
+    for (const { period, quantity } of funding.parts) {
+      const found = await recount({ tenant, metric, period, cut })
+      parts.push({ period, quantity: found?.quantity ?? quantity })
+    }
+    fundings.push({ ...funding, parts })
+  }
+  return { ...prepaid, fundings }
 }
 
 /** The terms with each price as the price book has it, in the version that the invoice's line names. */

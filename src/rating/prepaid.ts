@@ -2,8 +2,9 @@
  * Prepaid packs: in which order they are used up, what expiry forfeits, and what happens when nothing is left. Pure.
  *
  * Order: priority (lower first), earliest expiry, oldest, id. What an expired pack still held is forfeited and told, never lost
- * in silence; each debit says which pack paid it.
+ * in silence; each debit says which pack paid it. A pack pays for usage from its beginning on, never for what was before.
  */
+import type { Exhaustion } from '../catalog/exhaustion.js'
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, ZERO } from '../decimal.js'
 
@@ -11,9 +12,21 @@ export interface Pack {
   readonly id: string
   readonly balance: string
   readonly priority?: number
+  /** Instant from which it pays, epoch ms; absent: always. */
+  readonly validFrom?: number
   /** Instant at which it ends, epoch ms; absent: never. */
   readonly expires?: number
   readonly createdAt?: number
+}
+
+/** The pack that is bought again when nothing is left, as often as it takes. */
+export interface Recharge {
+  readonly quantity: string
+  readonly priority?: number
+  /** How long it pays, ms; absent: for ever. */
+  readonly validMs?: number
+  /** Name of the nth one. */
+  readonly idOf: (nth: number) => string
 }
 
 export interface Burn {
@@ -22,12 +35,15 @@ export interface Burn {
   readonly overage: string
   readonly forfeited: Readonly<Record<string, string>>
   readonly debits: readonly { readonly at: number; readonly pack: string; readonly quantity: string }[]
+  /** Bought again: each `packs` times the recharge's quantity. */
+  readonly recharges: readonly { readonly at: number; readonly pack: string; readonly packs: string }[]
 }
 
 /** Uses packs up for dated usage, in the order of its times. */
 export function burnDown(
   packs: readonly Pack[],
   usage: readonly { readonly at: number; readonly quantity: string }[],
+  recharge?: Recharge,
 ): Burn {
   const left = new Map(packs.map((pack) => [pack.id, parseDecimal(pack.balance, `balance of ${pack.id}`)]))
   const order = [...packs].sort(
@@ -39,6 +55,7 @@ export function burnDown(
   )
   const forfeited: Record<string, string> = {}
   const debits: { at: number; pack: string; quantity: string }[] = []
+  const recharges: { at: number; pack: string; packs: string }[] = []
   let overage: Decimal = ZERO
   const expire = (now: number): void => {
     for (const pack of order) {
@@ -48,23 +65,52 @@ export function burnDown(
       left.set(pack.id, ZERO)
     }
   }
-  for (const part of [...usage].sort((a, b) => a.at - b.at)) {
-    expire(part.at)
-    let open: Decimal = parseDecimal(part.quantity, 'quantity')
-    for (const pack of order) {
-      const take = Decimal.min(open, left.get(pack.id) ?? ZERO)
-      if (take.lte(0)) continue
-      left.set(pack.id, (left.get(pack.id) ?? ZERO).minus(take))
-      open = open.minus(take)
-      debits.push({ at: part.at, pack: pack.id, quantity: printDecimal(take) })
+  const take = (pack: Pack, at: number, open: Decimal): Decimal => {
+    const part = Decimal.min(open, left.get(pack.id) ?? ZERO)
+    if (part.lte(0) || (pack.validFrom ?? at) > at) return ZERO
+    left.set(pack.id, (left.get(pack.id) ?? ZERO).minus(part))
+    debits.push({ at, pack: pack.id, quantity: printDecimal(part) })
+    return part
+  }
+  for (const { at, quantity } of [...usage].sort((a, b) => a.at - b.at)) {
+    expire(at)
+    let open: Decimal = parseDecimal(quantity, 'quantity')
+    for (const pack of order) open = open.minus(take(pack, at, open))
+    if (recharge !== undefined && open.gt(0)) {
+      const size = parseDecimal(recharge.quantity, 'recharge')
+      const count = open.dividedBy(size).ceil()
+      const pack: Pack = {
+        id: recharge.idOf(recharges.length + 1),
+        balance: printDecimal(size.times(count)),
+        priority: recharge.priority ?? 0,
+        ...(recharge.validMs === undefined ? {} : { expires: at + recharge.validMs }),
+      }
+      order.push(pack)
+      left.set(pack.id, new Decimal(pack.balance))
+      recharges.push({ at, pack: pack.id, packs: printDecimal(count) })
+      open = open.minus(take(pack, at, open))
     }
     overage = overage.plus(open)
   }
   const balances = Object.fromEntries([...left].map(([id, balance]) => [id, printDecimal(balance)]))
-  return { balances, overage: printDecimal(overage), forfeited, debits }
+  return { balances, overage: printDecimal(overage), forfeited, debits, recharges }
 }
 
-export interface Exhaustion {
+/**
+ * Whether so many more units may be used, for a check before the usage: within the quota and the packs always; behind them as the
+ * policy says. `left` is what quota and packs still have.
+ */
+export function mayUse(request: {
+  readonly quantity: string
+  readonly left: string
+  readonly exhaustion: Exhaustion
+}): { readonly allowed: boolean; readonly beyond: string; readonly outcome: Exhaustion | null } {
+  const beyond = Decimal.max(parseDecimal(request.quantity, 'quantity').minus(parseDecimal(request.left, 'left')), 0)
+  if (beyond.isZero()) return { allowed: true, beyond: '0', outcome: null }
+  return { allowed: request.exhaustion !== 'block', beyond: printDecimal(beyond), outcome: request.exhaustion }
+}
+
+export interface Exhausted {
   readonly accepted: string
   readonly rejected: string
   readonly billedOverage: string
@@ -79,9 +125,9 @@ export function exhaust(request: {
   readonly packPrice: string
   readonly usage: string
   readonly overageUnitPrice: string
-  readonly policy: 'standard_price' | 'auto_recharge' | 'block'
+  readonly policy: Exhaustion
   readonly currency: string
-}): Exhaustion {
+}): Exhausted {
   const { currency } = request
   const pack = parseDecimal(request.pack, 'pack')
   const usage = parseDecimal(request.usage, 'usage')

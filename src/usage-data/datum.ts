@@ -8,7 +8,7 @@ import { parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { usageRecordFault } from '../invoicing/usage-record.js'
 import { limits } from '../limits.js'
-import { parseMoment } from '../period.js'
+import { DAY_MS, parseMoment } from '../period.js'
 
 export const UsageDataMoves = {
   draft: ['pending', 'excluded'],
@@ -177,9 +177,31 @@ function momentOf(value: unknown, name: string, zone: string): number | null {
   const day = DAY.exec(text)
   if (day === null) return parseMoment(name, text)
   const date = day[1] === undefined ? `${day[6]}-${day[5]}-${day[4]}` : `${day[1]}-${day[2]}-${day[3]}`
+  const { midnight, even } = dayOf(date, zone)
+  if (day[7] === undefined && !Number.isNaN(midnight)) return midnight
+  const [hours = 99, minutes = 99, seconds = 0] = (day[7] ?? '').split(':').map(Number)
+  if (even && hours < 24 && minutes < 60 && seconds < 60)
+    return midnight + ((hours * 60 + minutes) * 60 + seconds) * 1000
   const at = DateTime.fromISO(`${date}T${day[7] ?? '00:00'}`, { zone })
   if (!at.isValid) throw new ReleveError('invalid_request', `${name}: there is no ${text}`)
   return at.toMillis()
+}
+
+const DAYS_MAX = 10_000
+const days = new Map<string, { readonly midnight: number; readonly even: boolean }>()
+
+/** A file names few days many times, and a zone's midnight costs fifty microseconds. `even`: no change of clocks on it. */
+function dayOf(date: string, zone: string): { readonly midnight: number; readonly even: boolean } {
+  const key = `${date} ${zone}`
+  let known = days.get(key)
+  if (known === undefined) {
+    const at = DateTime.fromISO(date, { zone })
+    const length = at.plus({ days: 1 }).toMillis() - at.toMillis()
+    known = { midnight: at.toMillis(), even: at.isValid && length === DAY_MS }
+    if (days.size >= DAYS_MAX) days.clear()
+    days.set(key, known)
+  }
+  return known
 }
 
 /**

@@ -9,6 +9,8 @@ import * as zlib from 'node:zlib'
 import { CloudEvent, emitterFor, HTTP, httpTransport, Mode } from 'cloudevents'
 import { Packr, pack } from 'msgpackr'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { BatchEncoder } from '../../src/client/encoder.js'
+import type { ClientEvent } from '../../src/client/event.js'
 import { contentTypes } from '../../src/ingest/content-type.js'
 import { limits } from '../../src/limits.js'
 import { rootDirectory } from '../../src/paths.js'
@@ -85,6 +87,15 @@ const msgpack: Maker = {
   broken: Buffer.concat([pack(event()), Buffer.from([0xc1]), pack(event())]),
   deep: Buffer.concat([pack(event()), Buffer.alloc(40, 0x91), pack(event())]),
 }
+/** The encoder makes no body of too many events: there the header claims one more. */
+function columnar(count: number): Buffer {
+  const sound = Math.min(count, limits.batchEventsMax)
+  const encoder = new BatchEncoder(sound)
+  for (const one of times(sound, event)) encoder.add(one as unknown as ClientEvent)
+  const body = Buffer.from(encoder.take())
+  body.writeUInt32LE(count, 8)
+  return body
+}
 const makers: Readonly<Record<string, Maker>> = {
   'native JSON': json,
   NDJSON: {
@@ -96,6 +107,7 @@ const makers: Readonly<Record<string, Maker>> = {
     deep: [text(event), `{"x":${nest}}`, text(event)].join('\n'),
   },
   msgpack,
+  'columnar frame': { of: columnar, broken: columnar(3).fill(0xff, 100), deep: null },
   CSV: {
     of: (count) => ['id;metric;value;dims.region', ...times(count, () => `${randomUUID()};kyc;2;ci`)].join('\n'),
     broken: ['id,metric', `${randomUUID()},kyc`, '"x,kyc', `${randomUUID()},kyc`].join('\n'),

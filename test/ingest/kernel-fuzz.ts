@@ -35,10 +35,10 @@ export function random(seed: number): (below: number) => number {
   }
 }
 
-type Random = ReturnType<typeof random>
-const pick = <T>(next: Random, of: readonly T[]): T => of[next(of.length)]!
+export type Random = ReturnType<typeof random>
+export const pick = <T>(next: Random, of: readonly T[]): T => of[next(of.length)]!
 
-const odd = [
+export const odd = [
   'é',
   '€',
   '😀',
@@ -58,7 +58,7 @@ const odd = [
   '/',
   ' ',
 ]
-const numbers = [
+export const numbers = [
   '0',
   '-0',
   '1',
@@ -100,9 +100,9 @@ const numbers = [
   '9'.repeat(70),
 ]
 /** Those that may stand without quotes; the others break the body. */
-const bareNumbers = numbers.filter((text) => /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(text))
+export const bareNumbers = numbers.filter((text) => /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(text))
 
-const times = [
+export const times = [
   ...[0, 1, -1].flatMap((d) => [FLOOR_TIME + d, RECEIVED_AT + AHEAD_MS + d]).map((t) => new Date(t).toISOString()),
   '2026-03-10T09:15:00Z',
   '2026-03-10t09:15:00.1z',
@@ -129,7 +129,7 @@ const times = [
   '',
 ]
 
-function name(next: Random, max: number): string {
+export function name(next: Random, max: number): string {
   const kind = next(30)
   if (kind === 0) return ''
   if (kind === 1) return 'x'.repeat(pick(next, [15, 16, 17, 31, 32, 33, 255, 256, 257, 300]))
@@ -138,18 +138,18 @@ function name(next: Random, max: number): string {
   return `n${next(max)}`
 }
 
-const blank = (next: Random): string =>
+export const blank = (next: Random): string =>
   next(12) > 0 ? '' : next(2_000) === 0 ? '\f' : pick(next, [' ', '\n', '\t', '\r\n', '  '])
 
 /** A value without quotes, seldom one that is no JSON. */
-const bare = (next: Random, values: readonly string[]): string =>
+export const bare = (next: Random, values: readonly string[]): string =>
   next(300) === 0 ? pick(next, [...numbers, 'tru', 'falsy', '']) : pick(next, values)
 
-function member(next: Random, key: string, value: string): string {
+export function member(next: Random, key: string, value: string): string {
   return `${blank(next)}"${key}"${blank(next)}:${blank(next)}${value}${blank(next)}`
 }
 
-function shuffle<T>(next: Random, list: T[]): T[] {
+export function shuffle<T>(next: Random, list: T[]): T[] {
   if (next(3) > 0) return list
   for (let i = list.length - 1; i > 0; i -= 1) {
     const j = next(i + 1)
@@ -223,7 +223,7 @@ export function fuzzEvent(next: Random): string {
 }
 
 /** One event that nothing is wrong with, so that long bodies are stored as a whole. */
-function soundEvent(next: Random): string {
+export function soundEvent(next: Random): string {
   const metric = fuzzSnapshot.metrics[next(7)]!
   const names = metric.uniqueBy === 'user' ? [...metric.dims, 'user'] : [...metric.dims]
   const dims = shuffle(next, names)

@@ -1,6 +1,8 @@
 /**
- * The door in WASM: a native-JSON body to frames, without an object or a string for an event. src/ingest/kernel-door.ts calls
- * it; src/ingest/ingest.ts is the oracle: same verdicts, same indices, same frame bytes (src/frame.ts has the layout).
+ * The door in WASM: events to frames, without an object or a string for one of them. A scanner (json.as.ts, msgpack.as.ts,
+ * columnar.as.ts) reads the body and puts one event after the other into HAND; here it is judged, kept, and written into the
+ * frames. src/ingest/kernel-door.ts calls it; src/ingest/ingest.ts is the oracle: same verdicts, same indices, same frame bytes
+ * (src/frame.ts has the layout).
  *
  *   begin(body) -> run() -> DONE            every event is stored: frameBytes() and writeFrame() for each stream
  *                        -> EVENT           the event at eventAt() is not for the kernel: the host judges it, push()es it when it
@@ -10,21 +12,24 @@
  * The kernel stores an event only when it is certain that the oracle stores the same one. It never refuses: escapes, unknown
  * names, bad values, anything unexpected is EVENT or BODY, and then the oracle's words are the answer.
  *
- * Bounds: SLACK zero bytes stand behind the body and zero is no byte of JSON outside of a broken one, so each loop over bytes
- * ends there at the latest; no loop goes back. Look-ups give up after PROBES_MAX steps (BODY), so time is linear in the body
- * even for names that are made to meet in a table.
+ * Bounds: SLACK zero bytes stand behind the body and zero is no byte of JSON outside of a broken one, so each loop over text
+ * ends there at the latest; a binary scanner compares with `end` before each read. No loop goes back. Look-ups give up after
+ * PROBES_MAX steps (BODY), so time is linear in the body even for names that are made to meet in a table. A body that says more
+ * than it is long (a text named over and over) spends from what it may be as JSON, and is BODY when nothing is left.
  *
  * Memory, from the bottom; the host places everything from `layOut` on and grows the memory before it calls:
  *
  *      0        nothing
- *      POWERS   10^0 .. 10^18, i64
+ *      POWERS   of text.as.ts
  *      NO_DIMS  «{}»
- *      PAIRS    dimensions of the event in hand: name at, name length, value at, value length, 1 when quoted; 20 bytes each
+ *      HAND     the event in hand
+ *      PAIRS    its dimensions: name at, name length, value at, value length; 16 bytes each
  *      PLACES   the pair of each dimension's slot + 1, u32
  *      STREAMS  one record a stream: counts, byte counts, heads and tails of its lists
  *      EVENTS   one record of 64 bytes a stored event
  *      SERIES, ORIGINS, METRICS    one record for each one seen in this body
  *      the slots of their three tables: record + 1 in the low 14 bits, hash above; 0 is empty
+ *      SCRATCH  of the scanner
  *      FIXED_BYTES
  *      tenants  records, slots, metrics with their dimensions, texts: the catalogue      <- layOut, addTenant, addMetric
  *      body     its bytes, SLACK zeroes
@@ -32,25 +37,26 @@
  *      frame    written by writeFrame, then the indices
  */
 import { copy, equal, hashBytes, hashEnd, hashStart, SLACK, setSeed } from './bytes.as'
+import { layOutText, parseDecimal, parsedValue, power, scaleDouble, scaleFixed } from './text.as'
 
 // What run() and resume() answer.
-const DONE: i32 = 0
-const EVENT: i32 = 1
-const BODY: i32 = 2
+export const DONE: i32 = 0
+export const EVENT: i32 = 1
+export const BODY: i32 = 2
 
 /** Events of one body; limits.batchEventsMax is at most this. */
-const EVENTS_MAX: u32 = 10_000
+export const EVENTS_MAX: u32 = 10_000
 export const STREAMS_MAX: u32 = 1_024
-const PAIRS_MAX: u32 = 32
+export const PAIRS_MAX: u32 = 32
 const ID_BYTES_MAX: u32 = 256
-const NAME_BYTES_MAX: u32 = 256
+export const NAME_BYTES_MAX: u32 = 256
 const PROBES_MAX: u32 = 128
 const NONE: u32 = 0xffff_ffff
 
-const POWERS: usize = 1_024
 const NO_DIMS: usize = 1_536
-const PAIRS: usize = 2_048
-const PAIR_BYTES: usize = 20
+export const HAND: usize = 1_600
+export const PAIRS: usize = 2_048
+export const PAIR_BYTES: usize = 16
 /** 16 dimensions: the host leaves metrics with more to the plain path. */
 const PLACES: usize = 4_096
 const STREAMS: usize = 8_192
@@ -67,7 +73,18 @@ const TABLE_SLOTS: u32 = 32_768
 const SERIES_SLOTS: usize = METRICS + (EVENTS_MAX as usize) * METRIC_BYTES
 const ORIGIN_SLOTS: usize = SERIES_SLOTS + 4 * (TABLE_SLOTS as usize)
 const METRIC_SLOTS: usize = ORIGIN_SLOTS + 4 * (TABLE_SLOTS as usize)
-export const FIXED_BYTES: usize = METRIC_SLOTS + 4 * (TABLE_SLOTS as usize)
+// What an event of the same tenant, metric, source, subject and dimensions need not be asked again: a row of 48 bytes.
+const ROW_METRIC: usize = 0
+const ROW_STREAM: usize = 4
+const ROW_SERIES: usize = 8
+const ROW_ORIGIN: usize = 12
+const ROW_MEMBER: usize = 16
+const ROW_MEMBER_LENGTH: usize = 20
+export const ROW_BYTES: usize = 48
+
+/** Of the scanners: records of msgpack, rows of the columnar frame. */
+export const SCRATCH: usize = METRIC_SLOTS + 4 * (TABLE_SLOTS as usize)
+export const FIXED_BYTES: usize = SCRATCH + (EVENTS_MAX as usize) * ROW_BYTES
 
 // Low 14 bits of a slot: the record + 1. EVENTS_MAX fits.
 const SLOT_RECORD: u32 = 0x3fff
@@ -147,25 +164,42 @@ const FLAG_UNIQUE_DIM: u32 = 8
 /** A dimension: its name, and `"name":` as JSON. */
 const D_BYTES: usize = 16
 
-const KIND_VOID: u32 = 1
-const KIND_UNTIMED: u32 = 2
+export const KIND_VOID: u32 = 1
+export const KIND_UNTIMED: u32 = 2
 
-// Names with their closing quote, as little-endian numbers.
-const MASK_24: u64 = 0xff_ffff
-const MASK_40: u64 = 0xff_ffff_ffff
-const MASK_48: u64 = 0xffff_ffff_ffff
-const MASK_56: u64 = 0xff_ffff_ffff_ffff
-const NAME_ID: u64 = 0x22_64_69
-const NAME_TENANT: u64 = 0x22_74_6e_61_6e_65_74
-const NAME_SOURCE: u64 = 0x22_65_63_72_75_6f_73
-const NAME_METRIC: u64 = 0x22_63_69_72_74_65_6d
-const NAME_SUBJECT: u64 = 0x22_74_63_65_6a_62_75_73
-const NAME_TIME: u64 = 0x22_65_6d_69_74
-const NAME_VALUE: u64 = 0x22_65_75_6c_61_76
-const NAME_DIMS: u64 = 0x22_73_6d_69_64
-const NAME_KIND: u64 = 0x22_64_6e_69_6b
+// The event in hand: where its texts stand and how long they are, 0 for what was not said.
+export const H_ID: usize = 0
+export const H_ID_LENGTH: usize = 4
+export const H_TENANT: usize = 8
+export const H_TENANT_LENGTH: usize = 12
+export const H_SOURCE: usize = 16
+export const H_SOURCE_LENGTH: usize = 20
+export const H_METRIC: usize = 24
+export const H_METRIC_LENGTH: usize = 28
+export const H_SUBJECT: usize = 32
+export const H_SUBJECT_LENGTH: usize = 36
+/** The dimensions as they stand in the body, when that is their canonical form but for the order; 0 else. */
+export const H_DIMS: usize = 40
+export const H_DIMS_LENGTH: usize = 44
+export const H_VALUE: usize = 48
+export const H_VALUE_LENGTH: usize = 52
+export const H_VALUE_WAY: usize = 56
+export const H_DECIMALS: usize = 60
+/** i64 or f64, as the way says. */
+export const H_NUMBER: usize = 64
+export const H_TIME: usize = 72
+export const H_KIND: usize = 80
+/** Dimensions in PAIRS. */
+export const H_PAIRS: usize = 84
+/** 1: a pair that the metric does not name is no concern of ours. */
+export const H_LENIENT: usize = 88
 
-const QUOTE: u32 = 0x22
+// How the value in hand is given.
+const VALUE_NONE: u32 = 0
+export const VALUE_TEXT: u32 = 1
+export const VALUE_FIXED: u32 = 2
+export const VALUE_DOUBLE: u32 = 3
+export const DECIMALS_ABSENT: u32 = 254
 
 // The catalogue.
 let tenants: usize = 0
@@ -179,34 +213,34 @@ let metricMask: u32 = 0
 let streams: u32 = 0
 
 // The body.
+export let end: usize = 0
+export let count: u32 = 0
+export let eventsMax: u32 = 0
+export let receivedAt: f64 = 0
+/** A table gave up: the event in hand, and with it the body, is for the plain path. */
+export let exhausted: bool = false
 let at: usize = 0
-let end: usize = 0
-let isArray: bool = false
-let count: u32 = 0
 let stored: u32 = 0
-let eventsMax: u32 = 0
 let boundTenant: u32 = NONE
-let receivedAt: f64 = 0
 let floorTime: f64 = 0
 let latestTime: f64 = 0
+let jsonLeft: i64 = 0
 let stamp: u32 = 0
 let texts: usize = 0
 let textsEnd: usize = 0
 let seriesCount: u32 = 0
 let originCount: u32 = 0
 let metricsSeen: u32 = 0
-/** A table gave up: the event in hand, and with it the body, is for the plain path. */
-let exhausted: bool = false
 
-// Second results.
-let parsedValue: i64 = 0
-let parsedTime: f64 = 0
-let pairCount: u32 = 0
-/** No blanks, strings only: canonical when the names are in order as well. */
-let dimsTight: bool = false
-let lastDate: u64 = 0
-let lastDateDay: u32 = 0
-let lastDateDays: i64 = 0
+// Second results of settle(), for the event that it has kept.
+let settledMetric: usize = 0
+let settledMember: usize = 0
+let settledMemberLength: u32 = 0
+let keptStream: usize = 0
+let keptSeries: u32 = 0
+let keptOrigin: u32 = 0
+let dimsAt: usize = 0
+let dimsLength: u32 = 0
 
 /** Begins an empty catalogue. Records and slots are zero and lie where the host says; a slot count is a power of two. */
 export function layOut(
@@ -220,11 +254,7 @@ export function layOut(
   metricSlotCount: u32,
 ): void {
   setSeed(hashSeed)
-  let power: i64 = 1
-  for (let i: usize = 0; i < 19; i += 1) {
-    store<i64>(POWERS + (i << 3), power)
-    power *= 10
-  }
+  layOutText()
   store<u16>(NO_DIMS, 0x7d7b)
   streams = streamCount
   tenants = tenantsAt
@@ -347,7 +377,7 @@ function findMetric(text: usize, length: u32): u32 {
 
 /**
  * Starts on the body at [bodyAt, bodyAt + length), with SLACK zeroes behind it; canonical texts go to [textsAt, textsTo).
- * `tenant` is the number of the key's tenant, NONE for a key of the whole platform. False: the body is for the plain path.
+ * `tenant` is the number of the key's tenant, NONE for a key of the whole platform. Behind it a scanner runs.
  */
 export function begin(
   bodyAt: usize,
@@ -359,7 +389,8 @@ export function begin(
   floor: f64,
   ahead: f64,
   max: u32,
-): bool {
+  jsonMax: u32,
+): void {
   forget(SERIES, SERIES_BYTES, seriesCount, SERIES_SLOTS)
   forget(ORIGINS, ORIGIN_BYTES, originCount, ORIGIN_SLOTS)
   forget(METRICS, METRIC_BYTES, metricsSeen, METRIC_SLOTS)
@@ -382,11 +413,9 @@ export function begin(
     for (let i: u32 = 0; i < tenantCount; i += 1) store<u32>(tenants + (i as usize) * TENANT_BYTES, 0, T_STAMP)
     stamp = 1
   }
+  jsonLeft = jsonMax as i64
   end = bodyAt + length
-  at = blanks(bodyAt)
-  const first = load<u8>(at) as u32
-  isArray = first === 0x5b
-  return isArray || first === 0x7b
+  at = bodyAt
 }
 
 /** Empties the slots that the last body filled. */
@@ -396,58 +425,23 @@ function forget(records: usize, bytes: usize, used: u32, slots: usize): void {
   }
 }
 
-/** Reads events until the body ends or something is not for the kernel. */
-export function run(): i32 {
-  if (!isArray) {
-    const next = scanEvent(at)
-    if (exhausted) return BODY
-    if (next === 0) return EVENT
-    return resume(next)
-  }
-  at = blanks(at + 1)
-  if (load<u8>(at) === 0x5d) return finish(at + 1)
-  return scanEvents()
-}
-
-/** The host has judged the event at eventAt(), which ends at `next`. */
-export function resume(next: usize): i32 {
-  count += 1
-  if (!isArray) return finish(next)
-  at = blanks(next)
-  const byte = load<u8>(at) as u32
-  if (byte === 0x5d) return finish(at + 1)
-  if (byte !== 0x2c) return BODY
-  at = blanks(at + 1)
-  if (load<u8>(at) === 0x5d) return BODY
-  return scanEvents()
-}
-
-function finish(behind: usize): i32 {
-  return blanks(behind) === end ? DONE : BODY
-}
-
-/** Stands on the first byte of an element. */
-function scanEvents(): i32 {
-  for (;;) {
-    if (count === eventsMax) return BODY
-    const next = scanEvent(at)
-    if (exhausted) return BODY
-    if (next === 0) return EVENT
-    count += 1
-    at = blanks(next)
-    const byte = load<u8>(at) as u32
-    if (byte === 0x2c) {
-      at = blanks(at + 1)
-      if (load<u8>(at) === 0x5d) return BODY
-    } else {
-      return byte === 0x5d ? finish(at + 1) : BODY
-    }
-  }
-  return BODY
-}
-
+/** Where the scanner stands: on an event while it is read, and on the one for the host. */
 export function eventAt(): usize {
   return at
+}
+
+export function moveTo(next: usize): void {
+  at = next
+}
+
+export function countOne(): void {
+  count += 1
+}
+
+/** Takes bytes off what the body may have as JSON; false when that is more than it may, and then the plain path says so. */
+export function spendJson(bytes: u32): bool {
+  jsonLeft -= bytes as i64
+  return jsonLeft >= 0
 }
 
 /** Events read, whatever became of them. */
@@ -455,569 +449,231 @@ export function received(): u32 {
   return count
 }
 
-function blanks(from: usize): usize {
-  let byte = load<u8>(from) as u32
-  while (byte <= 0x20 && (byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09)) {
-    from += 1
-    byte = load<u8>(from) as u32
-  }
-  return from
+export function giveUp(): bool {
+  exhausted = true
+  return false
 }
 
-/**
- * The closing quote of a string whose first byte is here; 0 when it has an escape, a control character or invalid UTF-8, or
- * does not end.
- */
-function stringEnd(from: usize): usize {
-  for (;;) {
-    const bytes = v128.load(from)
-    // One more, signed: 0x7f and everything above wraps below zero, and with the control characters below 0x21.
-    const odd = i8x16.lt_s(i8x16.add(bytes, i8x16.splat(1)), i8x16.splat(0x21))
-    const stops = v128.or(odd, v128.or(i8x16.eq(bytes, i8x16.splat(0x22)), i8x16.eq(bytes, i8x16.splat(0x5c))))
-    const mask = i8x16.bitmask(stops)
-    if (mask !== 0) {
-      from += ctz(mask)
-      const byte = load<u8>(from) as u32
-      if (byte === QUOTE) return from
-      return byte >= 0x80 ? unicodeEnd(from) : 0
-    }
-    from += 16
-  }
-  return 0
+/** Empties the event in hand: nothing was said, and it came without a time. */
+export function newHand(): void {
+  const zero = i64x2.splat(0)
+  v128.store(HAND, zero)
+  v128.store(HAND, zero, 16)
+  v128.store(HAND, zero, 32)
+  v128.store(HAND, zero, 48)
+  v128.store(HAND, zero, 64)
+  v128.store(HAND, zero, 80)
+  store<f64>(HAND, receivedAt, H_TIME)
+  store<u32>(HAND, KIND_UNTIMED, H_KIND)
 }
 
-/** stringEnd() from a byte above 0x7f on: checks UTF-8, and refuses the control characters U+0080 to U+009F. */
-function unicodeEnd(from: usize): usize {
-  for (;;) {
-    const a = load<u8>(from) as u32
-    if (a < 0x80) {
-      if (a === QUOTE) return from
-      if (a < 0x20 || a === 0x5c || a === 0x7f) return 0
-      from += 1
-      continue
-    }
-    const b = load<u8>(from, 1) as u32
-    if ((b & 0xc0) !== 0x80) return 0
-    if (a < 0xe0) {
-      if (a < 0xc2 || (a === 0xc2 && b < 0xa0)) return 0
-      from += 2
-      continue
-    }
-    if ((load<u8>(from, 2) & 0xc0) !== 0x80) return 0
-    if (a < 0xf0) {
-      if ((a === 0xe0 && b < 0xa0) || (a === 0xed && b > 0x9f)) return 0
-      from += 3
-      continue
-    }
-    if ((load<u8>(from, 3) & 0xc0) !== 0x80) return 0
-    if (a > 0xf4 || (a === 0xf0 && b < 0x90) || (a === 0xf4 && b > 0x8f)) return 0
-    from += 4
-  }
-  return 0
+export function setPair(number: u32, name: usize, nameLength: u32, value: usize, valueLength: u32): void {
+  const pair = PAIRS + (number as usize) * PAIR_BYTES
+  store<u32>(pair, name as u32)
+  store<u32>(pair, nameLength, 4)
+  store<u32>(pair, value as u32, 8)
+  store<u32>(pair, valueLength, 12)
 }
 
-function isDigit(byte: u32): bool {
-  return byte - 0x30 < 10
-}
-
-/** The byte behind a number by the grammar of JSON; 0 when it is none. */
-function numberEnd(from: usize): usize {
-  let byte = load<u8>(from) as u32
-  if (byte === 0x2d) {
-    from += 1
-    byte = load<u8>(from) as u32
-  }
-  if (!isDigit(byte)) return 0
-  if (byte === 0x30) from += 1
-  else while (isDigit(load<u8>(from))) from += 1
-  if (load<u8>(from) === 0x2e) {
-    from += 1
-    if (!isDigit(load<u8>(from))) return 0
-    while (isDigit(load<u8>(from))) from += 1
-  }
-  if ((load<u8>(from) | 0x20) === 0x65) {
-    from += 1
-    byte = load<u8>(from) as u32
-    if (byte === 0x2b || byte === 0x2d) from += 1
-    if (!isDigit(load<u8>(from))) return 0
-    while (isDigit(load<u8>(from))) from += 1
-  }
-  return from
-}
-
-/**
- * Decimal text to a scaled integer in parsedValue. False when it is not sure: an exponent, more decimals than the scale, more
- * than 18 digits once scaled. The count of digits is checked before the scaling; nothing can wrap unseen.
- */
-function parseDecimal(from: usize, to: usize, scale: u32): bool {
-  if (to - from > 20) return false
-  let byte = load<u8>(from) as u32
-  const isNegative = byte === 0x2d
-  if (isNegative) {
-    from += 1
-    byte = load<u8>(from) as u32
-  }
-  let value: i64 = 0
-  let whole: u32 = 0
-  let decimals: u32 = 0
-  if (byte === 0x30 && isDigit(load<u8>(from, 1))) return false
-  while (from < to && isDigit(byte)) {
-    value = value * 10 + ((byte - 0x30) as i64)
-    whole += 1
-    from += 1
-    byte = load<u8>(from) as u32
-  }
-  if (whole === 0) return false
-  if (from < to && byte === 0x2e) {
-    from += 1
-    byte = load<u8>(from) as u32
-    while (from < to && isDigit(byte)) {
-      value = value * 10 + ((byte - 0x30) as i64)
-      decimals += 1
-      from += 1
-      byte = load<u8>(from) as u32
-    }
-    if (decimals === 0) return false
-  }
-  if (from !== to || decimals > scale || whole + scale > 18) return false
-  value *= load<i64>(POWERS + (((scale - decimals) as usize) << 3))
-  parsedValue = isNegative ? -value : value
-  return true
-}
-
-function two(from: usize): u32 {
-  const tens = (load<u8>(from) as u32) - 0x30
-  const ones = (load<u8>(from, 1) as u32) - 0x30
-  return tens < 10 && ones < 10 ? tens * 10 + ones : NONE
-}
-
-/** Days since 1970 of a date, or a number too small for any. */
-function daysOf(from: usize): i64 {
-  const century = two(from)
-  const ofCentury = two(from + 2)
-  const month = two(from + 5)
-  const day = two(from + 8)
-  if (century === NONE || ofCentury === NONE || month - 1 > 11 || day - 1 > 30) return i64.MIN_VALUE
-  if (load<u8>(from, 4) !== 0x2d || load<u8>(from, 7) !== 0x2d) return i64.MIN_VALUE
-  const year = century * 100 + ofCentury
-  // Before 1970 is before any floor that a door has; the oracle has the words for it.
-  if (year < 1970) return i64.MIN_VALUE
-  const isLeap = (year % 4 === 0 && year % 100 !== 0) || year % 400 === 0
-  const monthDays: u32 =
-    month === 2 ? (isLeap ? 29 : 28) : month === 4 || month === 6 || month === 9 || month === 11 ? 30 : 31
-  if (day > monthDays) return i64.MIN_VALUE
-  // March is the first month here, so that a leap day is the last one of its year.
-  const y = month <= 2 ? year - 1 : year
-  const m = month <= 2 ? month + 9 : month - 3
-  const days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1
-  return (days as i64) - 719_468
-}
-
-/** RFC 3339 text to parsedTime. False when it is not sure: also for a leap second. */
-function parseTime(from: usize, to: usize): bool {
-  const length = (to - from) as u32
-  if (length < 20 || length > 35) return false
-  // Neighbours mostly share their day.
-  const date = load<u64>(from)
-  const day = load<u16>(from, 8) as u32
-  let days: i64
-  if (date === lastDate && day === lastDateDay) days = lastDateDays
-  else {
-    days = daysOf(from)
-    if (days === i64.MIN_VALUE) return false
-    lastDate = date
-    lastDateDay = day
-    lastDateDays = days
-  }
-  const hour = two(from + 11)
-  const minute = two(from + 14)
-  const second = two(from + 17)
-  if (hour > 23 || minute > 59 || second > 59) return false
-  if ((load<u8>(from, 10) | 0x20) !== 0x74 || load<u8>(from, 13) !== 0x3a || load<u8>(from, 16) !== 0x3a) return false
-  let p = from + 19
-  let ms: u32 = 0
-  if (load<u8>(p) === 0x2e) {
-    p += 1
-    const start = p
-    let byte = load<u8>(p) as u32
-    while (p < to && isDigit(byte)) {
-      if (p - start < 3) ms = ms * 10 + (byte - 0x30)
-      p += 1
-      byte = load<u8>(p) as u32
-    }
-    const decimals = (p - start) as u32
-    if (decimals === 0 || decimals > 9) return false
-    if (decimals === 1) ms *= 100
-    else if (decimals === 2) ms *= 10
-  }
-  if (p >= to) return false
-  let offset: i64 = 0
-  const zone = load<u8>(p) as u32
-  if ((zone | 0x20) === 0x7a) {
-    if (p + 1 !== to) return false
-  } else if (zone === 0x2b || zone === 0x2d) {
-    if (p + 6 !== to || load<u8>(p, 3) !== 0x3a) return false
-    const hours = two(p + 1)
-    const minutes = two(p + 4)
-    if (hours > 23 || minutes > 59) return false
-    offset = ((hours * 60 + minutes) as i64) * (zone === 0x2b ? 60_000 : -60_000)
-  } else return false
-  const time = days * 86_400_000 + ((((hour * 60 + minute) * 60 + second) * 1_000 + ms) as i64) - offset
-  parsedTime = time as f64
-  return true
-}
-
-/** Whole epoch milliseconds to parsedTime; false when it is not sure. */
-function parseMillis(from: usize, to: usize): bool {
-  if (to - from > 15) return false
-  let time: i64 = 0
-  for (; from < to; from += 1) {
-    const byte = load<u8>(from) as u32
-    if (!isDigit(byte)) return false
-    time = time * 10 + ((byte - 0x30) as i64)
-  }
-  parsedTime = time as f64
-  return true
-}
-
-/** Reads `dims` into PAIRS, standing on its brace. Returns the byte behind it, or 0. */
-function scanDims(from: usize): usize {
-  pairCount = 0
-  let p = blanks(from + 1)
-  if (load<u8>(p) === 0x7d) {
-    dimsTight = p === from + 1
-    return p + 1
-  }
-  let tight = p === from + 1
-  for (;;) {
-    if (load<u8>(p) !== QUOTE || pairCount === PAIRS_MAX) return 0
-    const nameEnd = stringEnd(p + 1)
-    if (nameEnd === 0) return 0
-    const pair = PAIRS + (pairCount as usize) * PAIR_BYTES
-    store<u32>(pair, (p + 1) as u32)
-    store<u32>(pair, (nameEnd - p - 1) as u32, 4)
-    p = nameEnd + 1
-    if (load<u8>(p) !== 0x3a) {
-      p = blanks(p)
-      tight = false
-      if (load<u8>(p) !== 0x3a) return 0
-    }
-    p += 1
-    if (load<u8>(p) <= 0x20) {
-      p = blanks(p)
-      tight = false
-    }
-    const first = load<u8>(p) as u32
-    let valueEnd: usize
-    if (first === QUOTE) {
-      p += 1
-      valueEnd = stringEnd(p)
-      if (valueEnd === 0) return 0
-      store<u32>(pair, p as u32, 8)
-      store<u32>(pair, (valueEnd - p) as u32, 12)
-      p = valueEnd + 1
-    } else {
-      tight = false
-      if (first === 0x2d || isDigit(first)) valueEnd = numberEnd(p)
-      else if (load<u32>(p) === 0x65757274) valueEnd = p + 4
-      else if (first === 0x66 && load<u32>(p, 1) === 0x65736c61) valueEnd = p + 5
-      else valueEnd = 0
-      if (valueEnd === 0) return 0
-      store<u32>(pair, p as u32, 8)
-      store<u32>(pair, (valueEnd - p) as u32, 12)
-      p = valueEnd
-    }
-    pairCount += 1
-    let byte = load<u8>(p) as u32
-    if (byte <= 0x20) {
-      p = blanks(p)
-      tight = false
-      byte = load<u8>(p) as u32
-    }
-    if (byte === 0x7d) {
-      dimsTight = tight
-      return p + 1
-    }
-    if (byte !== 0x2c) return 0
-    p += 1
-    if (load<u8>(p) <= 0x20) {
-      p = blanks(p)
-      tight = false
-    }
-  }
-  return 0
-}
-
-/** Reads the event at `from` and stores it. Returns the byte behind it, or 0 when it is for the oracle. */
-function scanEvent(from: usize): usize {
-  if (load<u8>(from) !== 0x7b) return 0
-  let seen: u32 = 0
-  let idAt: usize = 0
-  let idEnd: usize = 0
-  let tenantAt: usize = 0
-  let tenantEnd: usize = 0
-  let sourceAt: usize = 0
-  let sourceEnd: usize = 0
-  let metricAt: usize = 0
-  let metricEnd: usize = 0
-  let subjectAt: usize = 0
-  let subjectEnd: usize = 0
-  let valueAt: usize = 0
-  let valueEnd: usize = 0
-  let dimsAt: usize = 0
-  let dimsEnd: usize = 0
-  let time: f64 = receivedAt
-  let kind: u32 = KIND_UNTIMED
-  pairCount = 0
-  let p = blanks(from + 1)
-  for (;;) {
-    if (load<u8>(p) !== QUOTE) return 0
-    const name = load<u64>(p, 1)
-    let bit: u32
-    if ((name & MASK_24) === NAME_ID) {
-      bit = 1
-      p += 4
-    } else if ((name & MASK_40) === NAME_TIME) {
-      bit = 32
-      p += 6
-    } else if (name === NAME_SUBJECT) {
-      bit = 16
-      p += 9
-    } else if ((name & MASK_48) === NAME_VALUE) {
-      bit = 64
-      p += 7
-    } else if ((name & MASK_56) === NAME_METRIC) {
-      bit = 8
-      p += 8
-    } else if ((name & MASK_56) === NAME_TENANT) {
-      bit = 2
-      p += 8
-    } else if ((name & MASK_40) === NAME_DIMS) {
-      bit = 128
-      p += 6
-    } else if ((name & MASK_56) === NAME_SOURCE) {
-      bit = 4
-      p += 8
-    } else if ((name & MASK_40) === NAME_KIND) {
-      bit = 256
-      p += 6
-    } else return 0
-    if ((seen & bit) !== 0) return 0
-    seen |= bit
-    if (load<u8>(p) !== 0x3a) {
-      p = blanks(p)
-      if (load<u8>(p) !== 0x3a) return 0
-    }
-    p += 1
-    if (load<u8>(p) <= 0x20) p = blanks(p)
-
-    if (bit === 128) {
-      if (load<u8>(p) !== 0x7b) return 0
-      dimsAt = p
-      p = scanDims(p)
-      if (p === 0) return 0
-      dimsEnd = p
-    } else if (load<u8>(p) === QUOTE) {
-      p += 1
-      const stop = stringEnd(p)
-      if (stop === 0) return 0
-      if (bit === 1) {
-        idAt = p
-        idEnd = stop
-      } else if (bit === 2) {
-        tenantAt = p
-        tenantEnd = stop
-      } else if (bit === 8) {
-        metricAt = p
-        metricEnd = stop
-      } else if (bit === 16) {
-        subjectAt = p
-        subjectEnd = stop
-      } else if (bit === 32) {
-        if (!parseTime(p, stop)) return 0
-        time = parsedTime
-        kind &= ~KIND_UNTIMED
-      } else if (bit === 64) {
-        valueAt = p
-        valueEnd = stop
-      } else if (bit === 4) {
-        sourceAt = p
-        sourceEnd = stop
-      } else if (stop - p === 4 && load<u32>(p) === 0x64696f76) {
-        kind |= KIND_VOID
-      } else if (stop - p !== 5 || load<u32>(p) !== 0x67617375 || load<u8>(p, 4) !== 0x65) return 0
-      p = stop + 1
-    } else if (bit === 64 || bit === 32) {
-      const stop = numberEnd(p)
-      if (stop === 0) return 0
-      if (bit === 64) {
-        valueAt = p
-        valueEnd = stop
-      } else {
-        if (!parseMillis(p, stop)) return 0
-        time = parsedTime
-        kind &= ~KIND_UNTIMED
-      }
-      p = stop
-    } else return 0
-
-    let byte = load<u8>(p) as u32
-    if (byte <= 0x20) {
-      p = blanks(p)
-      byte = load<u8>(p) as u32
-    }
-    if (byte === 0x2c) {
-      p += 1
-      if (load<u8>(p) <= 0x20) p = blanks(p)
-    } else if (byte === 0x7d) break
-    else return 0
-  }
-
-  // What follows is vouch() of the oracle; the order does not matter, for nothing is refused here.
-  if ((seen & 9) !== 9) return 0
+/** Keeps the event in hand when it is certainly sound: vouch() of the oracle, which says the same in more words. */
+export function settle(): bool {
+  const tenantAt = load<u32>(HAND, H_TENANT) as usize
+  const tenantLength = load<u32>(HAND, H_TENANT_LENGTH)
   let tenant = boundTenant
-  if ((seen & 2) !== 0) {
-    if (tenant === NONE) tenant = findTenant(tenantAt, (tenantEnd - tenantAt) as u32)
+  // Names of the catalogue are no longer than this; a table may name one long text over and over.
+  if (tenantLength > NAME_BYTES_MAX || load<u32>(HAND, H_METRIC_LENGTH) > NAME_BYTES_MAX) return false
+  if (tenantAt !== 0) {
+    if (tenant === NONE) tenant = findTenant(tenantAt, tenantLength)
     else {
       const record = tenants + (tenant as usize) * TENANT_BYTES
-      if ((load<u32>(record, T_LENGTH) as usize) !== tenantEnd - tenantAt) return 0
-      if (!equal(load<u32>(record, T_TEXT) as usize, tenantAt, tenantEnd - tenantAt)) return 0
+      if (load<u32>(record, T_LENGTH) !== tenantLength) return false
+      if (!equal(load<u32>(record, T_TEXT) as usize, tenantAt, tenantLength)) return false
     }
   }
-  if (tenant === NONE) return 0
-  const idLength = (idEnd - idAt) as u32
-  if (idLength === 0 || idLength > ID_BYTES_MAX) return 0
-  if (sourceEnd - sourceAt > (NAME_BYTES_MAX as usize) || subjectEnd - subjectAt > (NAME_BYTES_MAX as usize)) return 0
-  const metric = findMetric(metricAt, (metricEnd - metricAt) as u32)
-  if (metric === NONE) return 0
+  if (tenant === NONE) return false
+  const idLength = load<u32>(HAND, H_ID_LENGTH)
+  if (idLength === 0 || idLength > ID_BYTES_MAX) return false
+  if (load<u32>(HAND, H_SOURCE_LENGTH) > NAME_BYTES_MAX || load<u32>(HAND, H_SUBJECT_LENGTH) > NAME_BYTES_MAX)
+    return false
+  const metricAt = load<u32>(HAND, H_METRIC) as usize
+  if (metricAt === 0) return false
+  const metric = findMetric(metricAt, load<u32>(HAND, H_METRIC_LENGTH))
+  if (metric === NONE) return false
   const record = metrics + (metric as usize) * M_BYTES
-  const flags = load<u32>(record, M_FLAGS)
-  if ((kind & KIND_VOID) !== 0 && ((flags & FLAG_ARCHIVE) === 0 || (kind & KIND_UNTIMED) !== 0)) return 0
-  if ((kind & KIND_UNTIMED) === 0 && (time < floorTime || time > latestTime)) return 0
+  const kind = load<u32>(HAND, H_KIND)
+  const time = load<f64>(HAND, H_TIME)
+  if (!isTimely(record, kind, time)) return false
+  const way = load<u32>(HAND, H_VALUE_WAY)
+  let value: i64
+  if (way === VALUE_NONE) value = power(load<u32>(record, M_SCALE))
+  else if (!measure(record, way)) return false
+  else value = parsedValue
 
+  // The texts grow only when the series is new.
+  const textsBefore = texts
+  if (!placeDims(record)) {
+    texts = textsBefore
+    return false
+  }
+  const kept = keep(
+    tenant,
+    load<u32>(HAND, H_SOURCE) as usize,
+    load<u32>(HAND, H_SOURCE_LENGTH),
+    load<u32>(HAND, H_ID) as usize,
+    idLength,
+    metric,
+    load<u32>(HAND, H_SUBJECT) as usize,
+    load<u32>(HAND, H_SUBJECT_LENGTH),
+    dimsAt,
+    dimsLength,
+    settledMember,
+    settledMemberLength,
+    time,
+    value,
+    kind,
+  )
+  if (kept !== KEPT_NEW) texts = textsBefore
+  settledMetric = record
+  return kept !== KEPT_NOT
+}
+
+/** Whether the metric takes an event of this kind, and the door one of this time. */
+function isTimely(metric: usize, kind: u32, time: f64): bool {
+  if ((kind & KIND_UNTIMED) === 0) {
+    if (!(time >= floorTime && time <= latestTime)) return false
+  } else if ((kind & KIND_VOID) !== 0) return false
+  return (kind & KIND_VOID) === 0 || (load<u32>(metric, M_FLAGS) & FLAG_ARCHIVE) !== 0
+}
+
+/** The value in hand to parsedValue, at the metric's scale; 1 where the value means nothing, but is a number. */
+function measure(metric: usize, way: u32): bool {
+  const countsValue = (load<u32>(metric, M_FLAGS) & FLAG_COUNTS_VALUE) !== 0
+  const scale = load<u32>(metric, M_SCALE)
+  if (way === VALUE_TEXT) {
+    const from = load<u32>(HAND, H_VALUE) as usize
+    if (!parseDecimal(from, from + (load<u32>(HAND, H_VALUE_LENGTH) as usize), countsValue ? scale : 9)) return false
+  } else if (way === VALUE_FIXED) {
+    if (countsValue && !scaleFixed(load<i64>(HAND, H_NUMBER), load<u32>(HAND, H_DECIMALS), scale)) return false
+  } else {
+    const value = load<f64>(HAND, H_NUMBER)
+    // From 2^53 on a double does not know its last digits; NaN fails too.
+    if (!(abs(value) < 9_007_199_254_740_992)) return false
+    if (countsValue && !scaleDouble(value, scale)) return false
+  }
+  if (!countsValue) one(scale)
+  return true
+}
+
+function one(scale: u32): void {
+  scaleFixed(1, 0, scale)
+}
+
+/** Canonical dimensions to dimsAt, and the member that a unique metric counts. */
+function placeDims(metric: usize): bool {
+  const flags = load<u32>(metric, M_FLAGS)
   let member: usize = 0
   let memberLength: u32 = 0
   if ((flags & FLAG_UNIQUE_SUBJECT) !== 0) {
-    member = subjectAt
-    memberLength = (subjectEnd - subjectAt) as u32
+    member = load<u32>(HAND, H_SUBJECT) as usize
+    memberLength = load<u32>(HAND, H_SUBJECT_LENGTH)
   }
-  // The texts grow only when the series is new.
-  const textsBefore = texts
-  let dims: usize
-  let dimsLength: u32
+  const pairCount = load<u32>(HAND, H_PAIRS)
   if (pairCount === 0) {
-    dims = NO_DIMS
+    dimsAt = NO_DIMS
     dimsLength = 2
   } else {
-    let inOrder = dimsTight
+    const tight = load<u32>(HAND, H_DIMS) as usize
+    const isLenient = load<u32>(HAND, H_LENIENT) !== 0
+    let inOrder = tight !== 0
     let lastSlot: i32 = -1
-    const dimCount = load<u32>(record, M_DIM_COUNT)
-    const dimRecords = load<u32>(record, M_DIMS) as usize
+    const dimCount = load<u32>(metric, M_DIM_COUNT)
+    const dimRecords = load<u32>(metric, M_DIMS) as usize
     for (let slot: u32 = 0; slot < dimCount; slot += 1) store<u32>(PLACES + ((slot as usize) << 2), 0)
     for (let i: u32 = 0; i < pairCount; i += 1) {
       const pair = PAIRS + (i as usize) * PAIR_BYTES
       const nameAt = load<u32>(pair) as usize
       const nameLength = load<u32>(pair, 4)
-      if (load<u32>(pair, 12) > NAME_BYTES_MAX) return 0
+      if (load<u32>(pair, 12) > NAME_BYTES_MAX) return false
       let slot: u32 = 0
       for (; slot < dimCount; slot += 1) {
         const dim = dimRecords + (slot as usize) * D_BYTES
         if (load<u32>(dim, 4) === nameLength && equal(load<u32>(dim) as usize, nameAt, nameLength)) break
       }
       if (slot < dimCount) {
-        if (load<u32>(PLACES + ((slot as usize) << 2)) !== 0) return 0
+        if (load<u32>(PLACES + ((slot as usize) << 2)) !== 0) return false
         store<u32>(PLACES + ((slot as usize) << 2), i + 1)
         if ((slot as i32) <= lastSlot) inOrder = false
         lastSlot = slot as i32
-      } else {
-        if ((flags & FLAG_UNIQUE_DIM) === 0 || member !== 0) return 0
-        if (load<u32>(record, M_MEMBER_LENGTH) !== nameLength) return 0
-        if (!equal(load<u32>(record, M_MEMBER) as usize, nameAt, nameLength)) return 0
+      } else if (
+        (flags & FLAG_UNIQUE_DIM) !== 0 &&
+        load<u32>(metric, M_MEMBER_LENGTH) === nameLength &&
+        equal(load<u32>(metric, M_MEMBER) as usize, nameAt, nameLength)
+      ) {
+        if (member !== 0) return false
         member = load<u32>(pair, 8) as usize
         memberLength = load<u32>(pair, 12)
         inOrder = false
-      }
+      } else if (!isLenient || isNamedBefore(i, nameAt, nameLength)) return false
     }
     if (inOrder) {
-      dims = dimsAt
-      dimsLength = (dimsEnd - dimsAt) as u32
+      dimsAt = tight
+      dimsLength = load<u32>(HAND, H_DIMS_LENGTH)
     } else {
-      // Labels are at most six times their name (a host's matter), values at most NAME_BYTES_MAX; checked one by one.
-      dims = texts
-      let p = texts
-      for (let slot: u32 = 0; slot < dimCount; slot += 1) {
-        const place = load<u32>(PLACES + ((slot as usize) << 2))
-        if (place === 0) continue
-        const pair = PAIRS + ((place - 1) as usize) * PAIR_BYTES
-        const dim = dimRecords + (slot as usize) * D_BYTES
-        const labelLength = load<u32>(dim, 12)
-        const length = load<u32>(pair, 12)
-        if (p + (labelLength as usize) + (length as usize) + 4 + SLACK > textsEnd) return giveUp()
-        store<u8>(p, p === texts ? 0x7b : 0x2c)
-        copy(p + 1, load<u32>(dim, 8) as usize, labelLength)
-        p += 1 + (labelLength as usize)
-        store<u8>(p, 0x22)
-        copy(p + 1, load<u32>(pair, 8) as usize, length)
-        p += 1 + (length as usize)
-        store<u8>(p, 0x22)
-        p += 1
-      }
-      if (p === texts) {
-        // Only a member: there is room, or the loop above has given up; nothing was written.
-        if (p + 2 + SLACK > textsEnd) return giveUp()
-        store<u8>(p, 0x7b)
-        p += 1
-      }
-      store<u8>(p, 0x7d)
-      p += 1
-      dimsLength = (p - texts) as u32
-      texts = p
+      writeDims(dimCount, dimRecords)
+      if (exhausted) return false
     }
   }
-  if ((flags & (FLAG_UNIQUE_SUBJECT | FLAG_UNIQUE_DIM)) !== 0 && memberLength === 0) {
-    texts = textsBefore
-    return 0
-  }
-
-  const scale = load<u32>(record, M_SCALE)
-  let value = load<i64>(POWERS + ((scale as usize) << 3))
-  if ((seen & 64) !== 0) {
-    if ((flags & FLAG_COUNTS_VALUE) !== 0) {
-      if (!parseDecimal(valueAt, valueEnd, scale)) {
-        texts = textsBefore
-        return 0
-      }
-      value = parsedValue
-    } else if (!parseDecimal(valueAt, valueEnd, 9)) {
-      texts = textsBefore
-      return 0
-    }
-  }
-
-  const isKept = keep(
-    tenant,
-    sourceAt,
-    (sourceEnd - sourceAt) as u32,
-    idAt,
-    idLength,
-    metric,
-    subjectAt,
-    (subjectEnd - subjectAt) as u32,
-    dims,
-    dimsLength,
-    member,
-    memberLength,
-    time,
-    value,
-    kind,
-  )
-  if (isKept === KEPT_OLD) texts = textsBefore
-  return isKept === KEPT_NOT ? 0 : p + 1
+  settledMember = member
+  settledMemberLength = memberLength
+  return (flags & (FLAG_UNIQUE_SUBJECT | FLAG_UNIQUE_DIM)) === 0 || memberLength !== 0
 }
 
-function giveUp(): usize {
-  exhausted = true
-  return 0
+/** Whether one of the pairs before this one has its name; there are at most PAIRS_MAX. */
+function isNamedBefore(number: u32, nameAt: usize, nameLength: u32): bool {
+  for (let i: u32 = 0; i < number; i += 1) {
+    const pair = PAIRS + (i as usize) * PAIR_BYTES
+    if (load<u32>(pair, 4) === nameLength && equal(load<u32>(pair) as usize, nameAt, nameLength)) return true
+  }
+  return false
+}
+
+/** Writes the placed pairs as JSON behind the texts. Labels are at most six times their name, values at most NAME_BYTES_MAX. */
+function writeDims(dimCount: u32, dimRecords: usize): void {
+  let p = texts
+  for (let slot: u32 = 0; slot < dimCount; slot += 1) {
+    const place = load<u32>(PLACES + ((slot as usize) << 2))
+    if (place === 0) continue
+    const pair = PAIRS + ((place - 1) as usize) * PAIR_BYTES
+    const dim = dimRecords + (slot as usize) * D_BYTES
+    const labelLength = load<u32>(dim, 12)
+    const length = load<u32>(pair, 12)
+    if (p + (labelLength as usize) + (length as usize) + 4 + SLACK > textsEnd) {
+      giveUp()
+      return
+    }
+    store<u8>(p, p === texts ? 0x7b : 0x2c)
+    copy(p + 1, load<u32>(dim, 8) as usize, labelLength)
+    p += 1 + (labelLength as usize)
+    store<u8>(p, 0x22)
+    copy(p + 1, load<u32>(pair, 8) as usize, length)
+    p += 1 + (length as usize)
+    store<u8>(p, 0x22)
+    p += 1
+  }
+  if (p === texts) {
+    // Only a member: there is room, or the loop above has given up; nothing was written.
+    if (p + 2 + SLACK > textsEnd) {
+      giveUp()
+      return
+    }
+    store<u8>(p, 0x7b)
+    p += 1
+  }
+  store<u8>(p, 0x7d)
+  p += 1
+  dimsAt = texts
+  dimsLength = (p - texts) as u32
+  texts = p
 }
 
 const KEPT_NOT: i32 = 0
@@ -1170,11 +826,31 @@ function keep(
     )
   }
 
+  keptStream = streamRecord
+  keptSeries = load<u32>(SERIES + (series as usize) * SERIES_BYTES, X_NUMBER)
+  keptOrigin = load<u32>(ORIGINS + (origin as usize) * ORIGIN_BYTES, X_NUMBER)
+  keepEvent(streamRecord, keptSeries, keptOrigin, id, idLength, member, memberLength, time, value, kind)
+  return isNew ? KEPT_NEW : KEPT_OLD
+}
+
+/** `series` and `origin` are numbers within the stream. */
+function keepEvent(
+  streamRecord: usize,
+  series: u32,
+  origin: u32,
+  id: usize,
+  idLength: u32,
+  member: usize,
+  memberLength: u32,
+  time: f64,
+  value: i64,
+  kind: u32,
+): void {
   const event = EVENTS + (stored as usize) * EVENT_BYTES
   store<f64>(event, time, E_TIME)
   store<i64>(event, value, E_VALUE)
-  store<u32>(event, load<u32>(SERIES + (series as usize) * SERIES_BYTES, X_NUMBER), E_SERIES)
-  store<u32>(event, load<u32>(ORIGINS + (origin as usize) * ORIGIN_BYTES, X_NUMBER), E_ORIGIN)
+  store<u32>(event, series, E_SERIES)
+  store<u32>(event, origin, E_ORIGIN)
   store<u32>(event, id as u32, E_ID)
   store<u32>(event, idLength, E_ID_LENGTH)
   store<u32>(event, member as u32, E_MEMBER)
@@ -1189,7 +865,54 @@ function keep(
   store<u32>(streamRecord, load<u32>(streamRecord, S_ID_BYTES) + idLength, S_ID_BYTES)
   store<u32>(streamRecord, load<u32>(streamRecord, S_MEMBER_BYTES) + memberLength, S_MEMBER_BYTES)
   stored += 1
-  return isNew ? KEPT_NEW : KEPT_OLD
+}
+
+/** Remembers what settle() has found. */
+export function fillRow(row: usize): void {
+  store<u32>(row, settledMetric as u32, ROW_METRIC)
+  store<u32>(row, keptStream as u32, ROW_STREAM)
+  store<u32>(row, keptSeries, ROW_SERIES)
+  store<u32>(row, keptOrigin, ROW_ORIGIN)
+  store<u32>(row, settledMember as u32, ROW_MEMBER)
+  store<u32>(row, settledMemberLength, ROW_MEMBER_LENGTH)
+}
+
+export function isFilled(row: usize): bool {
+  return load<u32>(row, ROW_METRIC) !== 0
+}
+
+/** settle() for another event of a row that is filled; without a value `decimals` is DECIMALS_ABSENT. */
+export function settleRow(
+  row: usize,
+  id: usize,
+  idLength: u32,
+  time: f64,
+  kind: u32,
+  mantissa: i64,
+  decimals: u32,
+): bool {
+  const metric = load<u32>(row, ROW_METRIC) as usize
+  if (idLength - 1 >= ID_BYTES_MAX || stored === EVENTS_MAX) return false
+  if (!isTimely(metric, kind, time)) return false
+  const scale = load<u32>(metric, M_SCALE)
+  let value = power(scale)
+  if (decimals !== DECIMALS_ABSENT && (load<u32>(metric, M_FLAGS) & FLAG_COUNTS_VALUE) !== 0) {
+    if (!scaleFixed(mantissa, decimals, scale)) return false
+    value = parsedValue
+  }
+  keepEvent(
+    load<u32>(row, ROW_STREAM) as usize,
+    load<u32>(row, ROW_SERIES),
+    load<u32>(row, ROW_ORIGIN),
+    id,
+    idLength,
+    load<u32>(row, ROW_MEMBER) as usize,
+    load<u32>(row, ROW_MEMBER_LENGTH),
+    time,
+    value,
+    kind,
+  )
+  return true
 }
 
 /** Puts a new record behind the last one of its stream and gives it its number there. */

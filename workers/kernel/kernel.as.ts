@@ -6,6 +6,7 @@
  * does not handle with certainty it gives back to the plain TypeScript path, which is its oracle.
  */
 
+export { resumeColumnar, runColumnar } from './columnar.as'
 export {
   DEDUPE_FIXED_BYTES,
   DEDUPE_KEYS,
@@ -41,8 +42,6 @@ export {
   push,
   received,
   refusalsAt,
-  resume,
-  run,
   STREAMS_MAX,
   streamEvents,
   textsAt,
@@ -78,3 +77,5 @@ export {
   epochSeries,
   epochVoids,
 } from './epoch.as'
+export { resumeJson, resumeLines, runJson, runLines } from './json.as'
+export { defineRecord, recordAt, resumeMsgpack, runMsgpack } from './msgpack.as'

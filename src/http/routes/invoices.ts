@@ -2,7 +2,7 @@
 import type { FastifyPluginAsync } from 'fastify'
 import { ReleveError } from '../../errors.js'
 import { Language } from '../../format.js'
-import { DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
+import { assertPrintable, DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
 import { limits } from '../../limits.js'
 import { parseMoment } from '../../period.js'
 import type { System } from '../../system.js'
@@ -46,7 +46,13 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
           throw new ReleveError('forbidden', 'the key belongs to another tenant')
         }
         const tenant = key.tenant ?? asked
-        return { invoices: await system.invoicing.list({ ...(tenant === undefined ? {} : { tenant }), limit }) }
+        return {
+          invoices: await system.invoicing.list({
+            ...(tenant === undefined ? {} : { tenant }),
+            limit,
+            handedOut: key.tenant !== null,
+          }),
+        }
       },
     )
 
@@ -72,7 +78,8 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         const { id, format } = formatOf(request.params.id, request.query.format, request.headers.accept)
         const kept = await system.invoicing.get(id, keyOf(request).tenant)
         if (format === 'json') return kept
-        const { type, body } = await printInvoice(kept.invoice, format, request.query.language)
+        const certification = assertPrintable(kept.state, await system.certifications.of(kept.invoice.id))
+        const { type, body } = await printInvoice(kept.invoice, format, request.query.language, certification)
         const name = (kept.invoice.number ?? kept.invoice.id).replaceAll(/[^A-Za-z0-9._-]+/g, '-')
         return reply
           .type(type)

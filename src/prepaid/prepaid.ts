@@ -1,0 +1,475 @@
+/**
+ * Prepaid packs in PostgreSQL: bought, debited by closings, forfeited at their end, and their ledger. Front of the room; how packs
+ * are used up is rating/prepaid.ts, and invoicing/funding.ts for a period.
+ *
+ * A closing debits in the transaction that keeps its measure, so that repeated or killed it debits once. Usage is counted by the
+ * parts of the period that purchases and expiries cut it into: a pack pays from the minute it was bought in until it ends. Forfeits
+ * are written by the closing of the period in which the pack ended: until then usage from before its end may still come.
+ */
+import { randomUUID } from 'node:crypto'
+import type { ClientBase, Pool } from 'pg'
+import type { Terms } from '../catalog/book.js'
+import type { Catalog } from '../catalog/catalog.js'
+import type { Exhaustion } from '../catalog/exhaustion.js'
+import { midnightOf } from '../catalog/schedule.js'
+import type { Clock } from '../clock.js'
+import { exponentOf, printMoney } from '../currency.js'
+import { Decimal, parseDecimal, printDecimal, ZERO } from '../decimal.js'
+import { ReleveError } from '../errors.js'
+import { type ItemUsage, limitOf } from '../invoicing/draft.js'
+import { type Funding, type FundingPack, type Prepaid as Funds, fund, type PartsOf } from '../invoicing/funding.js'
+import { limits } from '../limits.js'
+import { MINUTE_MS, type Period, parseMoment } from '../period.js'
+
+type Queryable = Pick<ClientBase | Pool, 'query'>
+
+export interface PackInput {
+  /** Sent again with the same one, a purchase is made once; absent: a new one. */
+  readonly id?: string
+  readonly contract: string
+  readonly item: string
+  readonly metric: string
+  readonly name?: string
+  readonly quantity: string
+  /** HT in the customer's currency, billed with the period it is bought in; absent: billed elsewhere. */
+  readonly amount?: string
+  readonly priority?: number
+  /** The day on which it is over, in the zone of the contract, or an instant. */
+  readonly expires?: string
+}
+
+export interface KeptPack {
+  readonly id: string
+  readonly tenant: string
+  readonly contract: string
+  readonly item: string
+  readonly metric: string
+  readonly unit: string
+  readonly name: string
+  readonly quantity: string
+  readonly amount: string | null
+  readonly priority: number
+  readonly validFrom: number
+  readonly expires: number | null
+  readonly recharge: boolean
+  readonly state: 'active' | 'exhausted' | 'expired'
+  /** By the closings so far: usage of periods that are not closed comes off it then. */
+  readonly balance: string
+  readonly debited: string
+  readonly forfeited: string
+}
+
+export interface LedgerEntry {
+  readonly pack: string
+  readonly kind: 'grant' | 'debit' | 'forfeit' | 'billed'
+  /** Signed. */
+  readonly quantity: string
+  readonly at: number
+  readonly closing: string | null
+  readonly madeAt: number
+  /** false: of an attempt whose draft was discarded. */
+  readonly stands: boolean
+}
+
+interface PackRow {
+  id: string
+  contract: string
+  item: string
+  metric: string
+  name: string
+  quantity: string
+  amount: string | null
+  priority: number
+  valid_from: string
+  expires: string | null
+  closing: string | null
+  created_at: string
+  balance: string
+  debited: string
+  forfeited: string
+  billed: boolean
+}
+
+const PACKS = `SELECT p.*, b.balance, b.debited, b.forfeited, b.billed
+  FROM prepaid_packs p JOIN prepaid_balances b ON b.pack = p.id`
+
+export class Prepaid {
+  readonly #postgres: Pool
+  readonly #catalog: Catalog
+  readonly #clock: Clock
+
+  constructor(options: { readonly postgres: Pool; readonly catalog: Catalog; readonly clock: Clock }) {
+    this.#postgres = options.postgres
+    this.#catalog = options.catalog
+    this.#clock = options.clock
+  }
+
+  /** Throws ReleveError `not_found`, `unprocessable`, and `conflict` for an id that was used for another pack. */
+  async buy(input: PackInput): Promise<{ readonly pack: KeptPack; readonly created: boolean }> {
+    const contract = this.#catalog.book().contractOf(input.contract)
+    const item = contract.items.find((one) => one.id === input.item)
+    if (item === undefined) throw new ReleveError('not_found', `item: ${contract.id} has no ${input.item}`)
+    const entitlement = item.entitlements.find((one) => one.metric === input.metric)
+    if (entitlement === undefined) throw new ReleveError('unprocessable', `metric: ${item.id} has no ${input.metric}`)
+    if (entitlement.limit === null)
+      throw new ReleveError('unprocessable', `metric: ${input.metric} is unlimited, a pack would never be used`)
+    const metric = this.#catalog.metric(input.metric)
+    if (!['sum', 'count'].includes(metric.aggregation))
+      throw new ReleveError(
+        'unprocessable',
+        `metric: a pack is used up by a sum or a count, ${metric.key} is a ${metric.aggregation}`,
+      )
+    const quantity = parseDecimal(input.quantity, 'quantity')
+    if (quantity.lte(0) || quantity.decimalPlaces() > 9 || quantity.gte(1e18))
+      throw new ReleveError('invalid_request', 'quantity: above 0, below 10^18, with at most 9 decimals')
+    const { currency } = this.#catalog.book().customers.get(contract.tenant)!
+    const amount = input.amount === undefined ? null : parseDecimal(input.amount, 'amount')
+    if (amount !== null && (amount.lt(0) || amount.decimalPlaces() > exponentOf(currency) || amount.gte(1e15)))
+      throw new ReleveError('invalid_request', `amount: not negative, with the decimals of ${currency}`)
+    const now = this.#clock.now()
+    const validFrom = Math.floor(now / MINUTE_MS) * MINUTE_MS
+    const expires = input.expires === undefined ? null : instantOf(input.expires, contract.timeZone)
+    if (expires !== null && expires <= validFrom) throw new ReleveError('unprocessable', 'expires: lies in the past')
+    if (expires !== null && expires % MINUTE_MS !== 0)
+      throw new ReleveError('invalid_request', 'expires: must lie on a whole minute')
+    const id = input.id ?? `pack_${randomUUID()}`
+    const wanted = [
+      contract.id,
+      item.id,
+      metric.key,
+      input.name ?? `${printDecimal(quantity)} ${metric.unit}`,
+      printDecimal(quantity),
+      amount === null ? null : printMoney(amount, currency),
+      input.priority ?? 0,
+    ]
+    const client = await this.#postgres.connect()
+    try {
+      await client.query('BEGIN')
+      const made = await client.query(
+        `INSERT INTO prepaid_packs (id, contract, item, metric, name, quantity, amount, priority, valid_from, expires, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING`,
+        [id, ...wanted, validFrom, expires, now],
+      )
+      const created = made.rowCount === 1
+      if (created) {
+        await client.query(
+          `INSERT INTO prepaid_entries (pack, kind, quantity, at, made_at) VALUES ($1, 'grant', $2, $3, $4)`,
+          [id, printDecimal(quantity), validFrom, now],
+        )
+      } else {
+        // numeric is compared by value.
+        const same = await client.query(
+          `SELECT 1 FROM prepaid_packs WHERE id = $1 AND contract = $2 AND item = $3 AND metric = $4 AND name = $5
+             AND quantity = $6::numeric AND amount IS NOT DISTINCT FROM $7::numeric AND priority = $8
+             AND expires IS NOT DISTINCT FROM $9::bigint`,
+          [id, ...wanted, expires],
+        )
+        if (same.rowCount === 0) throw new ReleveError('conflict', `id: ${id} is another pack`)
+      }
+      await client.query('COMMIT')
+      return { pack: (await this.#packs('p.id = $1', [id]))[0]!, created }
+    } catch (error) {
+      await client.query('ROLLBACK').catch(() => undefined)
+      throw error
+    } finally {
+      client.release()
+    }
+  }
+
+  /** Of a tenant or a contract, those that still pay first; at most a page. */
+  async list(filter: { readonly tenant: string | null; readonly contract?: string | undefined }): Promise<KeptPack[]> {
+    return this.#packs(`($1::text IS NULL OR c.tenant = $1) AND ($2::text IS NULL OR p.contract = $2)`, [
+      filter.tenant,
+      filter.contract ?? null,
+    ])
+  }
+
+  /** What became of a pack, oldest first, at most a page. Throws ReleveError `not_found`. */
+  async ledger(pack: string, tenant: string | null): Promise<LedgerEntry[]> {
+    const [known] = await this.#packs('p.id = $1 AND ($2::text IS NULL OR c.tenant = $2)', [pack, tenant])
+    if (known === undefined) throw new ReleveError('not_found', `pack: there is no ${pack}`)
+    const { rows } = await this.#postgres.query(
+      `SELECT e.*, e.closing IS NULL OR c.attempt = e.attempt AS stands FROM prepaid_entries e
+       LEFT JOIN closings c ON c.id = e.closing WHERE pack = $1 ORDER BY serial LIMIT $2`,
+      [pack, limits.pageMax],
+    )
+    return rows.map((row) => ({
+      pack,
+      kind: row.kind,
+      quantity: printDecimal(new Decimal(row.quantity)),
+      at: Number(row.at),
+      closing: row.closing,
+      madeAt: Number(row.made_at),
+      stands: row.stands,
+    }))
+  }
+
+  /**
+   * What packs still have for a metric, less the usage behind the quota that no closing has seen: for a check before the usage.
+   * `usage` is that of the running period.
+   */
+  async left(request: {
+    readonly contract: string
+    readonly item: string
+    readonly metric: string
+    readonly limit: string
+    readonly usage: string
+  }): Promise<{ readonly left: string; readonly packs: string; readonly exhaustion: Exhaustion }> {
+    const { contract, item, metric } = request
+    const now = this.#clock.now()
+    const { rows } = await this.#postgres.query<{ balance: string | null }>(
+      `SELECT sum(b.balance)::text AS balance FROM prepaid_packs p JOIN prepaid_balances b ON b.pack = p.id
+       WHERE p.contract = $1 AND p.item = $2 AND p.metric = $3 AND p.valid_from <= $4 AND (p.expires IS NULL OR p.expires > $4)`,
+      [contract, item, metric, now],
+    )
+    const packs = new Decimal(rows[0]?.balance ?? '0')
+    const left = Decimal.max(packs.plus(request.limit).minus(request.usage), 0)
+    const known = this.#catalog
+      .book()
+      .contractOf(contract)
+      .items.find((one) => one.id === item)
+    const rule = known?.prepaid?.find((one) => one.metric === metric)
+    return { left: printDecimal(left), packs: printDecimal(packs), exhaustion: rule?.exhaustion ?? 'standard_price' }
+  }
+
+  // ---- For closings and previews -----------------------------------------------------------------------------------------
+
+  /** Of these contracts, those that have packs or buy them again. */
+  async waiting(contracts: readonly string[]): Promise<ReadonlySet<string>> {
+    const book = this.#catalog.book()
+    const rule = contracts.filter((id) => book.contracts.get(id)?.items.some((item) => item.prepaid !== undefined))
+    const { rows } = await this.#postgres.query<{ contract: string }>(
+      `SELECT DISTINCT p.contract FROM prepaid_packs p JOIN prepaid_balances b ON b.pack = p.id
+       WHERE p.contract = ANY($1) AND (b.balance > 0 OR (p.amount IS NOT NULL AND NOT b.billed))`,
+      [contracts],
+    )
+    return new Set([...rule, ...rows.map((row) => row.contract)])
+  }
+
+  /** Counts the parts of the period; `count` counts one metric of an item over a part, at the closing's cut. */
+  async partsOf(
+    terms: Terms,
+    period: Period,
+    count: (item: string, metric: string, part: Period) => Promise<string>,
+  ): Promise<PartsOf> {
+    const parts = new Map<string, Funding['parts']>()
+    for (const rows of byMetric(await packsOf(this.#postgres, terms.contract.id, period)).values()) {
+      const { item, metric } = rows[0]!
+      const own = terms.items.find((one) => one.item === item)
+      if (own === undefined) continue
+      const whole = own.period ?? period
+      const times = rows.flatMap((row) => [
+        Number(row.valid_from),
+        ...(row.expires === null ? [] : [Number(row.expires)]),
+      ])
+      const cuts = [...new Set(times)].filter((at) => at > whole.from && at < whole.to).sort((a, b) => a - b)
+      if (cuts.length > limits.packCutsMax)
+        throw new ReleveError(
+          'unprocessable',
+          `${item} ${metric}: packs cut the period into more than ${limits.packCutsMax} parts`,
+        )
+      const counted: { period: Period; quantity: string }[] = []
+      for (const [i, to] of cuts.entries()) {
+        const part = { from: cuts[i - 1] ?? whole.from, to }
+        counted.push({ period: part, quantity: await count(item, metric, part) })
+      }
+      parts.set(key(item, metric), counted)
+    }
+    return parts
+  }
+
+  /** What packs there are for a period; with `closing` they are debited, and it is the caller's transaction that commits it. */
+  async fund(
+    client: Queryable,
+    request: {
+      readonly terms: Terms
+      readonly period: Period
+      readonly usage: readonly ItemUsage[]
+      readonly parts: PartsOf
+      readonly closing?: { readonly id: string; readonly attempt: number }
+    },
+  ): Promise<Funds | undefined> {
+    const { terms, period, usage, parts, closing } = request
+    const { contract } = terms
+    if (closing !== undefined)
+      await client.query('SELECT 1 FROM prepaid_packs WHERE contract = $1 ORDER BY id FOR UPDATE', [contract.id])
+    const all = await packsOf(client, contract.id, period)
+    const packs = byMetric(all)
+    const name = closing === undefined ? 'preview' : `${closing.id}#${closing.attempt}`
+    const fundings = terms.items.flatMap(({ item, metrics }) =>
+      metrics.flatMap(({ metric, limit }): Funding[] => {
+        const rule = contract.items.find((one) => one.id === item)?.prepaid?.find((one) => one.metric === metric)
+        const own = packs.get(key(item, metric)) ?? []
+        if (limit === null || (rule === undefined && own.length === 0)) return []
+        const { quantity, amount, validDays, priority } = rule?.recharge ?? {}
+        return [
+          {
+            item,
+            metric,
+            exhaustion: rule?.exhaustion ?? 'standard_price',
+            ...(quantity === undefined || amount === undefined
+              ? {}
+              : {
+                  recharge: {
+                    quantity,
+                    amount,
+                    name: `${name}/${item}/${metric}`,
+                    ...(validDays === undefined ? {} : { validMs: validDays * 24 * 60 * MINUTE_MS }),
+                    ...(priority === undefined ? {} : { priority }),
+                  },
+                }),
+            packs: own.map(packOf),
+            parts: parts.get(key(item, metric)) ?? [],
+          },
+        ]
+      }),
+    )
+    // One pack of a metric that is not priced any more is still billed.
+    const purchases = all
+      .filter((row) => row.amount !== null && !row.billed && row.closing === null)
+      .map((row) => ({
+        item: row.item,
+        pack: row.id,
+        name: row.name,
+        amount: printMoney(new Decimal(row.amount!), terms.customer.currency),
+      }))
+    if (fundings.length === 0 && purchases.length === 0) return undefined
+    const funds = { fundings, purchases }
+    if (closing !== undefined) await this.#debit(client, terms, period, usage, funds, closing)
+    return funds
+  }
+
+  async #debit(
+    client: Queryable,
+    terms: Terms,
+    period: Period,
+    usage: readonly ItemUsage[],
+    { fundings, purchases }: Funds,
+    closing: { readonly id: string; readonly attempt: number },
+  ): Promise<void> {
+    const now = this.#clock.now()
+    const entry = async (pack: string, kind: LedgerEntry['kind'], quantity: string, at: number): Promise<void> => {
+      await client.query(
+        `INSERT INTO prepaid_entries (pack, kind, quantity, at, closing, attempt, made_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+        [pack, kind, quantity, at, closing.id, closing.attempt, now],
+      )
+    }
+    for (const { pack } of purchases) await entry(pack, 'billed', '0', period.to)
+    for (const funding of fundings) {
+      const item = terms.items.find((one) => one.item === funding.item)!
+      const metric = item.metrics.find((one) => one.metric === funding.metric)!
+      const counted = usage.find((one) => one.item === funding.item && one.metric === funding.metric)!
+      const limit = limitOf(item, metric, terms, period)!
+      const done = fund(funding, metric, limit, counted.quantity, item.period ?? period)
+      for (const { at, pack, packs } of done.recharges) {
+        const { quantity, validMs, priority = 0 } = funding.recharge!
+        const whole = printDecimal(new Decimal(quantity).times(packs))
+        await client.query(
+          `INSERT INTO prepaid_packs (id, contract, item, metric, name, quantity, priority, valid_from, expires, closing, attempt, created_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+          [
+            pack,
+            terms.contract.id,
+            funding.item,
+            funding.metric,
+            `${whole} ${metric.unit}`,
+            whole,
+            priority,
+            at,
+            validMs === undefined ? null : at + validMs,
+            closing.id,
+            closing.attempt,
+            now,
+          ],
+        )
+        await entry(pack, 'grant', whole, at)
+      }
+      const debits = new Map<string, { pack: string; at: number; quantity: Decimal }>()
+      for (const { pack, at, quantity } of done.debits) {
+        const known = debits.get(`${at} ${pack}`)?.quantity ?? ZERO
+        debits.set(`${at} ${pack}`, { pack, at, quantity: known.plus(quantity) })
+      }
+      for (const { pack, at, quantity } of debits.values())
+        await entry(pack, 'debit', printDecimal(quantity.negated()), at)
+      for (const [pack, quantity] of Object.entries(done.forfeited)) {
+        const { expires } = funding.packs.find((one) => one.id === pack) ?? { expires: undefined }
+        await entry(pack, 'forfeit', printDecimal(new Decimal(quantity).negated()), expires ?? period.to)
+      }
+    }
+  }
+
+  async #packs(where: string, values: readonly unknown[]): Promise<KeptPack[]> {
+    const now = this.#clock.now()
+    const { rows } = await this.#postgres.query<PackRow & { tenant: string }>(
+      `SELECT p.*, b.balance, b.debited, b.forfeited, b.billed, c.tenant
+       FROM prepaid_packs p JOIN prepaid_balances b ON b.pack = p.id JOIN catalog_contracts c ON c.id = p.contract
+       LEFT JOIN closings k ON k.id = p.closing
+       WHERE ${where} AND (p.closing IS NULL OR k.attempt = p.attempt)
+       ORDER BY b.balance = 0, p.priority, p.expires NULLS LAST, p.created_at, p.id LIMIT ${limits.pageMax}`,
+      [...values],
+    )
+    return rows.map((row) => {
+      const balance = new Decimal(row.balance)
+      const expired = row.expires !== null && Number(row.expires) <= now
+      return {
+        id: row.id,
+        tenant: row.tenant,
+        contract: row.contract,
+        item: row.item,
+        metric: row.metric,
+        unit: this.#catalog.metric(row.metric).unit,
+        name: row.name,
+        quantity: printDecimal(new Decimal(row.quantity)),
+        amount: row.amount,
+        priority: row.priority,
+        validFrom: Number(row.valid_from),
+        expires: row.expires === null ? null : Number(row.expires),
+        recharge: row.closing !== null,
+        state: expired ? 'expired' : balance.isZero() ? 'exhausted' : 'active',
+        balance: printDecimal(balance),
+        debited: printDecimal(new Decimal(row.debited)),
+        forfeited: printDecimal(new Decimal(row.forfeited)),
+      }
+    })
+  }
+}
+
+/** Those bought before the period's end that hold something or are still to be billed. */
+async function packsOf(client: Queryable, contract: string, period: Period): Promise<PackRow[]> {
+  const { rows } = await client.query<PackRow>(
+    `${PACKS} WHERE p.contract = $1 AND p.valid_from < $2 AND (b.balance > 0 OR (p.amount IS NOT NULL AND NOT b.billed))
+     ORDER BY p.id LIMIT $3`,
+    [contract, period.to, limits.packsMax + 1],
+  )
+  if (rows.length > limits.packsMax)
+    throw new ReleveError('unprocessable', `${contract}: more than ${limits.packsMax} packs hold something`)
+  return rows
+}
+
+function packOf(row: PackRow): FundingPack {
+  return {
+    id: row.id,
+    name: row.name,
+    balance: printDecimal(new Decimal(row.balance)),
+    priority: row.priority,
+    validFrom: Number(row.valid_from),
+    ...(row.expires === null ? {} : { expires: Number(row.expires) }),
+    createdAt: Number(row.created_at),
+  }
+}
+
+const key = (item: string, metric: string): string => JSON.stringify([item, metric])
+
+function byMetric(rows: readonly PackRow[]): Map<string, PackRow[]> {
+  const groups = new Map<string, PackRow[]>()
+  for (const row of rows) {
+    const group = groups.get(key(row.item, row.metric))
+    if (group === undefined) groups.set(key(row.item, row.metric), [row])
+    else group.push(row)
+  }
+  return groups
+}
+
+function instantOf(text: string, zone: string): number {
+  return /^\d{4}-\d{2}-\d{2}$/.test(text) ? midnightOf(text, zone) : parseMoment('expires', text)
+}
