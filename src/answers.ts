@@ -182,7 +182,10 @@ export class Answers {
   async quotas(tenant: string): Promise<{ tenant: string; quotas: QuotaLine[] }> {
     const flow = this.#flowOf(tenant)
     const now = this.#clock.now()
-    const views = (await flow.balances(tenant)).filter((view) => view.period.from <= now && now < view.period.to)
+    // Without a contract it is there for an alert rule alone.
+    const views = (await flow.balances(tenant)).filter(
+      ({ entitlement, period }) => entitlement.contract !== '' && period.from <= now && now < period.to,
+    )
     const quotas = await Promise.all(
       views.map(async (view): Promise<QuotaLine> => {
         const { entitlement, period } = view

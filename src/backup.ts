@@ -15,22 +15,10 @@
  */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import {
-  copyFile,
-  link,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  truncate,
-  writeFile,
-} from 'node:fs/promises'
+import { link, lstat, mkdir, open, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import type { Clock } from './clock.js'
-import { copyTree, dropFrozen, freezeClickHouse, type OnFile, PostgresCopy } from './engines/copy.js'
+import { copyOne, copyTree, dropFrozen, freezeClickHouse, type OnFile, PostgresCopy } from './engines/copy.js'
 import { type Engines, lockDataDirectory } from './engines/engines.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
@@ -180,7 +168,7 @@ export class Backups {
       for (const { path, bytes } of moment.keys) {
         const target = join(partial, 'keys', path)
         await mkdir(dirname(target), { recursive: true, mode: 0o700 })
-        await copyFile(join(pins, path), target)
+        await copyOne(join(pins, path), target)
         // A later epoch may have been appended to the linked file meanwhile.
         await truncate(target, bytes)
         onFile(bytes)
@@ -189,7 +177,7 @@ export class Backups {
         if (ownWay.has(name) || resolve(dataDirectory, name) === resolve(backupDirectory)) continue
         const [source, target] = [join(dataDirectory, name), join(partial, name)]
         if ((await lstat(source)).isDirectory()) await copyTree(source, target, { onFile })
-        else await copyFile(source, target).then(() => onFile(0))
+        else onFile(await copyOne(source, target))
       }
       state.step = 'checksums'
       const files: BackupFile[] = []

@@ -30,7 +30,8 @@ import type { Log, LogRecord } from './log/log.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
-import type { AsOf, ItemMetric, LiveEntitlement, RungThreshold } from './quota/balance.js'
+import type { AsOf, GuardedUsage, ItemMetric, LiveEntitlement, RungThreshold } from './quota/balance.js'
+import type { HeardMeter, Listening } from './quota/heard.js'
 import type { ChunkKey, Repair } from './rollup/repair.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
 import {
@@ -69,6 +70,8 @@ export interface FlowOptions {
   readonly lateMs: number
   /** Frames kept in memory between log and shard, bytes. */
   readonly tailBytesMax: number
+  /** After each hand-over: records up to this sequence are in the balances, and what they made of guarded tenants' usage. */
+  readonly onApplied: (stream: number, sequence: number, guarded: readonly GuardedUsage[]) => void
   /** The stream cannot go on: the process ends and the log replays. */
   readonly onFatal: (error: Error) => void
 }
@@ -472,6 +475,7 @@ export class StreamFlow {
     this.#o.metrics.duplicates.inc(reply.counts.duplicate)
     this.#o.metrics.conflicts.inc(reply.counts.conflict)
     this.#raise(reply)
+    this.#o.onApplied(this.stream, this.#next - 1, reply.guarded)
     records.slice(0, reply.done).forEach((record, i) => {
       const waiter = this.#waiters.get(record.sequence)
       if (waiter === undefined) return
@@ -883,7 +887,8 @@ export class StreamFlow {
       const rung = new Map<string, RungThreshold[]>()
       // What rang behind the checkpoint is not in the bases yet; the replay comes to it.
       const items = [...new Set(needed.map((need) => need.item))]
-      const unresolved = await alerts.unresolved(this.stream, items, this.#checkpointSequence)
+      const from = Math.min(...needed.map(({ period }) => period.from))
+      const unresolved = await alerts.unresolved(this.stream, items, this.#checkpointSequence, from)
       for (const { item, metric, periodFrom, ...threshold } of unresolved) {
         const key = JSON.stringify([item, metric, periodFrom])
         rung.set(key, [...(rung.get(key) ?? []), threshold])
@@ -898,6 +903,30 @@ export class StreamFlow {
   /** Usage of a balance that the shard does not know, as ClickHouse has it: its thresholds ring from it. */
   async observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Promise<void> {
     this.#raise({ crossings: await this.#o.shard.observe(of, periodFrom, usage, asOf) })
+  }
+
+  /** The meters whose silence is watched, from now on. */
+  async listen(list: readonly Listening[]): Promise<void> {
+    await this.#o.shard.listen(list)
+  }
+
+  /**
+   * On a clock: raises what the balances foresee, and what `judge` makes of who spoke. While records wait to be applied nobody
+   * is known to be silent.
+   */
+  async tick(
+    now: number,
+    judge: (heard: readonly HeardMeter[], at: { sequence: number; isBehind: boolean }) => ApplyReply['crossings'],
+  ): Promise<void> {
+    if (this.#state !== 'running') return
+    const { crossings, heard } = await this.#o.shard.tick(now)
+    const isBehind = this.#next <= this.#o.log.state(this.stream).last
+    this.#raise({ crossings: [...crossings, ...judge(heard, { sequence: this.#next - 1, isBehind })] })
+  }
+
+  /** Usage of a tenant that is told after each hand-over from now on. */
+  async guard(tenant: string, now: number): Promise<readonly GuardedUsage[]> {
+    return this.#o.shard.guard(tenant, now)
   }
 
   // ---- End ---------------------------------------------------------------------------------------------------------------

@@ -113,6 +113,22 @@ export const limits = {
   /** Thresholds of one quota. */
   thresholdsMax: 25,
 
+  /** Alert rules in all, held in memory; about 500 bytes each. */
+  alertRulesMax: 50_000,
+  /** Steps of a recurring rule that one change of usage tells, the highest ones. */
+  stepsToldMax: 100,
+  /** Nothing is forecast in the first 1/n of a period. */
+  forecastParts: 20,
+  /** Between two looks at forecasts and silences: how late they may be told. */
+  alertTickMs: 15_000,
+  /** Shortest and longest silence that a rule may name. */
+  silenceMinMs: 1 * MINUTE,
+  silenceMaxMs: 90 * DAY,
+  /** Subjects whose silence is watched, of all tenants; about 200 bytes each. Beyond it new ones are not, and health says so. */
+  silentSubjectsMax: 200_000,
+  /** Tenants whose usage a shard tells after each frame, for checks and reservations; the one that was asked for least lately goes. */
+  guardedTenantsMax: 10_000,
+
   // Threads.
   /** Tasks that wait for one shard's thread; the doors' bound on bytes comes first. */
   shardTasksMax: 100_000,

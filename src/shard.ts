@@ -26,6 +26,7 @@ import {
   type Balances,
   type BalanceView,
   type Crossing,
+  type GuardedUsage,
   type ItemMetric,
   type LiveEntitlement,
   type NeededBase,
@@ -33,6 +34,7 @@ import {
   type RungThreshold,
 } from './quota/balance.js'
 import type { BalanceBase } from './quota/figures.js'
+import { Heard, type HeardMeter, type Listening } from './quota/heard.js'
 import type { Chunk } from './rollup/chunks.js'
 import { type Epoch, PlainEpoch } from './rollup/epoch.js'
 import { openKernelEpoch } from './rollup/kernel-epoch.js'
@@ -71,6 +73,8 @@ export interface ApplyReply {
   /** One ShardVerdict per stored event of each applied record. */
   readonly verdicts: readonly Uint8Array[]
   readonly crossings: readonly Crossing[]
+  /** Usage of the guarded tenants that these records speak of. */
+  readonly guarded: readonly GuardedUsage[]
   /** The epoch must be sealed before more is applied. */
   readonly full: boolean
 }
@@ -122,6 +126,7 @@ export class Shard {
   readonly #dedupe: Dedupe
   readonly #rows: Epoch
   readonly #balances: Balances
+  readonly #heard = new Heard()
   #door: Door | undefined
   /** Null when the kernel was not built: then the plain path does all. */
   readonly #kernelDoor: KernelDoor | null = openKernelDoor()
@@ -190,6 +195,7 @@ export class Shard {
     const counts = zeroCounts()
     const verdicts: Uint8Array[] = []
     const crossings: Crossing[] = []
+    const tenants = new Set<string>()
     let done = 0
     for (const record of records) {
       if (this.full) break
@@ -198,6 +204,8 @@ export class Shard {
       this.#dedupe.judge(frame, verdict)
       const books = this.#rows.apply(frame, record.sequence, verdict)
       for (const crossing of this.#balances.apply(frame, record.sequence, verdict)) crossings.push(crossing)
+      this.#heard.apply(frame, verdict)
+      if (this.#balances.isGuarding) for (const { tenant } of frame.origins) tenants.add(tenant)
 
       counts.received += frame.events + frame.refusals
       counts.stored += frame.events
@@ -210,7 +218,8 @@ export class Shard {
       done += 1
     }
     for (const name of Object.keys(counts) as (keyof Counts)[]) this.#counts[name] += counts[name]
-    return { done, counts, verdicts, crossings, full: this.full }
+    const guarded = [...tenants].flatMap((tenant) => this.#balances.guarded(tenant))
+    return { done, counts, verdicts, crossings, guarded, full: this.full }
   }
 
   get full(): boolean {
@@ -266,6 +275,19 @@ export class Shard {
 
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[] {
     return this.#balances.observe(of, periodFrom, usage, asOf)
+  }
+
+  listen(list: readonly Listening[]): void {
+    this.#heard.listen(list)
+  }
+
+  /** On a clock: what will cross, and who spoke since the last time. */
+  tick(now: number): { crossings: Crossing[]; heard: HeardMeter[] } {
+    return { crossings: this.#balances.forecast(now), heard: this.#heard.take() }
+  }
+
+  guard(tenant: string, now: number): GuardedUsage[] {
+    return this.#balances.guard(tenant, now)
   }
 
   balances(tenant: string): BalanceView[] {
@@ -333,6 +355,9 @@ export function openShardThread(options: ShardOptions) {
       run<Crossing[]>('setBase', [need, base, rung]),
     observe: (of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf) =>
       run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
+    listen: (list: readonly Listening[]) => run<void>('listen', [list]),
+    tick: (now: number) => run<ReturnType<Shard['tick']>>('tick', [now]),
+    guard: (tenant: string, now: number) => run<GuardedUsage[]>('guard', [tenant, now]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),
     close: () => pool.destroy(),
   }

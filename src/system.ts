@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
+import { Alerting } from './alerting.js'
 import { Answers } from './answers.js'
 import { Backups } from './backup.js'
 import { Billing } from './billing.js'
@@ -132,6 +133,7 @@ export class System {
   #invoicing!: Invoicing
   #certifications!: Certifications
   #answers!: Answers
+  #alerting!: Alerting
   #refusals!: Refusals
   #billing!: Billing
   #backups!: Backups
@@ -175,6 +177,10 @@ export class System {
   }
   get invoicing(): Invoicing {
     return this.#invoicing
+  }
+  /** Alert rules: what is told of a metric besides the thresholds of its contract. */
+  get alerting(): Alerting {
+    return this.#alerting
   }
   /** What waits for a clearance system, and what it said. */
   get certifications(): Certifications {
@@ -252,6 +258,18 @@ export class System {
     })
     this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
 
+    this.#alerting = await Alerting.open({
+      postgres,
+      clock,
+      logger,
+      catalog: this.#catalog,
+      alerts: this.#alerts,
+      onChange: async () => {
+        this.#catalogChanged()
+        await this.#catalogWork
+      },
+    })
+
     const secret = Buffer.from(await this.#setting('dedupe_secret', randomBytes(16).toString('hex')), 'hex')
     this.#streams = Number(await this.#setting('streams', String(config.streams)))
     if (this.#streams !== config.streams) {
@@ -310,6 +328,7 @@ export class System {
             epochMs: config.epochMs,
             lateMs: config.lateMs,
             tailBytesMax: config.tailBytesMax,
+            onApplied: () => {},
             onFatal,
           },
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
@@ -370,6 +389,8 @@ export class System {
     })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#ready = true
+    await this.#listen()
+    this.#alerting.start(this.#flows, (tenant) => streamOf(tenant, this.#streams))
   }
 
   /** A value that is fixed at the first start. */
@@ -382,21 +403,32 @@ export class System {
 
   #entitlements(): LiveEntitlement[] {
     const metrics = new Map(this.#catalog.snapshot().metrics.map((m) => [m.key, m]))
-    return this.#catalog.entitlements().flatMap((e) => {
+    const live = this.#catalog.entitlements().flatMap((e) => {
       const metric = metrics.get(e.metric)
       return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
+    return this.#alerting.add(live)
   }
 
-  /** Doors learn the catalogue at once, limits act from the next epoch. One change after the other. */
+  /** Shards listen for the meters whose silence is watched. */
+  async #listen(): Promise<void> {
+    const watched = this.#alerting.listening()
+    await Promise.all(
+      this.#flows.map((flow) => flow.listen(watched.filter((w) => streamOf(w.tenant, this.#streams) === flow.stream))),
+    )
+  }
+
+  /** Also when alert rules have changed. Doors learn the catalogue at once, limits act from the next epoch. One change after the other. */
   #catalogChanged(): void {
     this.#catalogWork = this.#catalogWork
       .then(async () => {
         const snapshot = this.#catalog.snapshot()
         // Several changes that came meanwhile are one.
-        if (snapshot.version === this.#catalogVersion) return
-        this.#catalogVersion = snapshot.version
-        await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        if (snapshot.version !== this.#catalogVersion) {
+          this.#catalogVersion = snapshot.version
+          await Promise.all(this.#shards.map((shard) => shard.setCatalog(snapshot)))
+        }
+        await this.#listen()
         const entitlements = this.#entitlements()
         const text = JSON.stringify(entitlements)
         if (text === this.#entitlementsText) return
@@ -641,7 +673,7 @@ export class System {
       if (!door.up)
         notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
     }
-    notes.push(...(this.#delivery?.notes() ?? []))
+    notes.push(...(this.#delivery?.notes() ?? []), ...(this.#alerting?.notes() ?? []))
     if (!this.#ready) notes.push('starting or stopping')
     return {
       ready: this.#ready && streams.every((s) => s.state === 'running'),

@@ -28,6 +28,7 @@ function level(file: string): number {
       'flow.ts',
       'shard.ts',
       'answers.ts',
+      'alerting.ts',
       'refusals.ts',
       'billing.ts',
       'backup.ts',

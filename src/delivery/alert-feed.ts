@@ -21,7 +21,14 @@ export function openAlertFeed(options: {
   const unsubscribe = alerts.subscribe(() => wake())
 
   const tell = (alert: Alert): Promise<unknown> =>
-    delivery.emit({ id: alert.id, type: alert.type, tenant: alert.tenant, metric: alert.metric, data: alert })
+    delivery.emit({
+      id: alert.id,
+      type: alert.type,
+      tenant: alert.tenant,
+      metric: alert.metric,
+      rule: alert.rule,
+      data: alert,
+    })
 
   const run = async (): Promise<void> => {
     let serial: number | undefined

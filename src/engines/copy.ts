@@ -10,7 +10,7 @@
  *
  * Not for engines outside: their files are not ours.
  */
-import { copyFile, lstat, mkdir, readdir, readlink, rm, symlink, writeFile } from 'node:fs/promises'
+import { chown, copyFile, lstat, mkdir, readdir, readlink, rm, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { ClickHouseClient } from '@clickhouse/client'
 import type { Pool, PoolClient } from 'pg'
@@ -26,6 +26,16 @@ export interface CopyOptions {
   readonly mayVanish?: boolean
 }
 
+/**
+ * One file, which is ours afterwards, whoever the source belongs to: newer releases of Node copy the owner too when they run as root,
+ * and PostgreSQL's user is chosen anew by each start. Answers the bytes.
+ */
+export async function copyOne(source: string, target: string): Promise<number> {
+  await copyFile(source, target)
+  if (process.getuid?.() === 0) await chown(target, 0, 0)
+  return (await lstat(target)).size
+}
+
 /** A tree, with its links as links. */
 export async function copyTree(from: string, to: string, options: CopyOptions, below = ''): Promise<void> {
   await mkdir(to, { recursive: true, mode: 0o700 })
@@ -37,8 +47,7 @@ export async function copyTree(from: string, to: string, options: CopyOptions, b
       if (entry.isDirectory()) await copyTree(source, target, options, path)
       else if (entry.isSymbolicLink()) await symlink(await readlink(source), target)
       else if (entry.isFile()) {
-        await copyFile(source, target)
-        options.onFile((await lstat(target)).size)
+        options.onFile(await copyOne(source, target))
       }
     } catch (error) {
       if (!options.mayVanish || (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
@@ -89,7 +98,7 @@ export class PostgresCopy {
       leaveOut: (path, isDirectory) =>
         emptied.some((directory) => path.startsWith(directory)) || (!isDirectory && leftOut.test(path)),
     })
-    await copyFile(join(this.#data, 'global/pg_control'), join(this.#target, 'global/pg_control'))
+    await copyOne(join(this.#data, 'global/pg_control'), join(this.#target, 'global/pg_control'))
   }
 
   /** The moment of the copy. Quick. Answers what copies the log files, which may be done later. */
@@ -108,8 +117,7 @@ export class PostgresCopy {
       if (!names.includes(first) || !names.includes(wal))
         throw new Error(`cannot back up: the log files ${first} to ${wal} of PostgreSQL are not all there`)
       for (const name of names) {
-        await copyFile(join(this.#data, 'pg_wal', name), join(this.#target, 'pg_wal', name))
-        onFile((await lstat(join(this.#target, 'pg_wal', name))).size)
+        onFile(await copyOne(join(this.#data, 'pg_wal', name), join(this.#target, 'pg_wal', name)))
       }
     }
   }

@@ -13,6 +13,7 @@ import type { ApiKey, Scope } from '../access/keys.js'
 import { ErrorCode, ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
+import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
 import { catalogRoutes } from './routes/catalog.js'
@@ -214,6 +215,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(usageRoutes(system))
   await app.register(rejectRoutes(system))
   await app.register(alertRoutes(system))
+  await app.register(alertRuleRoutes(system))
   await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))

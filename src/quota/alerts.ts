@@ -12,24 +12,32 @@ import type { Crash } from '../crash-points.js'
 import { limits } from '../limits.js'
 import type { Logger } from '../logger.js'
 import type { Metrics } from '../metrics.js'
-import type { Crossing } from './balance.js'
+import type { AlertKind, Crossing } from './balance.js'
 
 export interface Alert {
   readonly id: string
   /** Order of recording: what Last-Event-ID names. */
   readonly serial: number
   readonly type: 'alert.triggered' | 'alert.resolved'
+  readonly kind: AlertKind
+  /** The alert rule behind it; null: a threshold of the contract item. */
+  readonly rule: string | null
   readonly tenant: string
   readonly contract: string
   readonly item: string
   readonly product: string
   readonly metric: string
+  /** Of a silence: whose, null for the metric as a whole. */
+  readonly subject: string | null
+  /** Of a silence: from the last event to when it had lasted long enough. */
   readonly period: { readonly from: number; readonly to: number }
   readonly threshold: string
   readonly limitVersion: number
   readonly limit: string | null
   /** Quantity at the crossing, decimal text. */
   readonly balance: string
+  /** Of a forecast: usage at the period's end, decimal text. */
+  readonly forecast: string | null
   /** receivedAt of the record that crossed, epoch ms. */
   readonly raisedAt: number
 }
@@ -57,16 +65,20 @@ function alertFromRow(row: Record<string, unknown>): Alert {
     id: row.id as string,
     serial: Number(row.serial),
     type: row.type as Alert['type'],
+    kind: row.kind as AlertKind,
+    rule: row.rule as string | null,
     tenant: row.tenant as string,
     contract: row.contract as string,
     item: row.item as string,
     product: row.product as string,
     metric: row.metric as string,
+    subject: row.subject as string | null,
     period: { from: Number(row.period_from), to: Number(row.period_to) },
     threshold: row.threshold as string,
     limitVersion: Number(row.limit_version),
     limit: row.limit_value as string | null,
     balance: row.balance as string,
+    forecast: row.forecast as string | null,
     raisedAt: Number(row.raised_at),
   }
 }
@@ -93,8 +105,8 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
   async function insert(client: PoolClient, stream: number, crossing: Crossing): Promise<Alert | undefined> {
     const { rows } = await client.query(
       `INSERT INTO alerts (id, type, tenant, contract, item, product, metric, period_from, period_to, threshold, limit_version,
-         limit_value, balance, stream, position, raised_at)
-       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+         limit_value, balance, stream, position, raised_at, kind, rule, subject, forecast)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
        ON CONFLICT DO NOTHING RETURNING *`,
       [
         idOf(crossing),
@@ -113,6 +125,10 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
         stream,
         crossing.sequence,
         crossing.receivedAt,
+        crossing.kind,
+        crossing.rule,
+        crossing.subject,
+        crossing.forecast,
       ],
     )
     return rows[0] === undefined ? undefined : alertFromRow(rows[0])
@@ -177,11 +193,12 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
     return rows.map(alertFromRow)
   }
 
-  /** Thresholds of these items that rang up to a log sequence and were not resolved, of every period. */
+  /** Thresholds of these items that rang up to a log sequence and were not resolved, of every period that begins at `from` or later. */
   async function unresolved(
     stream: number,
     items: readonly string[],
     until: number,
+    from: number,
   ): Promise<
     readonly {
       readonly item: string
@@ -193,10 +210,10 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
   > {
     const { rows } = await postgres.query(
       `SELECT item, metric, period_from, threshold, limit_version FROM alerts t
-       WHERE stream = $1 AND type = 'alert.triggered' AND item = ANY($2) AND position <= $3 AND NOT EXISTS (
+       WHERE stream = $1 AND type = 'alert.triggered' AND item = ANY($2) AND position <= $3 AND period_from >= $4 AND NOT EXISTS (
          SELECT 1 FROM alerts r WHERE r.type = 'alert.resolved' AND (r.tenant, r.item, r.metric, r.period_from, r.threshold, r.limit_version)
            = (t.tenant, t.item, t.metric, t.period_from, t.threshold, t.limit_version))`,
-      [stream, items, until],
+      [stream, items, until, from],
     )
     return rows.map((row) => ({
       item: row.item as string,
@@ -205,6 +222,18 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
       threshold: row.threshold as string,
       limitVersion: Number(row.limit_version),
     }))
+  }
+
+  /** Silences that were told and are not over. */
+  async function silent(): Promise<
+    readonly { readonly threshold: string; readonly subject: string; readonly since: number }[]
+  > {
+    const { rows } = await postgres.query(
+      `SELECT threshold, item, period_from FROM alerts t WHERE kind = 'silence' AND type = 'alert.triggered' AND NOT EXISTS (
+         SELECT 1 FROM alerts r WHERE r.type = 'alert.resolved' AND (r.tenant, r.item, r.metric, r.period_from, r.threshold, r.limit_version)
+           = (t.tenant, t.item, t.metric, t.period_from, t.threshold, t.limit_version))`,
+    )
+    return rows.map((row) => ({ threshold: row.threshold, subject: row.item, since: Number(row.period_from) }))
   }
 
   /** Rows that a crash left between recording and sending. */
@@ -236,11 +265,16 @@ export function openAlerts(options: { postgres: Pool; clock: Clock; crash: Crash
     return () => listeners.delete(listener)
   }
 
+  /** Resolves when everything that was raised so far has its row. */
+  async function settled(): Promise<void> {
+    await queue
+  }
+
   async function close(): Promise<void> {
     closed = true
     await queue
     listeners.clear()
   }
 
-  return { record, list, unresolved, sendUnsent, readerAt, moveReader, subscribe, close }
+  return { record, list, unresolved, silent, sendUnsent, readerAt, moveReader, subscribe, settled, close }
 }

@@ -26,7 +26,7 @@ import { limits } from '../limits.js'
 import { contains, monthlyPeriodOf, type Period } from '../period.js'
 import type { Entitlement } from './entitlement.js'
 import { type BalanceBase, Figures } from './figures.js'
-import { type Level, levelsOf, parseFigure } from './level.js'
+import { type Level, levelAt, levelsOf, parseFigure } from './level.js'
 
 /** A contract item gives several metrics; together they name one quota. */
 export type ItemMetric = Pick<Entitlement, 'item' | 'metric'>
@@ -69,8 +69,17 @@ export interface NeededBase {
   readonly epoch: number
 }
 
+export type AlertKind = 'threshold' | 'recurring' | 'forecast' | 'silence'
+
 export interface Crossing {
   readonly type: 'alert.triggered' | 'alert.resolved'
+  readonly kind: AlertKind
+  /** The alert rule behind it; null: a threshold of the contract item. */
+  readonly rule: string | null
+  /** Of a silence: whose, null for the metric as a whole. */
+  readonly subject: string | null
+  /** Of a forecast: usage at the period's end, decimal text. */
+  readonly forecast: string | null
   readonly item: string
   readonly contract: string
   readonly tenant: string
@@ -104,6 +113,16 @@ export interface BalanceView {
   readonly members: number
 }
 
+/** Usage of one quota, for who grants or refuses by it. */
+export interface GuardedUsage {
+  readonly tenant: string
+  readonly item: string
+  readonly metric: string
+  readonly periodFrom: number
+  /** At ROLLUP_SCALE; null when it is not known here at present. */
+  readonly usage: bigint | null
+}
+
 export interface BalanceOptions {
   readonly memberHash: MemberHash
   readonly membersMax?: number
@@ -135,6 +154,16 @@ export interface Balances {
   observe(of: ItemMetric, periodFrom: number, usage: string, asOf: AsOf): Crossing[]
   /** Adds the accepted events of the frame with this log sequence. Crossings in the order of the events. */
   apply(frame: Frame, sequence: number, verdicts: Uint8Array): Crossing[]
+  /**
+   * What will cross before its period ends, and what no longer will: usage so far, as if it went on evenly through the period.
+   * Called on a clock; `now` is that clock's.
+   */
+  forecast(now: number): Crossing[]
+  /** From now on `guarded` tells this tenant's usage; opens the balance of `now`. Up to limits.guardedTenantsMax, then the oldest goes. */
+  guard(tenant: string, now: number): GuardedUsage[]
+  readonly isGuarding: boolean
+  /** Usage of a guarded tenant's live balances. */
+  guarded(tenant: string): GuardedUsage[]
   /** Items in the order of setEntitlements, periods rising. */
   read(tenant: string): BalanceView[]
   readonly membersHeld: number
@@ -160,6 +189,12 @@ interface Balance {
   marks: Uint8Array
   /** Levels below this index are reached. */
   next: number
+  /** Steps told, per recurring rule. */
+  steps: bigint[]
+  /** The lowest step that was not told. */
+  nextStep: Level | undefined
+  /** A Mark per forecast. */
+  forecastMarks: Uint8Array
   observed: { usage: bigint; asOf: AsOf } | undefined
   /** What the frame with this number adds, in a metric's own scale: usages, their positive and their negative values. */
   frame: number
@@ -176,6 +211,7 @@ assert(limits.batchEventsMax * 2 ** 39 < Number.MAX_SAFE_INTEGER, 'the total of 
 interface Item {
   entitlement: LiveEntitlement
   levels: Level[]
+  forecasts: Level[]
   /** Rising periods; two or three. */
   readonly balances: Balance[]
   /** A period that begins later has no event of an earlier epoch. */
@@ -220,6 +256,8 @@ class StreamBalances implements Balances {
   #refusedAtChange = 0
   /** Made stale by a void since the last barrier. */
   #voided = new Set<Balance>()
+  /** Tenants whose usage is asked for after each frame, the oldest first. */
+  readonly #guarded = new Set<string>()
   #asOf: AsOf = { receivedAt: 0, sequence: 0, epoch: 0 }
   membersHeld = 0
   balancesHeld = 0
@@ -248,7 +286,13 @@ class StreamBalances implements Balances {
         before.delete(key)
         this.#changeLimit(item, entitlement, crossings)
       } else {
-        item = { entitlement, levels: levelsOf(entitlement), balances: [], horizon: Number.NEGATIVE_INFINITY }
+        item = {
+          entitlement,
+          levels: levelsOf(entitlement),
+          forecasts: forecastsOf(entitlement),
+          balances: [],
+          horizon: Number.NEGATIVE_INFINITY,
+        }
       }
       this.#items.set(key, item)
       this.#list(item)
@@ -293,12 +337,8 @@ class StreamBalances implements Balances {
     figures.addBase(base)
     this.membersHeld += figures.membersHeld - heldBefore
     balance.state = 'live'
-    const { levels, entitlement } = balance.item
-    for (const { threshold, limitVersion } of rung) {
-      const level = levels.findIndex(({ code }) => code === threshold)
-      if (level !== -1 && limitVersion === entitlement.limitVersion && balance.marks[level] === Mark.quiet)
-        balance.marks[level] = Mark.rung
-    }
+    for (const { threshold, limitVersion } of rung)
+      if (limitVersion === balance.item.entitlement.limitVersion) this.#markRung(balance, threshold)
     const crossings: Crossing[] = []
     this.#evaluate(balance, this.#noEvent(), crossings)
     return crossings
@@ -359,6 +399,39 @@ class StreamBalances implements Balances {
       }
     }
     return views
+  }
+
+  forecast(now: number): Crossing[] {
+    const crossings: Crossing[] = []
+    for (const item of this.#items.values()) {
+      if (item.forecasts.length === 0) continue
+      const balance = item.balances.find(({ period }) => contains(period, now))
+      if (balance?.state === 'live') this.#foresee(balance, now, crossings)
+    }
+    return crossings
+  }
+
+  guard(tenant: string, now: number): GuardedUsage[] {
+    // Again at the end of the order, which is that of the last use.
+    this.#guarded.delete(tenant)
+    this.#guarded.add(tenant)
+    if (this.#guarded.size > limits.guardedTenantsMax) this.#guarded.delete(this.#guarded.values().next().value!)
+    for (const item of this.#tenants.get(tenant)?.all ?? []) this.#balanceAt(item, now)
+    return this.guarded(tenant)
+  }
+
+  get isGuarding(): boolean {
+    return this.#guarded.size > 0
+  }
+
+  guarded(tenant: string): GuardedUsage[] {
+    if (!this.#guarded.has(tenant)) return []
+    return (this.#tenants.get(tenant)?.all ?? []).flatMap(({ entitlement: { item, metric }, balances }) =>
+      balances.map(({ period, state, figures, observed }) => {
+        const usage = state === 'live' ? figures.usage() : state === 'stale' ? (observed?.usage ?? null) : null
+        return { tenant, item, metric, periodFrom: period.from, usage }
+      }),
+    )
   }
 
   #list(item: Item): void {
@@ -439,8 +512,8 @@ class StreamBalances implements Balances {
   }
 
   /** Whether a level lies between the lowest and the highest figure that the frame's events can lead to in any order. */
-  #mayCross({ item, next, figures, metric, usages, up, down }: Balance, frame: Frame): boolean {
-    if (item.levels.length === 0) return false
+  #mayCross({ item, next, nextStep, figures, metric, usages, up, down }: Balance, frame: Frame): boolean {
+    if (item.levels.length === 0 && nextStep === undefined) return false
     // The first usage may cross what lies at zero.
     if (figures.empty) return true
     const above = item.levels[next]
@@ -448,7 +521,9 @@ class StreamBalances implements Balances {
     const usage = figures.usage()
     const isCount = figures.aggregation === 'count'
     const factor = powerOfTen(ROLLUP_SCALE - (isCount ? 0 : frame.metrics[metric]!.scale))
-    if (above !== undefined && usage + BigInt(isCount ? usages : up) * factor >= above.least) return true
+    const highest = usage + BigInt(isCount ? usages : up) * factor
+    if (above !== undefined && highest >= above.least) return true
+    if (nextStep !== undefined && highest >= nextStep.least) return true
     return below !== undefined && usage - BigInt(isCount ? 0 : down) * factor < below.least
   }
 
@@ -494,10 +569,11 @@ class StreamBalances implements Balances {
 
   /** The two comparisons that an event costs; everything else only happens at a crossing. */
   #watch(balance: Balance, frame: Frame, i: number, sequence: number, crossings: Crossing[]): void {
-    const { item, next, figures } = balance
+    const { item, next, nextStep, figures } = balance
     const above = item.levels[next]
     const below = item.levels[next - 1]
-    const rises = above !== undefined && figures.reaches(above)
+    const rises =
+      (above !== undefined && figures.reaches(above)) || (nextStep !== undefined && figures.reaches(nextStep))
     const falls = below !== undefined && !figures.reaches(below)
     if (!rises && !falls) return
     const position = positionOf(sequence, i)
@@ -506,18 +582,14 @@ class StreamBalances implements Balances {
   }
 
   #evaluate(balance: Balance, cause: Cause, crossings: Crossing[]): void {
-    const { item, period, marks } = balance
-    const { levels, entitlement } = item
+    const { item, marks } = balance
+    const { levels } = item
     const usage = balance.state === 'stale' ? balance.observed!.usage : balance.figures.usage()
     // An observed 0 may be no usage at all, which reaches no level.
     const reaches = (level: Level): boolean =>
       balance.state === 'stale' ? usage >= level.least && usage !== 0n : balance.figures.reaches(level)
     const cross = (type: Crossing['type'], level: Level): void => {
-      const { item: id, contract, tenant, product, metric, limitVersion, limit } = entitlement
-      const balanceText = printQuantity(usage, ROLLUP_SCALE)
-      const threshold = level.code
-      const key = { item: id, contract, tenant, product, metric, period, threshold, limitVersion, limit }
-      crossings.push({ type, ...key, balance: balanceText, ...cause })
+      crossings.push({ type, kind: 'threshold', ...this.#about(balance, level, usage), forecast: null, ...cause })
     }
     while (balance.next < levels.length && reaches(levels[balance.next]!)) {
       if (marks[balance.next] === Mark.quiet) {
@@ -533,16 +605,124 @@ class StreamBalances implements Balances {
       marks[above] = Mark.resolved
       cross('alert.resolved', levels[above]!)
     }
+    if (usage !== 0n) this.#climb(balance, usage, cause, crossings)
+  }
+
+  /** What an alert of a level says of its balance. */
+  #about({ item: { entitlement }, period }: Balance, { code: threshold, rule }: Level, usage: bigint) {
+    const { item, contract, tenant, product, metric, limitVersion, limit } = entitlement
+    const balance = printQuantity(usage, ROLLUP_SCALE)
+    return {
+      rule,
+      subject: null,
+      item,
+      contract,
+      tenant,
+      product,
+      metric,
+      period,
+      threshold,
+      limitVersion,
+      limit,
+      balance,
+    }
+  }
+
+  /** Tells the steps of recurring rules that usage has reached; of a great many at once only the highest. */
+  #climb(balance: Balance, usage: bigint, cause: Cause, crossings: Crossing[]): void {
+    const { recurring = [] } = balance.item.entitlement
+    for (const [i, { code, rule, every, from }] of recurring.entries()) {
+      const [step, start] = [parseFigure(every), parseFigure(from)]
+      const reached = usage < start ? 0n : (usage - start) / step
+      let told = balance.steps[i]!
+      if (reached <= told) continue
+      const first = reached - BigInt(limits.stepsToldMax)
+      if (told < first) told = first
+      for (told += 1n; told <= reached; told += 1n) {
+        const at = start + told * step
+        const level = levelAt(`${code}:${printQuantity(at, ROLLUP_SCALE)}`, rule, at, 1n)
+        const about = this.#about(balance, level, usage)
+        crossings.push({ type: 'alert.triggered', kind: 'recurring', ...about, forecast: null, ...cause })
+      }
+      balance.steps[i] = reached
+    }
+    this.#findNextStep(balance)
+  }
+
+  #findNextStep(balance: Balance): void {
+    const { recurring = [] } = balance.item.entitlement
+    const next = recurring.map(
+      ({ every, from }, i) => parseFigure(from) + (balance.steps[i]! + 1n) * parseFigure(every),
+    )
+    const least = next.reduce<bigint | undefined>((low, at) => (low === undefined || at < low ? at : low), undefined)
+    balance.nextStep = least === undefined ? undefined : levelAt('', null, least, 1n)
+  }
+
+  /**
+   * Usage goes on as it did on the whole since the period began: forecast = usage × length ÷ elapsed, compared as integers. Nothing
+   * is foreseen in the first part of a period, nor of a level that is reached already. What was foreseen is resolved when the
+   * forecast lies 5 % below the level, so that it does not come and go.
+   */
+  #foresee(balance: Balance, now: number, crossings: Crossing[]): void {
+    const { item, period, figures, forecastMarks: marks } = balance
+    const length = BigInt(period.to - period.from)
+    const elapsed = BigInt(now - period.from)
+    if (elapsed * BigInt(limits.forecastParts) < length) return
+    const usage = figures.usage()
+    for (const [i, level] of item.forecasts.entries()) {
+      if (figures.reaches(level)) continue
+      const ahead = usage * length * level.denominator
+      const needed = level.numerator * elapsed
+      const rises = marks[i] === Mark.quiet && ahead >= needed && !figures.empty
+      const falls = marks[i] === Mark.rung && ahead * 100n < needed * 95n
+      if (!rises && !falls) continue
+      marks[i] = rises ? Mark.rung : Mark.resolved
+      const type = rises ? 'alert.triggered' : 'alert.resolved'
+      const forecast = printQuantity((2n * usage * length + elapsed) / (2n * elapsed), ROLLUP_SCALE)
+      crossings.push({ type, kind: 'forecast', ...this.#about(balance, level, usage), forecast, ...this.#noEvent() })
+    }
+  }
+
+  /** A threshold, step or forecast that rang before this process began. */
+  #markRung(balance: Balance, threshold: string): void {
+    const { levels, forecasts, entitlement } = balance.item
+    const level = levels.findIndex(({ code }) => code === threshold)
+    if (level !== -1 && balance.marks[level] === Mark.quiet) balance.marks[level] = Mark.rung
+    const forecast = forecasts.findIndex(({ code }) => code === threshold)
+    if (forecast !== -1) balance.forecastMarks[forecast] = Mark.rung
+    for (const [i, { code, every, from }] of (entitlement.recurring ?? []).entries()) {
+      if (!threshold.startsWith(`${code}:`)) continue
+      const told = (parseFigure(threshold.slice(code.length + 1)) - parseFigure(from)) / parseFigure(every)
+      if (told > balance.steps[i]!) balance.steps[i] = told
+    }
+    this.#findNextStep(balance)
   }
 
   #changeLimit(item: Item, entitlement: LiveEntitlement, crossings: Crossing[]): void {
-    const changed = item.entitlement.limitVersion !== entitlement.limitVersion
+    const before = item.entitlement
     item.entitlement = entitlement
-    if (!changed) return
+    if (watchText(before) === watchText(entitlement)) return
+    // With a new version of the limit everything may ring again; a rule that comes or goes leaves the others as they are.
+    const isSame = before.limitVersion === entitlement.limitVersion
+    const levelsBefore = item.levels
+    const forecastsBefore = item.forecasts
     item.levels = levelsOf(entitlement)
+    item.forecasts = forecastsOf(entitlement)
     for (const balance of item.balances) {
-      balance.marks = new Uint8Array(item.levels.length)
+      const { marks, forecastMarks, steps } = balance
+      const kept = (levels: readonly Level[], old: readonly Level[], oldMarks: Uint8Array): Uint8Array =>
+        Uint8Array.from(levels, ({ code }) => {
+          const at = isSame ? old.findIndex((level) => level.code === code) : -1
+          return at === -1 ? Mark.quiet : oldMarks[at]!
+        })
+      balance.marks = kept(item.levels, levelsBefore, marks)
+      balance.forecastMarks = kept(item.forecasts, forecastsBefore, forecastMarks)
+      balance.steps = (entitlement.recurring ?? []).map(({ code }) => {
+        const at = isSame ? (before.recurring ?? []).findIndex((step) => step.code === code) : -1
+        return at === -1 ? 0n : steps[at]!
+      })
       balance.next = 0
+      this.#findNextStep(balance)
       const known = balance.state === 'live' || balance.observed !== undefined
       if (known) this.#evaluate(balance, this.#noEvent(), crossings)
     }
@@ -611,8 +791,11 @@ class StreamBalances implements Balances {
     this.balancesHeld += 1
     const figures = new Figures(item.entitlement.aggregation)
     const marks = new Uint8Array(item.levels.length)
-    const none = { frame: 0, metric: 0, usages: 0, up: 0, down: 0 }
-    const balance: Balance = { item, period, state, epoch, figures, marks, next: 0, observed: undefined, ...none }
+    const none = { frame: 0, metric: 0, usages: 0, up: 0, down: 0, next: 0, observed: undefined, nextStep: undefined }
+    const forecastMarks = new Uint8Array(item.forecasts.length)
+    const steps = (item.entitlement.recurring ?? []).map(() => 0n)
+    const balance: Balance = { item, period, state, epoch, figures, marks, forecastMarks, steps, ...none }
+    this.#findNextStep(balance)
     const after = item.balances.findIndex((other) => other.period.from > period.from)
     item.balances.splice(after === -1 ? item.balances.length : after, 0, balance)
     return balance
@@ -640,6 +823,12 @@ class StreamBalances implements Balances {
     return { sequence, position: null, eventTime: null, receivedAt }
   }
 }
+
+const forecastsOf = ({ limit, forecasts = [] }: LiveEntitlement): Level[] => levelsOf({ limit, thresholds: forecasts })
+
+/** Everything that decides what rings. */
+const watchText = ({ limit, limitVersion, thresholds, recurring, forecasts }: LiveEntitlement): string =>
+  JSON.stringify([limit, limitVersion, thresholds, recurring ?? [], forecasts ?? []])
 
 /** Whether the figures of one are those of the other: only limit, thresholds and names may differ. */
 function countsTheSame(a: LiveEntitlement, b: LiveEntitlement): boolean {

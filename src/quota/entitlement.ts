@@ -8,6 +8,16 @@ export interface Threshold {
   /** Percent of the limit, or an absolute quantity in the metric's unit; both as decimal text. */
   readonly kind: 'percent' | 'absolute'
   readonly value: string
+  /** The alert rule that asks for it; none: the contract item itself. */
+  readonly rule?: string
+}
+
+/** Rings at `from` + `every`, `from` + 2 × `every` … for as long as usage grows. A step is a milestone: it is not resolved. */
+export interface Recurring {
+  readonly code: string
+  readonly rule: string
+  readonly every: string
+  readonly from: string
 }
 
 export interface Entitlement {
@@ -25,4 +35,8 @@ export interface Entitlement {
   /** Start of the contract, epoch ms: periods are months counted from here, in the zone. */
   readonly anchor: number
   readonly timeZone: string
+  /** What alert rules ask for besides. */
+  readonly recurring?: readonly Recurring[]
+  /** Rings when the level will be crossed before the period ends, as usage goes. */
+  readonly forecasts?: readonly Threshold[]
 }

@@ -9,6 +9,8 @@ import type { Entitlement } from './entitlement.js'
 export interface Level {
   /** Code of the threshold. */
   readonly code: string
+  /** The alert rule behind it. */
+  readonly rule: string | null
   /** The level is numerator / denominator, at ROLLUP_SCALE. */
   readonly numerator: bigint
   readonly denominator: bigint
@@ -31,9 +33,9 @@ export function parseFigure(text: string): bigint {
 export function levelsOf({ limit, thresholds }: Pick<Entitlement, 'limit' | 'thresholds'>): Level[] {
   const hundred = parseFigure('100')
   const levels: Level[] = []
-  for (const { code, kind, value } of thresholds) {
-    if (kind === 'absolute') levels.push(levelAt(code, parseFigure(value), 1n))
-    else if (limit !== null) levels.push(levelAt(code, parseFigure(limit) * parseFigure(value), hundred))
+  for (const { code, kind, value, rule = null } of thresholds) {
+    if (kind === 'absolute') levels.push(levelAt(code, rule, parseFigure(value), 1n))
+    else if (limit !== null) levels.push(levelAt(code, rule, parseFigure(limit) * parseFigure(value), hundred))
   }
   return levels.sort((a, b) => {
     const difference = a.numerator * b.denominator - b.numerator * a.denominator
@@ -41,8 +43,8 @@ export function levelsOf({ limit, thresholds }: Pick<Entitlement, 'limit' | 'thr
   })
 }
 
-function levelAt(code: string, numerator: bigint, denominator: bigint): Level {
+export function levelAt(code: string, rule: string | null, numerator: bigint, denominator: bigint): Level {
   // bigint division rounds towards zero: up for negative numbers already.
   const least = numerator > 0n ? (numerator + denominator - 1n) / denominator : numerator / denominator
-  return { code, numerator, denominator, least }
+  return { code, rule, numerator, denominator, least }
 }

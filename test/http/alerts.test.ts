@@ -23,6 +23,10 @@ async function record(tenants: readonly string[], product = 'P'): Promise<void> 
   const crossings = tenants.map(
     (tenant): Crossing => ({
       type: 'alert.triggered',
+      kind: 'threshold',
+      rule: null,
+      subject: null,
+      forecast: null,
       item: `item-${next++}`,
       contract: `contract-${tenant}`,
       tenant,
