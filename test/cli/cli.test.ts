@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Exit } from '../../src/cli/exit.js'
 import { buildHttp } from '../../src/http/http.js'
 import { rootDirectory } from '../../src/paths.js'
-import { customer, type DoorSystem, openDoorSystem } from '../doors/door-system.js'
+import { crossThreshold, customer, type DoorSystem, openDoorSystem } from '../doors/door-system.js'
 import { promises } from '../promises.js'
 import { type Run, start } from './binary.js'
 
@@ -356,25 +356,7 @@ test('rejects => listed, exported, mended by another program, sent again', async
 })
 
 test(`alerts tail => each alert once, also those of the time while the service was away ${promises('alert:once-per-crossing')}`, async () => {
-  const { rows } = await doors.system.engines.postgres.query('SELECT fence FROM streams WHERE stream = 0')
-  const cross = (threshold: string) =>
-    doors.system.alerts.record(0, Number(rows[0].fence), [
-      {
-        type: 'alert.triggered',
-        tenant: 'acme',
-        contract: 'c',
-        item: 'i',
-        product: 'p',
-        metric: 'kyc',
-        period: { from: 0, to: 1 },
-        threshold,
-        limitVersion: 1,
-        limit: '10',
-        balance: '9',
-        sequence: 1,
-        receivedAt: Date.now(),
-      } as Parameters<typeof doors.system.alerts.record>[2][number],
-    ])
+  const cross = (threshold: string): Promise<void> => crossThreshold(doors, threshold)
   // The service's door alone goes away and comes back, on the same port.
   const { port } = new URL(doors.url)
   let app = await buildHttp(doors.system)
@@ -384,7 +366,10 @@ test(`alerts tail => each alert once, also those of the time while the service w
   const tail = start(['alerts', 'tail', '--tenant', 'acme', '--count', '4', '--json', '--url', url], env)
   children.add(tail)
   const until = async (question: () => boolean): Promise<void> => {
-    while (!question()) await new Promise((resolve) => setTimeout(resolve, 20))
+    while (!question()) {
+      if (tail.child.exitCode !== null) throw new Error(`the tail ended: ${tail.err()}`)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
   }
   await until(() => tail.err().includes('following'))
   await cross('60')
