@@ -28,6 +28,8 @@ export interface Config {
   readonly lateMs: number
   readonly aheadMs: number
   readonly dedupeIdsMax: number
+  /** Disk of ids that memory has no room for, per stream; 0: none go there. */
+  readonly dedupeDiskBytes: number
   readonly logBytesMax: number
   readonly segmentBytes: number
   /** Frames kept in memory between log and shard, per stream; not a setting, but tests make it small. */
@@ -177,12 +179,18 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     clickhouseUrl: url('CLICKHOUSE_URL', ['http:', 'https:']),
     postgresUrl: url('POSTGRES_URL', ['postgres:', 'postgresql:']),
     logLevel: oneOf('RELEVE_LOG', 'info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
-    streams: integer('RELEVE_STREAMS', Math.max(1, Math.min(8, availableParallelism() - 1)), 1, 64),
+    streams: integer('RELEVE_STREAMS', Math.max(1, Math.min(8, availableParallelism() - 1)), 1, limits.streamsMax),
     epochMs: integer('RELEVE_EPOCH_MS', limits.epochMs, 50, 60_000),
     graceMs: integer('RELEVE_GRACE_MS', limits.graceMs, 0, 30 * 86_400_000),
     lateMs: integer('RELEVE_LATE_MS', limits.lateMs, 60_000, 366 * 86_400_000),
     aheadMs: integer('RELEVE_AHEAD_MS', limits.aheadMs, 0, 7 * 86_400_000),
-    dedupeIdsMax: integer('RELEVE_DEDUPE_IDS', limits.dedupeIdsMax, 16 * limits.batchEventsMax, limits.dedupeIdsMax),
+    dedupeIdsMax: integer(
+      'RELEVE_DEDUPE_IDS',
+      limits.dedupeIdsMax,
+      16 * limits.batchEventsMax,
+      limits.dedupeIdsCeiling,
+    ),
+    dedupeDiskBytes: integer('RELEVE_DEDUPE_DISK_BYTES', limits.dedupeDiskBytes, 0, 2 ** 44),
     logBytesMax: integer('RELEVE_LOG_BYTES', limits.logBytesMax, 8 * limits.segmentBytes, 2 ** 44),
     segmentBytes: limits.segmentBytes,
     tailBytesMax: limits.tailBytesMax,
@@ -230,6 +238,7 @@ export const settings: readonly string[] = [
   'RELEVE_LATE_MS',
   'RELEVE_AHEAD_MS',
   'RELEVE_DEDUPE_IDS',
+  'RELEVE_DEDUPE_DISK_BYTES',
   'RELEVE_LOG_BYTES',
   'RELEVE_CRASH_AT',
   'RELEVE_URL',

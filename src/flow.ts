@@ -23,10 +23,10 @@ import type { Clock } from './clock.js'
 import type { Crash } from './crash-points.js'
 import type { DedupeStats } from './dedupe/dedupe.js'
 import type { DedupeState } from './dedupe/generations.js'
-import type { KeyFiles } from './dedupe/key-files.js'
+import type { IdFiles } from './dedupe/id-files.js'
 import { ReleveError } from './errors.js'
 import { limits } from './limits.js'
-import type { Log, LogRecord } from './log/log.js'
+import type { Log } from './log/log.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
@@ -35,6 +35,7 @@ import type { HeardMeter, Listening } from './quota/heard.js'
 import type { ChunkKey, Repair } from './rollup/repair.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
 import {
+  type ApplyRecord,
   type ApplyReply,
   type BalanceView,
   type Counts,
@@ -57,7 +58,7 @@ export interface FlowOptions {
   readonly owner: string
   readonly log: Log
   readonly shard: ShardThread
-  readonly keyFiles: KeyFiles
+  readonly ids: IdFiles
   readonly rollup: Rollup
   readonly repair: Repair
   readonly postgres: Pool
@@ -83,8 +84,13 @@ const ZERO: Totals = { ...zeroCounts(), epochs: 0 }
 
 /** Times that a chunk is taken back and inserted anew before the stream gives up. */
 const REPAIRS_MAX = 5
+/** One hand-over to the shard: bodies that come meanwhile wait for it. */
 const APPLY_RECORDS_MAX = 16
-const APPLY_BYTES_MAX = 4 * 1024 * 1024
+const APPLY_BYTES_MAX = 1024 * 1024
+/** One reading of the log, when the shard is behind. */
+const READ_BYTES_MAX = 4 * 1024 * 1024
+
+type TailRecord = ApplyRecord & { readonly bytes: number }
 
 interface Waiter {
   resolve(applied: Applied): void
@@ -129,13 +135,16 @@ export class StreamFlow {
   #lastFloor = Number.NEGATIVE_INFINITY
   #lastReceivedAt = 0
   /** Records on disk that wait to be applied, contiguous. The log has them too, so they may be dropped. */
-  #tail: LogRecord[] = []
+  #tail: TailRecord[] = []
   #tailBytes = 0
+  /** Numbers of frames that the shard need not keep any more. */
+  #forgotten: number[] = []
   #waiters = new Map<number, Waiter>()
   #jobs: BarrierJob[] = []
   #sealWanted = false
   #inFlight = 0
   #fault: string | null = null
+  #idsWait = false
   #flushes: Promise<void> = Promise.resolve()
   #alertsPending: Promise<void> = Promise.resolve()
   #wake: (() => void) | null = null
@@ -159,12 +168,14 @@ export class StreamFlow {
   /**
    * A frame into the log. Resolves when it is on disk; `applied` resolves when the shard has judged it, and is only there when
    * asked for. Rejects with `overloaded` when the frame was judged under an age limit that has moved since.
+   * `kept`: the shard's number of this frame; then its memory is the caller's again when this resolves, else it is the flow's.
    */
   async append(
     receivedAt: number,
     floorTime: number,
     frame: Uint8Array,
     wait: boolean,
+    kept = 0,
   ): Promise<{ sequence: number; applied: Promise<Applied> | undefined }> {
     if (this.#state !== 'running')
       throw new ReleveError('unavailable', `stream ${this.stream} is ${this.#state}`, { retryAfterS: 1 })
@@ -182,8 +193,19 @@ export class StreamFlow {
       applied = new Promise<Applied>((resolve, reject) => this.#waiters.set(written.sequence, { resolve, reject }))
       applied.catch(() => {})
     }
-    this.#push({ ...written, payload: frame })
+    const bytes = frame.byteLength
+    this.#push(kept > 0 ? { ...written, bytes, kept } : { ...written, bytes, payload: frame })
     return { sequence: written.sequence, applied }
+  }
+
+  /** A frame that the shard keeps will not come. */
+  forget(kept: number): void {
+    this.#forgotten.push(kept)
+    if (this.#forgotten.length > 1) return
+    setImmediate(() => {
+      // Only a thread that is closed refuses.
+      this.#o.shard.forget(this.#forgotten.splice(0)).catch(() => {})
+    })
   }
 
   get position(): { applied: number; last: number; checkpoint: number; epoch: number; folded: number } {
@@ -212,7 +234,8 @@ export class StreamFlow {
 
   /** What the flush stumbles over at present, and tries again; null when all is well. */
   get fault(): string | null {
-    return this.#fault
+    const { ids } = this.#o
+    return this.#fault ?? ids.fault ?? (this.#idsWait ? 'dedupe is full: events wait in the log' : null)
   }
 
   /** Live balances of a tenant, behind everything that the log had when asked. */
@@ -272,7 +295,7 @@ export class StreamFlow {
   // ---- Opening -----------------------------------------------------------------------------------------------------------
 
   async recover(entitlements: readonly LiveEntitlement[]): Promise<void> {
-    const { postgres, log, shard, keyFiles, logger } = this.#o
+    const { postgres, log, shard, ids, logger } = this.#o
     const started = performance.now()
     await postgres.query(
       `INSERT INTO streams (stream, fence, owner, epoch, position, received_at, dedupe, totals) VALUES ($1, 0, $2, 0, 0, 0, 'null', $3)
@@ -302,7 +325,7 @@ export class StreamFlow {
       )
     }
     await shard.beginRestore(row.dedupe)
-    for await (const block of keyFiles.load(row.dedupe)) await shard.restoreBlock(block)
+    for await (const block of ids.load(row.dedupe)) await shard.restoreBlock(block)
     const opened = await shard.open({
       epoch: this.#epoch,
       sequence: this.#checkpointSequence,
@@ -419,36 +442,44 @@ export class StreamFlow {
     })
   }
 
-  #push(record: LogRecord): void {
+  #push(record: TailRecord): void {
     // After a gap (records dropped for the bound) the log is read until it meets the tail again.
     if (this.#tail.length > 0 && record.sequence !== this.#tail[this.#tail.length - 1]!.sequence + 1) this.#dropTail()
     this.#tail.push(record)
-    this.#tailBytes += record.payload.byteLength
+    this.#tailBytes += record.bytes
     if (this.#tailBytes > this.#o.tailBytesMax) this.#dropTail()
     this.#wakeUp()
   }
 
   #dropTail(): void {
+    for (const record of this.#tail) this.#dropped(record)
     this.#tail = []
     this.#tailBytes = 0
   }
 
+  #dropped(record: TailRecord): void {
+    if ('kept' in record) this.forget(record.kept)
+  }
+
   /** The next records, from memory or from disk. */
-  async #take(until: number): Promise<LogRecord[]> {
-    const taken: LogRecord[] = []
+  async #take(until: number): Promise<ApplyRecord[]> {
+    const taken: ApplyRecord[] = []
     let bytes = 0
-    while (this.#tail.length > 0 && this.#tail[0]!.sequence < this.#next)
-      this.#tailBytes -= this.#tail.shift()!.payload.byteLength
+    while (this.#tail.length > 0 && this.#tail[0]!.sequence < this.#next) {
+      const record = this.#tail.shift()!
+      this.#tailBytes -= record.bytes
+      this.#dropped(record)
+    }
     while (this.#tail.length > 0 && taken.length < APPLY_RECORDS_MAX && bytes < APPLY_BYTES_MAX) {
       const record = this.#tail[0]!
       if (record.sequence !== this.#next + taken.length || record.sequence > until) break
       this.#tail.shift()
-      this.#tailBytes -= record.payload.byteLength
+      this.#tailBytes -= record.bytes
       taken.push(record)
-      bytes += record.payload.byteLength
+      bytes += record.bytes
     }
     if (taken.length > 0) return taken
-    const read = await this.#o.log.read(this.stream, this.#next, APPLY_BYTES_MAX)
+    const read = await this.#o.log.read(this.stream, this.#next, READ_BYTES_MAX)
     return read.filter((record) => record.sequence <= until)
   }
 
@@ -470,6 +501,9 @@ export class StreamFlow {
     }
     // What the shard had no room for is read from the log again.
     if (reply.done < records.length) this.#dropTail()
+    // Ids wait for room in memory: a run is on its way to disk, or an epoch must be sealed first.
+    this.#idsWait = reply.done === 0
+    if (this.#idsWait) await this.#o.ids.room()
     this.#epochFull = reply.full
     this.#o.metrics.accepted.inc(reply.counts.accepted)
     this.#o.metrics.duplicates.inc(reply.counts.duplicate)
@@ -530,6 +564,12 @@ export class StreamFlow {
     const stream = String(this.stream)
     const now = clock.now()
     metrics.dedupeIds.set({ stream }, stats.entries)
+    metrics.dedupeMemoryIds.set({ stream }, stats.memoryEntries)
+    metrics.dedupeDiskIds.set({ stream }, stats.diskEntries)
+    metrics.dedupeRuns.set({ stream }, stats.runs)
+    metrics.dedupeRunBytes.set({ stream }, stats.runBytes)
+    metrics.dedupeFilterHits.set({ stream }, stats.filterHits)
+    metrics.dedupePageReads.set({ stream }, stats.pageReads)
     metrics.dedupeBytes.set({ stream }, stats.bytes)
     metrics.dedupeWindowSeconds.set(
       { stream },
@@ -553,14 +593,14 @@ export class StreamFlow {
 
   /** Steps 1 to 4 of the protocol. Each step is repeated until it holds; a repeated step changes nothing. */
   async #flush(sealed: SealedEpoch): Promise<void> {
-    const { keyFiles, rollup, crash, metrics } = this.#o
+    const { ids, rollup, crash, metrics } = this.#o
     const { epoch } = sealed
     const end = metrics.flushSeconds.startTimer()
 
     await this.#retry('manifest', () => this.#writeManifest(sealed))
     crash('after-manifest')
 
-    if (sealed.keys !== null) await this.#retry('keys', () => keyFiles.append(sealed.keys!))
+    if (sealed.keys !== null) await this.#retry('keys', () => ids.append(sealed.keys!))
     crash('after-key-file')
 
     const chunks: StoreChunk[] = [...sealed.chunks]
@@ -586,7 +626,7 @@ export class StreamFlow {
     this.#totals = add(this.#totals, sealed.counts)
     metrics.epochs.inc({ stream: String(this.stream) })
     end()
-    for (const generation of sealed.dropped) await keyFiles.drop(generation)
+    await ids.settled(sealed.dedupe, sealed.dropped)
     if (sealed.needed.length > 0) await this.#loadBases(sealed.needed)
     await this.#o.log.deleteBelow(this.stream, sealed.to + 1)
   }

@@ -96,8 +96,15 @@ export const limits = {
   generationMs: 1 * DAY,
   /** Generations that may live at once; the number is one byte in the table. */
   generationsMax: 200,
-  /** Ids in memory per shard; at 80 % the oldest generation is announced for dropping, and the age limit L shrinks with it. */
+  /** Ids in memory per shard, 17.5 bytes each; at 80 % the oldest generations go to disk. */
   dedupeIdsMax: 64_000_000,
+  /** What an operator may set it to: the kernel has 4 GiB of addresses. */
+  dedupeIdsCeiling: 160_000_000,
+  /**
+   * Disk of the runs per shard, bytes: 17.6 an id, and a quarter more while one is built; each id there takes 1.5 bytes of
+   * memory. At 80 % of all ids the oldest generation is announced for dropping, and the age limit L shrinks with it.
+   */
+  dedupeDiskBytes: 16 * 1024 * MiB,
   /** Hash keys of origins, and of tenants, kept per shard; about 150 bytes each. Beyond it they are derived again. */
   dedupeKeysMax: 20_000,
 
@@ -130,8 +137,20 @@ export const limits = {
   guardedTenantsMax: 10_000,
 
   // Threads.
-  /** Tasks that wait for one shard's thread; the doors' bound on bytes comes first. */
+  /** Streams of one process, each with a thread. */
+  streamsMax: 64,
+  /** Tasks that wait for one shard's thread; bodies and records are handed over one or two at a time, questions as they come. */
   shardTasksMax: 100_000,
+  /** Memory that the main thread and a shard share for bodies and frames: two being judged, the others being written to the log. */
+  slabs: 6,
+  /** One of them: bodies in its front half, their frames behind. What a small request waits for at most is the judging of two. */
+  slabBytes: 2 * MiB,
+  /** Tasks of bodies given to one shard's thread: the second one so that it never waits for the main thread. */
+  judgeTasksMax: 2,
+  /** A body up to this size is judged together with others that came meanwhile: one record of the log, one frame. */
+  smallBodyBytes: 64 * KiB,
+  /** Bodies that wait for one shard, beside their bytes (inflightBytesMax). */
+  bodiesWaitingMax: 20_000,
 
   // NATS.
   /** One message: what a publisher may send at once. Below the server's own default of 1 MiB. */
@@ -158,12 +177,13 @@ export const limits = {
   natsTimeoutMs: 5_000,
 
   // The client (releve/client), in the sender's process.
-  /** Events of one batch as JSON, about; with every character escaped it is still a body. */
-  clientBatchJsonMax: 2.5 * MiB,
-  /** A sealed batch over HTTP, bytes counted by characters: three times as much in UTF-8 is still a body. */
+  /** One event as JSON, about; a batch is sealed when it has as much, so it has twice as much at most. */
+  clientEventJsonMax: 1.25 * MiB,
+  /** A sealed batch over HTTP without its last event, bytes counted by characters: three times as much in UTF-8 is still a body. */
   clientBatchBytesMax: 4 * MiB,
-  /** The same over NATS: three times as much is still a message. */
-  clientNatsBatchBytesMax: 160 * KiB,
+  /** The same two over NATS, where a body is a message. */
+  clientNatsEventJsonMax: 12 * KiB,
+  clientNatsBatchBytesMax: 156 * KiB,
   /** Sealed batches that wait or are under way, bytes; a setting. Beyond it `send` waits or refuses. */
   clientMemoryBytesMax: 64 * MiB,
   /** Calls of `send` that wait for room; beyond it `send` refuses. */
@@ -346,16 +366,20 @@ export const limits = {
 // The relations. A changed number that breaks one of them stops the process at import.
 assert(limits.recordBytesMax > limits.bodyBytesMax, 'a record must hold the largest body')
 assert(limits.natsMessageBytesMax < limits.bodyBytesMax, 'a message is a body')
+assert(limits.smallBodyBytes <= limits.slabBytes / 4, 'a slab must hold several small bodies')
 assert(
   limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
   'a pull holds several of the largest messages, and stays where no stall was seen',
 )
 assert(
-  6 * limits.clientBatchJsonMax <= limits.bodyBytesMax,
-  'a batch of the client is a body, also when written as JSON',
+  12 * limits.clientEventJsonMax <= limits.bodyBytesMax,
+  'a batch of the client is a body when written as JSON, also with every character escaped',
 )
-assert(3 * limits.clientBatchBytesMax <= limits.bodyBytesMax, 'a batch of the client is a body')
-assert(3 * limits.clientNatsBatchBytesMax <= limits.natsMessageBytesMax, 'a batch of the client is a message')
+assert(
+  3 * (limits.clientBatchBytesMax + limits.clientEventJsonMax) <= limits.bodyBytesMax &&
+    3 * (limits.clientNatsBatchBytesMax + limits.clientNatsEventJsonMax) <= limits.natsMessageBytesMax,
+  'a batch of the client is a body, and over NATS a message',
+)
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
 assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')

@@ -48,7 +48,15 @@ export function openMetrics() {
     logLost: gauge('releve_log_lost_records', 'Acknowledged records that cannot be read any more', ['stream']),
     // Dedupe.
     dedupeIds: gauge('releve_dedupe_ids', 'Ids remembered', ['stream']),
+    dedupeMemoryIds: gauge('releve_dedupe_memory_ids', 'Ids, and voids, in memory', ['stream']),
+    dedupeDiskIds: gauge('releve_dedupe_disk_ids', 'Ids, and voids, in runs on disk', ['stream']),
     dedupeBytes: gauge('releve_dedupe_bytes', 'Memory of the ids', ['stream']),
+    dedupeRuns: gauge('releve_dedupe_runs', 'Runs of ids on disk: each is asked for an id that memory does not know', [
+      'stream',
+    ]),
+    dedupeRunBytes: gauge('releve_dedupe_run_bytes', 'Memory of the filters of the runs', ['stream']),
+    dedupeFilterHits: gauge('releve_dedupe_filter_hits', 'Ids that a filter let through, since the start', ['stream']),
+    dedupePageReads: gauge('releve_dedupe_page_reads', 'Pages of runs read for them, since the start', ['stream']),
     dedupeWindowSeconds: gauge(
       'releve_dedupe_window_seconds',
       'How far back ids are remembered; +Inf when nothing was ever forgotten',

@@ -15,7 +15,9 @@ import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
-import { KeyFiles } from './dedupe/key-files.js'
+import { IdFiles } from './dedupe/id-files.js'
+import { runEntriesIn } from './dedupe/run-file.js'
+import { openRunPool, type RunPool } from './dedupe/run-pool.js'
 import { openAlertFeed } from './delivery/alert-feed.js'
 import { type Delivery, openDelivery } from './delivery/delivery.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
@@ -27,6 +29,7 @@ import { encodeFrame } from './frame.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
+import { Intake } from './intake.js'
 import { Certifications } from './invoicing/certification.js'
 import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
@@ -43,7 +46,7 @@ import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
-import { openShardThread, type ShardThread } from './shard.js'
+import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
 import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 import { VERSION } from './version.js'
@@ -143,7 +146,9 @@ export class System {
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
-  #keyFiles: KeyFiles[] = []
+  #intakes: Intake[] = []
+  #idFiles: IdFiles[] = []
+  readonly #runPool: RunPool = openRunPool()
   #streams = 1
   #inflight = 0
   #nextShard = 0
@@ -303,20 +308,28 @@ export class System {
           streams: this.#streams,
           secret,
           idsMax: config.dedupeIdsMax,
+          diskIdsMax: runEntriesIn(config.dedupeDiskBytes),
           aheadMs: config.aheadMs,
           lateMs: config.lateMs,
         })
         this.#shards[stream] = shard
         await shard.setCatalog(this.#catalog.snapshot())
-        const keyFiles = await KeyFiles.open(join(config.dataDirectory, 'keys', `stream-${stream}`), stream)
-        this.#keyFiles[stream] = keyFiles
+        const ids = await IdFiles.open({
+          directory: join(config.dataDirectory, 'keys', `stream-${stream}`),
+          stream,
+          pool: this.#runPool,
+          attachRun: shard.attachRun,
+          logger,
+          onFatal,
+        })
+        this.#idFiles[stream] = ids
         return openFlow(
           {
             stream,
             owner,
             log: this.#log!,
             shard,
-            keyFiles,
+            ids,
             rollup: this.#rollup,
             repair: this.#repair,
             postgres,
@@ -334,6 +347,19 @@ export class System {
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
         )
       }),
+    )
+    this.#intakes = this.#shards.map(
+      (shard, stream) =>
+        new Intake({
+          shard,
+          stream,
+          flowOf: (part) => this.#flows[part]!,
+          head: () => this.#judgeHead(),
+          onJudged: (seconds, plain) => {
+            metrics.judgeSeconds.observe(seconds)
+            metrics.plain.inc(plain)
+          },
+        }),
     )
     await this.#alerts.sendUnsent()
     const certifiers = openCertifiers(config)
@@ -469,7 +495,8 @@ export class System {
       () => this.#alertFeed?.close(),
       () => this.#delivery?.close(),
       () => this.#log?.close(),
-      () => Promise.allSettled(this.#keyFiles.map((files) => files.close())),
+      () => this.#runPool.close(),
+      () => Promise.allSettled(this.#idFiles.map((files) => files.close())),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
       () => this.#engines?.close(),
@@ -515,7 +542,8 @@ export class System {
 
   /** Resolves when everything that is stored is on disk; with `wait`, when it is counted too. */
   async ingest(request: {
-    body: Uint8Array
+    /** Its bytes, whole or in pieces as they came; those are taken out of their array. They must not change until this resolves. */
+    body: Uint8Array | Uint8Array[]
     format: EventFormat
     /** Only with `cloudevents-binary`. */
     attributes?: CloudEventHeaders
@@ -523,52 +551,42 @@ export class System {
     wait: boolean
   }): Promise<IngestAnswer> {
     const { metrics } = this
-    const ack = metrics.ackSeconds.startTimer()
-    const receivedAt = this.clock.now()
+    const began = performance.now()
+    const { body, format, attributes, tenant, wait } = request
     // A tenant's own key chooses its stream's shard; a platform-wide body is read by the shards in turn.
-    const reader = request.tenant === null ? this.#nextShard++ % this.#streams : streamOf(request.tenant, this.#streams)
-    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
-    const judging = metrics.judgeSeconds.startTimer()
-    const judged = await this.#shards[reader]!.judge(request.body, {
-      format: request.format,
-      ...(request.attributes === undefined ? {} : { attributes: request.attributes }),
-      tenant: request.tenant,
-      receivedAt,
-      floorTime,
-      aheadMs: this.config.aheadMs,
-    })
-    judging()
-    const written = await Promise.all(
-      judged.parts.map(async (part) => ({
-        part,
-        ...(await this.#flows[part.stream]!.append(receivedAt, floorTime, part.frame, request.wait)),
-      })),
-    )
-    ack()
-    metrics.received.inc(judged.received)
-    metrics.plain.inc(judged.plain)
-    metrics.stored.inc(judged.stored)
-    for (const { code } of judged.refusals) metrics.refused.inc({ code })
+    const reader = tenant === null ? this.#nextShard++ % this.#streams : streamOf(tenant, this.#streams)
+    const pieces = body instanceof Uint8Array ? [body] : body
+    const taken = await this.#intakes[reader]!.take({ pieces, format, attributes, tenant, wait })
+    metrics.ackSeconds.observe((performance.now() - began) / 1000)
+    const { received, refusals } = taken
+    const stored = received - refusals.length
+    metrics.received.inc(received)
+    metrics.stored.inc(stored)
+    for (const { code } of refusals) metrics.refused.inc({ code })
     const answer: IngestAnswer = {
-      received: judged.received,
-      stored: judged.stored,
-      refused: judged.refused,
-      refusals: judged.refusals
+      received,
+      stored,
+      refused: refusals.length,
+      refusals: refusals
         .slice(0, limits.answerRefusalsMax)
         .map(({ index, code, field, message, id }) => ({ index, code, field, message, id })),
     }
-    if (!request.wait) return answer
-    const verdicts: string[] = new Array(judged.received).fill('refused')
+    if (taken.applied === undefined) return answer
     const totals = { accepted: 0, duplicate: 0, conflict: 0 }
-    for (const { part, applied } of written) {
-      const result = await applied!
-      result.verdicts.forEach((verdict, i) => {
-        const name = shardVerdictNames[verdict]!
-        verdicts[part.indices[i]!] = name
-        totals[name] += 1
-      })
-    }
+    const verdicts = (await taken.applied).map((verdict) => {
+      if (verdict === null) return 'refused'
+      const name = shardVerdictNames[verdict]
+      totals[name] += 1
+      return name
+    })
     return { ...answer, applied: { ...totals, verdicts } }
+  }
+
+  /** For bodies that are judged now. */
+  #judgeHead(): JudgeHead {
+    const receivedAt = this.clock.now()
+    const floorTime = Math.max(...this.#flows.map((flow) => flow.floorAt(receivedAt)))
+    return { receivedAt, floorTime, aheadMs: this.config.aheadMs }
   }
 
   /**

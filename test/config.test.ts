@@ -66,7 +66,8 @@ test('the bounds of each number are inside, their neighbours outside', () => {
     ['RELEVE_EPOCH_MS', 50, 60_000],
     ['RELEVE_GRACE_MS', 0, 30 * 86_400_000],
     ['RELEVE_AHEAD_MS', 0, 7 * 86_400_000],
-    ['RELEVE_DEDUPE_IDS', 16 * limits.batchEventsMax, limits.dedupeIdsMax],
+    ['RELEVE_DEDUPE_IDS', 16 * limits.batchEventsMax, limits.dedupeIdsCeiling],
+    ['RELEVE_DEDUPE_DISK_BYTES', 0, 2 ** 44],
     ['RELEVE_LOG_BYTES', 8 * limits.segmentBytes, 2 ** 44],
   ] as const) {
     expect(faultsOf({ [name]: String(min) }), name).toEqual([])

@@ -26,6 +26,7 @@ function level(file: string): number {
   if (
     [
       'flow.ts',
+      'intake.ts',
       'shard.ts',
       'answers.ts',
       'alerting.ts',
@@ -64,6 +65,7 @@ const upward: Readonly<Record<string, string>> = {
   'event.ts → catalog/metric.ts': 'an event has a metric',
   'frame.ts → catalog/metric.ts': 'a frame carries the metrics it was judged under',
   'frame.ts → ingest/verdict.ts': 'a frame carries refusals',
+  'client/nats.ts → nats/subjects.ts': 'the subjects are the same on both sides of the door',
   'invoicing/verify.ts → invoicing/close.ts': 'an invoice is verified by the very reckoning that made it',
 }
 
@@ -83,7 +85,7 @@ test('the exceptions of the ground are still needed', () => {
 const neighbours: Readonly<Record<string, string>> = {
   'client → ingest/time.ts': 'a time means the same at the sender and at the door',
   'client → engines/lock.ts': 'two clients must not replay one spool',
-  'client → nats/subjects.ts': 'the subjects are the door’s',
+  'client → nats/subjects.ts': 'the subjects are the same on both sides of the door',
   'dedupe → ingest/verdict.ts': 'the numbers of verdicts',
   'aggregate → ingest/verdict.ts': 'the numbers of verdicts',
   'rollup → ingest/verdict.ts': 'the numbers of verdicts',
@@ -146,7 +148,15 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
     { 'nats/': 'the place', 'client/nats.ts': 'the sender’s side of that door' },
   ],
   ['knows a mail library', /from 'nodemailer'/, { 'delivery/email.ts': 'the place' }],
-  ['knows piscina', /from 'piscina'/, { 'shard.ts': 'the place', 'invoicing/draft-batch.ts': 'the rating threads' }],
+  [
+    'knows piscina',
+    /from 'piscina'/,
+    {
+      'shard.ts': 'the place',
+      'invoicing/draft-batch.ts': 'the rating threads',
+      'dedupe/run-pool.ts': 'the thread that builds runs of ids',
+    },
+  ],
   [
     'ends the process',
     /\bprocess\.exit\b/,

@@ -2,19 +2,24 @@
  * Thread entry of a shard: one Shard for the life of the thread, one task after the other. Large buffers of a reply are moved,
  * not copied.
  */
+import { writeFileSync } from 'node:fs'
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import { ReleveError } from '../src/errors.js'
-import type { Judged } from '../src/ingest/ingest.js'
-import { type SealedEpoch, Shard, type ShardOptions, type ShardTask } from '../src/shard.js'
+import { type JudgedGroup, type SealedEpoch, Shard, type ShardOptions, type ShardTask } from '../src/shard.js'
 
-const shard = new Shard(workerData as ShardOptions)
+const options = workerData as ShardOptions
+const shard = new Shard(options)
+
+// The thread's name for top, perf and the benches, where the system has a place for it.
+try {
+  writeFileSync('/proc/thread-self/comm', `shard-${options.stream}`)
+} catch {}
 
 function buffersOf(task: ShardTask, reply: unknown): ArrayBuffer[] {
   if (task.method === 'judge') {
-    return (reply as Judged).parts.flatMap(({ frame, indices }) => [
-      frame.buffer as ArrayBuffer,
-      indices.buffer as ArrayBuffer,
-    ])
+    return (reply as JudgedGroup[]).flatMap(({ parts }) =>
+      parts.flatMap(({ own, indices }) => [own, indices].flatMap((b) => (b === null ? [] : [b.buffer as ArrayBuffer]))),
+    )
   }
   if (task.method === 'seal') {
     const { chunks, keys } = reply as SealedEpoch

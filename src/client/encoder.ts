@@ -41,6 +41,7 @@ const DIGITS = /^-?(?:0|[1-9][0-9]*)(?:\.([0-9]+))?$/
 
 export class BatchEncoder {
   readonly #eventsMax: number
+  readonly #eventJsonMax: number
   #events = 0
   #voids = 0
 
@@ -73,7 +74,9 @@ export class BatchEncoder {
   readonly #mask: number
   #jsonBytes = 0
 
-  constructor(eventsMax: number) {
+  /** `eventJsonMax`: what one event may be as JSON, about. */
+  constructor(eventsMax: number, eventJsonMax: number = limits.clientEventJsonMax) {
+    this.#eventJsonMax = eventJsonMax
     assert(eventsMax >= 1 && eventsMax <= limits.batchEventsMax, 'a batch has 1 to limits.batchEventsMax events')
     this.#eventsMax = eventsMax
     this.#times = new Float64Array(eventsMax)
@@ -164,7 +167,7 @@ export class BatchEncoder {
     const row = this.#findRow(hash, a, b, c, d, firstPair, pairs - firstPair)
     if (row === this.#rowCount) {
       json += metric.length + (tenant?.length ?? 0) + (source?.length ?? 0) + (subject?.length ?? 0)
-      if (json > limits.clientBatchJsonMax) throw new EventError('the event is too large for any body')
+      if (json > this.#eventJsonMax) throw new EventError('the event is too large for a body')
       const words = COLUMNAR_ROW_WORDS * row
       this.#rows[words] = a
       this.#rows[words + 1] = b

@@ -1,5 +1,9 @@
 /**
- * Dedupe: the same event twice counts once. One instance per stream, inside the shard's thread; synchronous, no clock, no I/O.
+ * Dedupe: the same event twice counts once. One instance per stream, inside the shard's thread; synchronous, no clock, no I/O but
+ * for pages of runs.
+ *
+ * The newest ids are in memory, older generations in runs on disk (runs.ts) once these are built. Where an id lies changes no
+ * verdict: a generation is known or forgotten as a whole, by the state alone.
  *
  * For each epoch the shard calls judge() for its records in log order, then takeBlock(), then barrier(). Block and state leave
  * for the flush; the state belongs into the epoch's checkpoint. After a crash, restore() with the state of the last
@@ -10,21 +14,26 @@
 import { assert } from '../assert.js'
 import type { Frame } from '../frame.js'
 import { limits } from '../limits.js'
-import { crossBarrier, type DedupeState, type Generation } from './generations.js'
+import { crossBarrier, type DedupeState, firstOf, type Generation, type GenerationLimits } from './generations.js'
 import { type IdStore, PlainStore } from './id-store.js'
 import { openKernelStore } from './kernel-store.js'
-import { decodeKeyBlock, ENTRY_WORDS, encodeKeyBlock } from './key-block.js'
+import { decodeKeyBlock, encodeKeyBlock } from './key-block.js'
+import { Runs } from './runs.js'
 
 export interface DedupeOptions {
   readonly stream: number
   /** 16 bytes, created once for the whole installation and never changed: the key files depend on it. */
   readonly secret: Uint8Array
-  /** Ids held at most. @default limits.dedupeIdsMax */
+  /** Ids, and voids, in memory at most. @default limits.dedupeIdsMax */
   readonly idsMax?: number
+  /** The same on disk, beyond those in memory. Whoever asks for it builds runs and attaches them. @default 0 */
+  readonly diskIdsMax?: number
   /** Length of a generation by receivedAt, milliseconds. @default limits.generationMs */
   readonly generationMs?: number
   /** F, the door's bound on eventTime − receivedAt, milliseconds. @default limits.aheadMs */
   readonly aheadMs?: number
+  /** L + F, milliseconds. @default limits.lateMs + limits.aheadMs */
+  readonly windowMs?: number
   /** Events of one frame at most; so much room is always kept free. @default limits.batchEventsMax */
   readonly frameEventsMax?: number
   /** The plain store even where the kernel could be used. @default false */
@@ -39,8 +48,18 @@ export interface EpochBarrier {
 }
 
 export interface DedupeStats {
-  /** Ids held. */
+  /** Ids known, in memory and on disk. */
   readonly entries: number
+  /** Entries in memory: ids and voids. */
+  readonly memoryEntries: number
+  /** Entries in runs on disk. */
+  readonly diskEntries: number
+  readonly runs: number
+  /** Memory of the runs: filters and fences. */
+  readonly runBytes: number
+  /** Since the start: ids that a filter did not exclude, and pages read for them. */
+  readonly filterHits: number
+  readonly pageReads: number
   /** Slots of the table. */
   readonly capacity: number
   /** Memory of the table. */
@@ -55,12 +74,15 @@ export interface DedupeStats {
 
 /** A generation's byte in the table: a ring, 0 stands for an empty slot. */
 const byteOf = (generation: number): number => (generation % 255) + 1
+/** Generations in memory at most, so that their bytes differ. */
+const RING_MAX = 250
 
 export class Dedupe {
   readonly #stream: number
-  readonly #bounds: { idsMax: number; generationMs: number; aheadMs: number }
+  readonly #bounds: GenerationLimits
   readonly #frameEventsMax: number
   readonly #store: IdStore
+  readonly #runs: Runs
   /** Of the last barrier; −1 before the first one. */
   #epoch = -1
   /** As they were at the last barrier, the current one last; null before the first frame. */
@@ -68,24 +90,30 @@ export class Dedupe {
   #announcedFloor: number | null = null
   #windowFrom: number | null = null
   #forgottenTime: number | null = null
-  /** The current generation, and what it holds by now. Its ids are counted in the table. */
+  /** The current generation, and what it holds by now. */
   #number = 1
   #byte = byteOf(1)
   #lastEventTime = 0
+  #idCount = 0
   #voidCount = 0
-  /** Ids of all generations. */
-  #entries = 0
+  /** Generations from this one on are in memory, older ones in runs. */
+  #memoryFrom = 1
+  /** Ids and voids of all generations. */
+  #ids = 0
+  #voids = 0
   #behindWindow = 0
-  /** Between beginRestore() and endRestore(): the state to reach, and the voids that came per generation. */
-  #restoring: { readonly state: DedupeState; readonly voids: Map<number, number> } | null = null
+  /** Between beginRestore() and endRestore(): the state to reach, and what came per generation of it. */
+  #restoring: { readonly state: DedupeState; readonly found: Map<number, { ids: number; voids: number }> } | null = null
 
   constructor(options: DedupeOptions) {
     this.#stream = options.stream
     this.#frameEventsMax = options.frameEventsMax ?? limits.batchEventsMax
     this.#bounds = {
       idsMax: options.idsMax ?? limits.dedupeIdsMax,
+      diskIdsMax: options.diskIdsMax ?? 0,
       generationMs: options.generationMs ?? limits.generationMs,
       aheadMs: options.aheadMs ?? limits.aheadMs,
+      windowMs: options.windowMs ?? limits.lateMs + limits.aheadMs,
     }
     const { idsMax } = this.#bounds
     if (idsMax < 16 * this.#frameEventsMax) {
@@ -93,11 +121,18 @@ export class Dedupe {
     }
     const { secret, plain = false } = options
     this.#store = (plain ? null : openKernelStore(secret, idsMax)) ?? new PlainStore(secret, idsMax)
+    this.#runs = new Runs(options.stream, !plain)
   }
 
   /** Whether the next frame might not fit. The caller then seals the epoch and, if it stays so after the barrier, stops. */
   get full(): boolean {
-    return this.#entries + this.#frameEventsMax > this.#bounds.idsMax
+    const { idsMax, diskIdsMax } = this.#bounds
+    const more = this.#frameEventsMax
+    return (
+      this.#store.held + more > idsMax ||
+      this.#ids + this.#voids + more > idsMax + diskIdsMax ||
+      this.#number - this.#memoryFrom > RING_MAX
+    )
   }
 
   /**
@@ -114,8 +149,10 @@ export class Dedupe {
     assert(n <= this.#frameEventsMax && n <= verdicts.length, `a frame of ${n} events`)
     if (this.#generations === null) this.#begin(frame.receivedAt)
     const forgotten = this.#forgottenTime ?? Number.NEGATIVE_INFINITY
-    const { accepted, voided, behind, lastTime } = this.#store.judge(frame, verdicts, this.#byte, forgotten)
-    this.#entries += accepted
+    const { accepted, voided, behind, lastTime } = this.#store.judge(frame, verdicts, this.#byte, forgotten, this.#runs)
+    this.#ids += accepted
+    this.#voids += voided
+    this.#idCount += accepted
     this.#voidCount += voided
     this.#behindWindow += behind
     if (lastTime > this.#lastEventTime) this.#lastEventTime = lastTime
@@ -144,7 +181,7 @@ export class Dedupe {
     const current = {
       ...generations.at(-1)!,
       lastEventTime: this.#lastEventTime,
-      entries: this.#store.count(this.#byte),
+      entries: this.#idCount,
       voids: this.#voidCount,
     }
     const { state, dropped } = crossBarrier(
@@ -157,9 +194,11 @@ export class Dedupe {
       barrier,
       this.#bounds,
     )
-    for (const number of dropped) {
-      this.#entries -= this.#store.count(byteOf(number))
-      this.#store.drop(byteOf(number))
+    for (const dead of generations.filter(({ number }) => dropped.includes(number))) {
+      this.#ids -= dead.entries
+      this.#voids -= dead.voids
+      this.#leaveMemory(dead.number)
+      this.#runs.dropThrough(dead.number)
     }
     const number = state.generations.at(-1)!.number
     if (number !== this.#number) this.#store.open(byteOf(number))
@@ -168,7 +207,7 @@ export class Dedupe {
   }
 
   /**
-   * Takes the place of the run that ended with this state. `blocks` are those of its generations up to state.epoch, in the
+   * Takes the place of the Dedupe that ended with this state. `blocks` are those of its generations up to state.epoch, in the
    * order in which they were taken. Throws «FATAL:» when they are not exactly what the state counts. Only before any other call.
    */
   restore(state: DedupeState, blocks: Iterable<Uint8Array>): void {
@@ -180,48 +219,94 @@ export class Dedupe {
   /** restore() in steps, for blocks that arrive one by one. */
   beginRestore(state: DedupeState): void {
     assert(this.#epoch === -1 && this.#generations === null && this.#restoring === null, 'dedupe is restored too late')
-    this.#restoring = { state, voids: new Map() }
+    this.#restoring = { state, found: new Map() }
+    this.#memoryFrom = firstOf(state.generations[0]!)
   }
 
   restoreBlock(bytes: Uint8Array): void {
     assert(this.#restoring !== null, 'a key block outside of a restore')
-    const { state, voids } = this.#restoring
+    const { state } = this.#restoring
     const block = decodeKeyBlock(bytes)
     if (block === null || block.stream !== this.#stream || block.epoch > state.epoch) {
       throw new Error(`FATAL: a key block that does not belong to stream ${this.#stream} up to epoch ${state.epoch}`)
     }
     const { generation, epoch, keyWords, voidWords } = block
-    if (!state.generations.some(({ number }) => number === generation)) {
+    if (generation < this.#memoryFrom || !this.#tally(generation, generation, block.keys, block.voids)) {
       throw new Error(
         `FATAL: the key block of epoch ${epoch} is of generation ${generation}, which the state does not have`,
       )
     }
-    for (let at = 0; at < keyWords.length; at += ENTRY_WORDS) {
-      if (!this.#store.add(keyWords, at, byteOf(generation))) {
-        throw new Error(`FATAL: the key block of epoch ${epoch} holds an id twice or was given twice`)
-      }
-      this.#entries += 1
+    const { idsMax } = this.#bounds
+    if (this.#store.held + block.keys + block.voids > idsMax) {
+      throw new Error(
+        `cannot hold the ids of stream ${this.#stream} in memory: room for ${idsMax} is less than there was, raise RELEVE_DEDUPE_IDS`,
+      )
     }
-    // An id that is not found was voided in its time and has gone with its generation since.
-    for (let at = 0; at < voidWords.length; at += ENTRY_WORDS) this.#store.markVoided(voidWords, at)
-    voids.set(generation, (voids.get(generation) ?? 0) + block.voids)
+    if (this.#store.addKeys(keyWords, byteOf(generation)) !== block.keys) {
+      throw new Error(`FATAL: the key block of epoch ${epoch} holds an id twice or was given twice`)
+    }
+    this.#store.addVoids(voidWords, byteOf(generation))
+  }
+
+  /** Counts what a restore brings for the generation of the state that reaches from first to last; false when there is none. */
+  #tally(first: number, last: number, ids: number, voids: number): boolean {
+    const { state, found } = this.#restoring!
+    const of = state.generations.find((one) => firstOf(one) <= first && last <= one.number)
+    if (of === undefined) return false
+    const sum = found.get(of.number) ?? { ids: 0, voids: 0 }
+    found.set(of.number, { ids: sum.ids + ids, voids: sum.voids + voids })
+    return true
   }
 
   endRestore(): void {
     assert(this.#restoring !== null, 'the end of a restore that did not begin')
-    const { state, voids } = this.#restoring
-    for (const generation of state.generations) {
-      const { number } = generation
-      const [foundKeys, foundVoids] = [this.#store.count(byteOf(number)), voids.get(number) ?? 0]
-      if (foundKeys !== generation.entries || foundVoids !== generation.voids) {
+    const { state, found } = this.#restoring
+    for (const { number, entries, voids } of state.generations) {
+      const there = found.get(number) ?? { ids: 0, voids: 0 }
+      if (there.ids !== entries || there.voids !== voids) {
         throw new Error(
-          `FATAL: generation ${number} of stream ${this.#stream} has ${foundKeys} ids and ${foundVoids} voids instead of ` +
-            `${generation.entries} and ${generation.voids}`,
+          `FATAL: generation ${number} of stream ${this.#stream} has ${there.ids} ids and ${there.voids} voids instead of ` +
+            `${entries} and ${voids}`,
         )
       }
+      this.#ids += entries
+      this.#voids += voids
     }
     this.#restoring = null
     this.#adopt(state)
+  }
+
+  /**
+   * Takes in the run of some generations, the oldest in memory or runs that are in already, which it replaces. One slice of the
+   * work at a time, so that nobody waits for long: call it until it answers true. During a restore as well, before the blocks.
+   * A run whose generations were forgotten meanwhile is not kept.
+   */
+  attachRun(path: string): boolean {
+    const run = this.#runs.load(path)
+    if (run === null) return false
+    const { first, last } = run.head
+    const generations = this.#restoring?.state.generations ?? this.#generations ?? []
+    const of = generations.find((one) => firstOf(one) <= first && last <= one.number)
+    if (of === undefined) {
+      this.#runs.discard(run)
+      return true
+    }
+    if (this.#restoring !== null) this.#tally(first, last, run.head.ids, run.head.voids)
+    assert(first <= this.#memoryFrom, `the run of generations ${first} to ${last} leaves a gap`)
+    this.#runs.adopt(run)
+    this.#leaveMemory(last)
+    return true
+  }
+
+  /** Memory forgets generations up to this one. */
+  #leaveMemory(last: number): void {
+    for (; this.#memoryFrom <= last; this.#memoryFrom += 1) {
+      if (this.#restoring === null) this.#store.drop(byteOf(this.#memoryFrom))
+    }
+  }
+
+  close(): void {
+    this.#runs.close()
   }
 
   /** Whether the plain store works because the kernel's could not be had. */
@@ -231,7 +316,9 @@ export class Dedupe {
 
   stats(): DedupeStats {
     return {
-      entries: this.#entries,
+      entries: this.#ids,
+      memoryEntries: this.#store.held,
+      ...this.#runs.stats(),
       capacity: this.#store.capacity,
       bytes: this.#store.bytes,
       generations: this.#generations?.length ?? 0,
@@ -264,6 +351,7 @@ export class Dedupe {
     this.#number = current.number
     this.#byte = byteOf(current.number)
     this.#lastEventTime = current.lastEventTime
+    this.#idCount = current.entries
     this.#voidCount = current.voids
   }
 }

@@ -11,13 +11,21 @@
  * present: 1,000 events a second fill 64 M ids in 14 hours, and F is a day. What is given up: an id that comes again with a
  * later time of its own counts again once its generation is gone, which is what a shrunken window means.
  *
+ * Where ids may go to disk, the oldest generations are joined when memory fills (level 1), and joined ones again (level 2), so that
+ * few runs must be asked. A joined generation lives and dies as one. Joining says which ids shall lie together on disk; when
+ * that is done (id-files.ts) changes no verdict.
+ *
  * All decisions are functions of the log's records and of the epoch's bounds, so a replay makes the same ones. No clock here.
  */
 import { limits } from '../limits.js'
 
 export interface Generation {
-  /** From 1, never used twice in a stream. */
+  /** From 1, never used twice in a stream. Of a joined generation the last one. */
   readonly number: number
+  /** The first number of a joined generation; absent when there is only one. */
+  readonly first?: number
+  /** How often it was joined; absent: never, its place is in memory. Others belong on disk. */
+  readonly level?: 1 | 2
   /** receivedAt of the barrier that opened it; of the first record for the first one. */
   readonly fromReceivedAt: number
   /** receivedAt of the last record that could add to it. */
@@ -45,15 +53,33 @@ export interface DedupeState {
 }
 
 export interface GenerationLimits {
+  /** Entries in memory. */
   readonly idsMax: number
+  /** Entries on disk, beyond those in memory; 0: none go there. */
+  readonly diskIdsMax: number
   readonly generationMs: number
   readonly aheadMs: number
+  /** L + F: joined generations span no more than an eighth of it, so that little is kept longer than needed. */
+  readonly windowMs: number
 }
 
-/** Above this share of idsMax the oldest generations are announced for dropping. */
+export const firstOf = (generation: Generation): number => generation.first ?? generation.number
+/** What a generation takes: a void is an entry like an id. */
+const heldBy = (generation: Generation): number => generation.entries + generation.voids
+const heldByAll = (generations: readonly Generation[]): number =>
+  generations.reduce((sum, generation) => sum + heldBy(generation), 0)
+
+/** Above this share of all entries that may be held the oldest generations are announced for dropping. */
 const PRESSURE = 0.8
 /** A generation is full at this share of idsMax, so that dropping one gives room in small steps. */
 const GENERATION_SHARE = 1 / 16
+/** Above this share of idsMax the oldest generations are to go to disk, until memory is at the other. */
+const MEMORY_HIGH = 0.8
+const MEMORY_LOW = 0.5
+/** A joined generation holds no more than this share of all that may be held. */
+const JOINED_SHARE = 1 / 8
+/** Above so many generations of level 1 the oldest of them are joined to level 2. */
+const LEVEL_1_MAX = 8
 
 /** The latest eventTime that an event repeating an id of the generation can have. */
 function lastRepeatTime(generation: Generation, { aheadMs }: GenerationLimits): number {
@@ -79,13 +105,14 @@ export function crossBarrier(
   let { announcedFloor, windowFrom, forgottenTime } = before
 
   const dropped: number[] = []
-  let entries = generations.reduce((sum, generation) => sum + generation.entries, 0)
+  let held = heldByAll(generations)
+  const pressure = PRESSURE * (bounds.idsMax + bounds.diskIdsMax)
   while (generations.length > 1) {
-    const isShort = entries > PRESSURE * bounds.idsMax
+    const isShort = held > pressure
     const repeatTime = isShort ? generations[0]!.lastEventTime : lastRepeatTime(generations[0]!, bounds)
     if (floorTime <= repeatTime) break
     const oldest = generations.shift()!
-    entries -= oldest.entries
+    held -= heldBy(oldest)
     dropped.push(oldest.number)
     windowFrom = later(windowFrom, oldest.toReceivedAt)
     forgottenTime = later(forgottenTime, oldest.lastEventTime)
@@ -94,9 +121,11 @@ export function crossBarrier(
   }
 
   const isOld = receivedAt - current.fromReceivedAt >= bounds.generationMs
-  const isFull = current.entries > bounds.idsMax * GENERATION_SHARE
-  const isUsed = current.entries > 0 || current.voids > 0
-  if ((isOld || isFull) && isUsed && generations.length < limits.generationsMax) {
+  const isFull = heldBy(current) > bounds.idsMax * GENERATION_SHARE
+  // A void tells its id's life by the generation: what comes again after this barrier must be younger than the void.
+  const endsLives = dropped.length > 0 && current.voids > 0
+  const isUsed = heldBy(current) > 0
+  if ((isOld || isFull || endsLives) && isUsed && generations.length < limits.generationsMax) {
     generations.push({
       number: current.number + 1,
       fromReceivedAt: receivedAt,
@@ -109,9 +138,57 @@ export function crossBarrier(
 
   // As many of the oldest as bring the entries under the mark, though never the current one.
   for (const generation of generations.slice(0, -1)) {
-    if (entries <= PRESSURE * bounds.idsMax) break
-    entries -= generation.entries
+    if (held <= pressure) break
+    held -= heldBy(generation)
     announcedFloor = later(announcedFloor, generation.lastEventTime + 1)
   }
-  return { state: { epoch: barrier.epoch, generations, announcedFloor, windowFrom, forgottenTime }, dropped }
+  const joined = bounds.diskIdsMax > 0 ? joinForDisk(generations, bounds) : generations
+  return { state: { epoch: barrier.epoch, generations: joined, announcedFloor, windowFrom, forgottenTime }, dropped }
+}
+
+/** Generations, oldest first, of which those that shall lie on disk are joined. Levels only fall towards the present. */
+function joinForDisk(generations: readonly Generation[], bounds: GenerationLimits): readonly Generation[] {
+  const level = (wanted: 1 | 2 | undefined): Generation[] => generations.filter((one) => one.level === wanted)
+  let [second, first, memory] = [level(2), level(1), level(undefined)]
+  let held = heldByAll(memory)
+  if (held > MEMORY_HIGH * bounds.idsMax) {
+    // Never the current one.
+    let going = 0
+    while (going < memory.length - 1 && held > MEMORY_LOW * bounds.idsMax) {
+      held -= heldBy(memory[going]!)
+      going += 1
+    }
+    first = [...first, ...join(memory.slice(0, going), 1, bounds)]
+    memory = memory.slice(going)
+  }
+  if (first.length > LEVEL_1_MAX) {
+    second = [...second, ...join(first.slice(0, LEVEL_1_MAX), 2, bounds)]
+    first = first.slice(LEVEL_1_MAX)
+  }
+  return [...second, ...first, ...memory]
+}
+
+/** Neighbours together, as far as a joined generation may reach. */
+function join(generations: readonly Generation[], level: 1 | 2, bounds: GenerationLimits): Generation[] {
+  const joined: Generation[] = []
+  for (const next of generations) {
+    const last = joined.at(-1)
+    const fits =
+      last !== undefined &&
+      heldBy(last) + heldBy(next) <= JOINED_SHARE * (bounds.idsMax + bounds.diskIdsMax) &&
+      next.toReceivedAt - last.fromReceivedAt <= bounds.windowMs / 8
+    if (!fits) {
+      joined.push({ ...next, first: firstOf(next), level })
+      continue
+    }
+    joined[joined.length - 1] = {
+      ...last,
+      number: next.number,
+      toReceivedAt: next.toReceivedAt,
+      lastEventTime: Math.max(last.lastEventTime, next.lastEventTime),
+      entries: last.entries + next.entries,
+      voids: last.voids + next.voids,
+    }
+  }
+  return joined
 }

@@ -1,15 +1,21 @@
 /**
- * Where a stream's ids are kept, and how a frame is judged against them: the part of dedupe that costs time. Two real sides,
- * which give the same verdicts, the same entries and the same counts: `PlainStore` here, and `KernelStore` in WASM.
+ * Where a stream's ids are kept in memory, and how a frame is judged against them and against the runs on disk: the part of dedupe
+ * that costs time. Two real sides, which give the same verdicts, the same entries and the same counts: `PlainStore` here, and
+ * `KernelStore` in WASM.
  *
- * A store knows generations as bytes, 1 to 255; which of them live, and until when, is dedupe.ts' business.
+ * A void is an entry of its own, with the hash of its id and the void bit, in the generation in which it came. It counts for the
+ * id when it is not older than it: an id may be forgotten and come again, and then the void of its earlier life means nothing.
+ * Thus nothing on disk is ever changed, and a void moves, expires and is found again like any id.
+ *
+ * A store knows generations as bytes, 1 to 255, a ring whose newest is the one that is judged; which of them live, and until
+ * when, is dedupe.ts' business.
  */
 import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
-import { Identity } from './identity.js'
-import { EntryList } from './key-block.js'
-import { SIP_WORDS } from './sip-hash.js'
-import { entryTag, entryVoided, HASH_REST, IdTable } from './table.js'
+import { Identity, VOID_BIT } from './identity.js'
+import { ENTRY_WORDS, EntryList } from './key-block.js'
+import { Known } from './runs.js'
+import { IdTable } from './table.js'
 
 /** What a frame did to the store. */
 export interface FrameCounts {
@@ -22,22 +28,30 @@ export interface FrameCounts {
   readonly lastTime: number
 }
 
+/** The ids on disk, as a store asks for them. */
+export interface IdRuns {
+  /** Runs that are asked; 0: nobody needs to ask. */
+  readonly length: number
+  /** Looks for `count` entries; writes a Known and, of a known id, its content tag for each. */
+  find(words: Int32Array, count: number, known: Uint8Array, tags: Int32Array): void
+}
+
 export interface IdStore {
   /** Slots, taken or not. */
   readonly capacity: number
   readonly bytes: number
+  /** Entries alive: ids and voids. */
+  readonly held: number
   /**
-   * One verdict for each event of the frame; new ids get the generation. `forgottenTime`: the latest eventTime that was
+   * One verdict for each event of the frame; new entries get the generation. `forgottenTime`: the latest eventTime that was
    * forgotten, −Infinity when none was.
    */
-  judge(frame: Frame, verdicts: Uint8Array, generation: number, forgottenTime: number): FrameCounts
-  /** Adds the entry of a key block at words[at, at + 4); false when its id is held already. */
-  add(words: Int32Array, at: number, generation: number): boolean
-  /** Marks an id as voided; false when it is not held. */
-  markVoided(words: Int32Array, at: number): boolean
-  /** Ids of a generation. */
-  count(generation: number): number
-  /** Forgets every id of a generation. */
+  judge(frame: Frame, verdicts: Uint8Array, generation: number, forgottenTime: number, runs: IdRuns): FrameCounts
+  /** Adds the keys of a key block; the place of the first that is held already, or their number. */
+  addKeys(words: Int32Array, generation: number): number
+  /** Adds the voids of a key block; those that are held go to this generation. */
+  addVoids(words: Int32Array, generation: number): void
+  /** Forgets every entry of a generation. */
   drop(generation: number): void
   /** Makes a generation's byte usable: no slot carries it any more. */
   open(generation: number): void
@@ -52,6 +66,8 @@ export class PlainStore implements IdStore {
   readonly #table: IdTable
   readonly #keys = new EntryList()
   readonly #voids = new EntryList()
+  #known = new Uint8Array(0)
+  #knownTags = new Int32Array(0)
   #accepted = 0
   #voided = 0
   #behind = 0
@@ -70,67 +86,90 @@ export class PlainStore implements IdStore {
     return this.#table.bytes
   }
 
-  judge(frame: Frame, verdicts: Uint8Array, generation: number, forgottenTime: number): FrameCounts {
+  get held(): number {
+    return this.#table.held
+  }
+
+  judge(frame: Frame, verdicts: Uint8Array, generation: number, forgottenTime: number, runs: IdRuns): FrameCounts {
     this.#table.sweep(1)
     this.#identity.hash(frame)
-    const { hashes, tags } = this.#identity
+    const { entries } = this.#identity
     const { kinds, times, events } = frame
+    this.#askRuns(entries, events, runs)
     this.#accepted = 0
     this.#voided = 0
     this.#behind = 0
     this.#lastTime = -1
     for (let i = 0; i < events; i += 1) {
-      const at = SIP_WORDS * i
-      const tag = tags[i]!
       verdicts[i] =
         (kinds[i]! & KIND_VOID) !== 0
-          ? this.#judgeVoid(hashes, at, tag)
-          : this.#judgeUsage(hashes, at, tag, times[i]!, generation, forgottenTime)
+          ? this.#judgeVoid(entries, i, generation)
+          : this.#judgeUsage(entries, i, times[i]!, generation, forgottenTime)
     }
     return { accepted: this.#accepted, voided: this.#voided, behind: this.#behind, lastTime: this.#lastTime }
   }
 
+  /** Into #known and #knownTags. What memory knows is not on disk: a generation is in one place. */
+  #askRuns(entries: Int32Array, events: number, runs: IdRuns): void {
+    if (this.#known.length < events) {
+      this.#known = new Uint8Array(events)
+      this.#knownTags = new Int32Array(events)
+    }
+    this.#known.fill(Known.nothing)
+    if (runs.length > 0) runs.find(entries, events, this.#known, this.#knownTags)
+  }
+
   #judgeUsage(
-    hashes: Int32Array,
-    at: number,
-    tag: number,
+    entries: Int32Array,
+    i: number,
     eventTime: number,
     generation: number,
     forgottenTime: number,
   ): ShardVerdict {
-    if (eventTime <= forgottenTime && this.#table.find(hashes, at) === 0) {
+    const at = ENTRY_WORDS * i
+    const table = this.#table
+    const tag = entries[at + 3]!
+    if (this.#known[i] !== Known.nothing)
+      return this.#knownTags[i] === tag ? ShardVerdict.duplicate : ShardVerdict.conflict
+    if (table.find(entries, at, 0)) return table.tag === tag ? ShardVerdict.duplicate : ShardVerdict.conflict
+    if (eventTime <= forgottenTime) {
       // The door should have refused it. Nobody can tell any more whether it is the first, and it must not count twice.
       this.#behind += 1
       return ShardVerdict.conflict
     }
-    const entry = this.#table.add(hashes, at, tag, generation)
-    if (entry !== 0) return entryTag(entry) === tag ? ShardVerdict.duplicate : ShardVerdict.conflict
+    table.add(entries, at, 0, generation)
     this.#accepted += 1
     if (eventTime > this.#lastTime) this.#lastTime = eventTime
-    this.#keys.push(hashes, at, (hashes[at + 3]! & HASH_REST) | tag)
+    this.#keys.push(entries, at, 0)
     return ShardVerdict.accepted
   }
 
-  #judgeVoid(hashes: Int32Array, at: number, tag: number): ShardVerdict {
-    const entry = this.#table.find(hashes, at)
-    if (entry === 0 || entryTag(entry) !== tag) return ShardVerdict.conflict
-    if (entryVoided(entry)) return ShardVerdict.duplicate
-    this.#table.markVoided(hashes, at)
+  #judgeVoid(entries: Int32Array, i: number, generation: number): ShardVerdict {
+    const at = ENTRY_WORDS * i
+    const table = this.#table
+    const known = this.#known[i]!
+    if (known === Known.nothing && !table.find(entries, at, 0)) return ShardVerdict.conflict
+    const tag = known === Known.nothing ? table.tag : this.#knownTags[i]!
+    const of = known === Known.nothing ? age(table.generation, generation) : -1
+    if (tag !== entries[at + 3]!) return ShardVerdict.conflict
+    const isVoided =
+      known === Known.voided || (table.find(entries, at, VOID_BIT) && age(table.generation, generation) >= of)
+    if (isVoided) return ShardVerdict.duplicate
+    table.set(entries, at, VOID_BIT, generation)
     this.#voided += 1
-    this.#voids.push(hashes, at, (hashes[at + 3]! & HASH_REST) | tag)
+    this.#voids.push(entries, at, VOID_BIT)
     return ShardVerdict.accepted
   }
 
-  add(words: Int32Array, at: number, generation: number): boolean {
-    return this.#table.add(words, at, words[at + 3]! & 0xffff, generation) === 0
+  addKeys(words: Int32Array, generation: number): number {
+    for (let at = 0; at < words.length; at += ENTRY_WORDS) {
+      if (!this.#table.add(words, at, 0, generation)) return at / ENTRY_WORDS
+    }
+    return words.length / ENTRY_WORDS
   }
 
-  markVoided(words: Int32Array, at: number): boolean {
-    return this.#table.markVoided(words, at)
-  }
-
-  count(generation: number): number {
-    return this.#table.count(generation)
+  addVoids(words: Int32Array, generation: number): void {
+    for (let at = 0; at < words.length; at += ENTRY_WORDS) this.#table.set(words, at, VOID_BIT, generation)
   }
 
   drop(generation: number): void {
@@ -149,4 +188,9 @@ export class PlainStore implements IdStore {
     this.#keys.clear()
     this.#voids.clear()
   }
+}
+
+/** The place of a generation's byte in time, the current one's last. */
+function age(generation: number, current: number): number {
+  return (generation + 255 - current - 1) % 255
 }

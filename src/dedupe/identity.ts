@@ -1,19 +1,25 @@
 /**
  * Identity: from names to the hashes that the table, the key files and the unique counts keep.
  *
- *   id hash      sip(origin key, id), origin key = sip(K identity, u32 length ‖ tenant ‖ u32 length ‖ source)
- *   content tag  16 bits of sip(series key, eventTime ‖ value ‖ member),
+ *   id hash      95 bits of sip(origin key, id), origin key = sip(K identity, u32 length ‖ tenant ‖ u32 length ‖ source)
+ *   content tag  32 bits of sip(series key, eventTime ‖ value ‖ member),
  *                series key = sip(K content, u32 length ‖ metric ‖ u32 version ‖ u32 length ‖ subject ‖ u32 length ‖ dims)
  *   member hash  sip(member key, member), member key = sip(K member, tenant)
  *
  * Lengths stand in front, so no two tuples are written alike; the tenant is in the key, so two tenants never meet. The kind is
  * not content: a void takes back the usage event with the same identity and content. The three keys K come from one secret by
  * label. Keys of origins and tenants are kept, at most limits.dedupeKeysMax of them; this changes no result.
+ *
+ * An entry is four words, in memory, key blocks and runs alike: 64 bits of the hash; the void bit (bit 0) and 31 bits more of the
+ * hash; the content tag. What that means for verdicts: README.md of this folder, «False duplicates».
  */
 import { assert } from '../assert.js'
 import { type Frame, KIND_UNTIMED } from '../frame.js'
 import { limits } from '../limits.js'
 import { SIP_WORDS, sipHash128, sipKey } from './sip-hash.js'
+
+/** In the third word of an entry: the entry of a void, beside the one of its id. */
+export const VOID_BIT = 1
 
 /** Derives the key of one purpose from the 16-byte secret. */
 export function purposeKey(secret: Uint8Array, label: 'identity' | 'content' | 'member'): Int32Array {
@@ -63,10 +69,8 @@ export class Identity {
   /** eventTime, value and member of one event. */
   #content = new Int32Array(64)
   #contentBytes = new Uint8Array(this.#content.buffer)
-  /** Four words per event: the id hash. */
-  hashes = new Int32Array(0)
-  /** Per event: the content tag. */
-  tags = new Uint16Array(0)
+  /** An entry of four words per event. */
+  entries = new Int32Array(0)
 
   /** `secret`: 16 bytes, the same for ever and on every node. */
   constructor(secret: Uint8Array) {
@@ -74,14 +78,11 @@ export class Identity {
     this.#contentKey = purposeKey(secret, 'content')
   }
 
-  /** Fills `hashes` and `tags` for the events of a frame. */
+  /** Fills `entries` for the events of a frame. */
   hash(frame: Frame): void {
     const n = frame.events
-    if (this.tags.length < n) {
-      this.hashes = new Int32Array(SIP_WORDS * n)
-      this.tags = new Uint16Array(n)
-    }
-    const { hashes, tags } = this
+    if (this.entries.length < SIP_WORDS * n) this.entries = new Int32Array(SIP_WORDS * n)
+    const { entries } = this
     const { idEnds, ids, originOf, seriesOf, memberEnds, members, kinds } = frame
     const originKeys = frame.origins.map(({ tenant, source }) => this.#originKey(tenant, source))
     this.#hashSeries(frame)
@@ -93,7 +94,7 @@ export class Identity {
     let memberFrom = 0
     for (let i = 0; i < n; i += 1) {
       const idTo = idEnds[i]!
-      sipHash128(originKeys[originOf[i]!]!, 0, ids, idFrom, idTo, hashes, SIP_WORDS * i)
+      sipHash128(originKeys[originOf[i]!]!, 0, ids, idFrom, idTo, entries, SIP_WORDS * i)
       idFrom = idTo
 
       const memberTo = memberEnds[i]!
@@ -112,7 +113,8 @@ export class Identity {
       let length = 16
       for (; memberFrom < memberTo; memberFrom += 1, length += 1) bytes[length] = members[memberFrom]!
       sipHash128(seriesKeys, SIP_WORDS * seriesOf[i]!, bytes, 0, length, result, 0)
-      tags[i] = result[0]!
+      entries[SIP_WORDS * i + 2]! &= ~VOID_BIT
+      entries[SIP_WORDS * i + 3] = result[0]!
     }
     assert(idFrom === ids.length && memberFrom === members.length, 'ids or members of a frame have another length')
   }

@@ -1,19 +1,18 @@
 /**
  * Key block: what one epoch adds to dedupe, as bytes for the key file of its generation. Little-endian.
  *
- *    0 u32 magic «DKB1»   4 u32 stream   8 u32 epoch   12 u32 generation   16 u32 keys   20 u32 voids   24 u32 reserved, 0
+ *    0 u32 magic «DKB2»   4 u32 stream   8 u32 epoch   12 u32 generation   16 u32 keys   20 u32 voids   24 u32 reserved, 0
  *   28 u32 crc32 of everything else
- *   32 keys    16 bytes each: the id hash, the content tag in the low bits of its last word, in the order of acceptance
- *      voids   the same, for ids that were voided in this epoch; the id may belong to an older generation
+ *   32 keys    entries of 16 bytes (identity.ts), in the order of acceptance
+ *      voids   the same with the void bit, for ids that were voided in this epoch; the id may belong to an older generation
  *
- * The last word of an entry keeps only the bits that the table compares. Written in the shard, kept by key-files.ts, read by
- * the shard at the next start.
+ * Written in the shard, kept by key-files.ts, read by the shard at the next start, or by the run builder.
  */
 import { crc32 } from 'node:zlib'
 import { assert } from '../assert.js'
 import { limits } from '../limits.js'
 
-const MAGIC = 0x31424b44
+const MAGIC = 0x32424b44
 export const BLOCK_HEADER_BYTES = 32
 export const ENTRY_WORDS = 4
 const ENTRY_BYTES = 4 * ENTRY_WORDS
@@ -99,7 +98,7 @@ export class EntryList {
     return this.#words.subarray(0, this.#length)
   }
 
-  push(hashes: Int32Array, at: number, last: number): void {
+  push(entries: Int32Array, at: number, voidBit: number): void {
     assert(this.#length < ENTRY_WORDS * blockEntriesMax, 'an epoch was not sealed at its bound')
     if (this.#length === this.#words.length) {
       const grown = new Int32Array(2 * this.#length)
@@ -107,10 +106,10 @@ export class EntryList {
       this.#words = grown
     }
     const words = this.#words
-    words[this.#length] = hashes[at]!
-    words[this.#length + 1] = hashes[at + 1]!
-    words[this.#length + 2] = hashes[at + 2]!
-    words[this.#length + 3] = last
+    words[this.#length] = entries[at]!
+    words[this.#length + 1] = entries[at + 1]!
+    words[this.#length + 2] = entries[at + 2]! | voidBit
+    words[this.#length + 3] = entries[at + 3]!
     this.#length += ENTRY_WORDS
   }
 

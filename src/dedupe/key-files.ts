@@ -12,7 +12,7 @@ import { mkdir, open, readdir, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { assert } from '../assert.js'
 import { ReleveError } from '../errors.js'
-import type { DedupeState, Generation } from './generations.js'
+import { type DedupeState, firstOf, type Generation } from './generations.js'
 import { BLOCK_HEADER_BYTES, decodeKeyBlock, type KeyBlockHead, readKeyBlockHead } from './key-block.js'
 
 type FileHandle = Awaited<ReturnType<typeof open>>
@@ -55,12 +55,19 @@ export class KeyFiles {
   /**
    * The blocks of the generations in `state`, up to its epoch, in the order for Dedupe.restore(). Later blocks and a torn tail
    * are cut off; files of other generations, whose deletion or whose checkpoint did not come about, are deleted. `null`: there
-   * is no checkpoint, everything goes. To be read to its end. Throws «FATAL: …» with file and offset when something is missing
-   * or damaged; then the file concerned has not been touched.
+   * is no checkpoint, everything goes. Generations before `from` are in runs; their files go as well. To be read to its end.
+   * Throws «FATAL: …» with file and offset when something is missing or damaged; then the file concerned has not been touched.
    */
-  async *load(state: DedupeState | null): AsyncGenerator<Uint8Array, void, void> {
+  async *load(state: DedupeState | null, from = 0): AsyncGenerator<Uint8Array, void, void> {
     assert(!this.#isLoaded && !this.#isFailed, 'key files are loaded once')
-    for (const generation of state?.generations ?? []) yield* this.#loadGeneration(generation, state!.epoch)
+    for (const generation of state?.generations ?? []) {
+      const first = firstOf(generation)
+      if (first === generation.number && from <= first) yield* this.#loadGeneration(generation, state!.epoch)
+      // How many ids each part of a joined generation has nobody knows, but all of them are closed.
+      else
+        for (let number = Math.max(from, first); number <= generation.number; number += 1)
+          yield* this.#loadClosed(number)
+    }
     const names = await readdir(this.#directory)
     const stale = names.filter((name) => {
       const match = FILE_NAME.exec(name)
@@ -72,7 +79,7 @@ export class KeyFiles {
   }
 
   async *#loadGeneration(generation: Generation, epochMax: number): AsyncGenerator<Uint8Array, void, void> {
-    const path = this.#pathOf(generation.number)
+    const path = this.pathOf(generation.number)
     let handle: FileHandle
     try {
       handle = await open(path, 'r+')
@@ -120,6 +127,39 @@ export class KeyFiles {
     }
   }
 
+  /** Every block of a file that the checkpoint has whole. */
+  async *#loadClosed(generation: number): AsyncGenerator<Uint8Array, void, void> {
+    const path = this.pathOf(generation)
+    let handle: FileHandle
+    try {
+      handle = await open(path, 'r')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+      throw new Error(`FATAL: ${path} is missing`)
+    }
+    try {
+      const { size } = await handle.stat()
+      let bytes = 0
+      let lastEpoch = -1
+      while (bytes < size) {
+        const block = await readBlock(handle, bytes, size)
+        const head = block === null ? null : this.#checkedHead(block, generation)
+        if (head === null || head.epoch <= lastEpoch) throw new Error(`FATAL: ${path} is damaged at offset ${bytes}`)
+        bytes += head.bytes
+        lastEpoch = head.epoch
+        yield block!
+      }
+      this.#files.set(generation, { path, bytes, lastEpoch })
+    } finally {
+      await handle.close()
+    }
+  }
+
+  /** Generations that have a file. */
+  generations(): number[] {
+    return [...this.#files.keys()]
+  }
+
   /**
    * Adds a block to the file of its generation; resolves when it is on disk. A block of an epoch that is there already, and
    * whatever is later, is replaced. One call at a time. Rejects with the system's error when the write failed (it may be
@@ -151,7 +191,7 @@ export class KeyFiles {
     if (this.#current?.generation === generation) await this.close()
     this.#files.delete(generation)
     try {
-      await unlink(this.#pathOf(generation))
+      await unlink(this.pathOf(generation))
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
       return
@@ -165,7 +205,7 @@ export class KeyFiles {
     await current?.handle.close()
   }
 
-  #pathOf(generation: number): string {
+  pathOf(generation: number): string {
     return join(this.#directory, `${String(generation).padStart(10, '0')}.keys`)
   }
 
@@ -180,7 +220,7 @@ export class KeyFiles {
     let file = this.#files.get(generation)
     if (this.#current?.generation === generation && file !== undefined) return { handle: this.#current.handle, file }
     await this.close()
-    const path = this.#pathOf(generation)
+    const path = this.pathOf(generation)
     const handle = await open(path, file === undefined ? 'w+' : 'r+')
     this.#current = { generation, handle }
     if (file === undefined) {
@@ -249,7 +289,7 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array, at: number): Prom
   }
 }
 
-async function syncDirectory(path: string): Promise<void> {
+export async function syncDirectory(path: string): Promise<void> {
   const handle = await open(path, 'r')
   try {
     await handle.sync()

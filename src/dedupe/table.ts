@@ -1,25 +1,19 @@
 /**
- * Table of ids: open addressing over typed arrays, 16 bytes a slot, cut into partitions.
+ * Table of entries: open addressing over typed arrays, 20 bytes a slot, cut into partitions. The plain side, and the oracle of the
+ * kernel's table.
  *
- *   word 0, 1, 2   96 bits of the id hash; word 0 places the slot in its partition, the low bits of word 1 choose the partition
- *   word 3         16 bits content tag | 8 bits generation, 0 = empty slot | 1 bit voided | 7 more bits of the hash
+ *   word 0, 1, 2   95 bits of the id hash and the void bit; word 0 places the slot in its partition, the low bits of word 1 choose it
+ *   word 3         content tag
+ *   word 4         generation, 0 = empty slot
  *
- * So 103 bits of a keyed hash are compared: with 64 million ids held, a new id meets an old one with probability 2^-77.
  * A partition grows, and is rid of dropped generations, by being rebuilt alone; the longest pause is one partition. A dropped
- * generation is marked dead at once (its ids are no longer found) and swept out partition by partition.
- *
- * Memory: at most 0.85 of the slots are taken, and a rebuild leaves at least half of them taken, so 19 to 32 bytes an id, and
- * never more than about 20 bytes × idsMax once idsMax is near. The bound on the number of ids is the caller's duty.
+ * generation is marked dead at once (its entries are no longer found) and swept out partition by partition. The bound on the
+ * number of entries is the caller's duty.
  */
 import { assert } from '../assert.js'
+import { VOID_BIT } from './identity.js'
 
-const TAG = 0xffff
-const GENERATION = 0xff_0000
-const VOIDED = 0x100_0000
-/** The bits of the hash's last word that are kept. */
-export const HASH_REST = 0xfe00_0000 | 0
-const SLOT_WORDS = 4
-
+const SLOT_WORDS = 5
 const PARTITIONS_MAX = 256
 const PARTITION_IDS_MIN = 4_096
 const SLOTS_MIN = 256
@@ -30,25 +24,22 @@ const LOAD_GROW = 0.75
 const LOAD_SHRINK = 0.5
 const GROWTH = 1.5
 
-/** Content tag, generation and voided bit of an entry, as find() and add() return them. */
-export const entryTag = (entry: number): number => entry & TAG
-export const entryGeneration = (entry: number): number => (entry & GENERATION) >>> 16
-export const entryVoided = (entry: number): boolean => (entry & VOIDED) !== 0
-
 export class IdTable {
   readonly #partitions: Int32Array[]
   readonly #mask: number
   /** Slots that are not empty, dead ones included, per partition. */
   readonly #taken: Uint32Array
-  /** Slots of a partition when idsMax ids are held: the growth stops there if it can. */
-  readonly #slotsAtBound: number
-  /** Ids alive per generation. */
+  /** Entries alive per generation. */
   readonly #counts = new Float64Array(256)
   /** 1: the generation was dropped and may still have slots. */
   readonly #dead = new Uint8Array(256)
   /** Partitions that may still hold dead slots: the last ones. */
   #unswept = 0
   #slots: number
+  #held = 0
+  /** Of the entry that the last find() or add() came upon. */
+  tag = 0
+  generation = 0
 
   constructor(idsMax: number) {
     let partitions = 1
@@ -56,8 +47,6 @@ export class IdTable {
     this.#partitions = Array.from({ length: partitions }, () => new Int32Array(SLOT_WORDS * SLOTS_MIN))
     this.#mask = partitions - 1
     this.#taken = new Uint32Array(partitions)
-    // Five percent for the unevenness of the partitions.
-    this.#slotsAtBound = Math.ceil((1.05 * idsMax) / partitions / LOAD_MAX)
     this.#slots = partitions * SLOTS_MIN
   }
 
@@ -70,51 +59,54 @@ export class IdTable {
     return 4 * SLOT_WORDS * this.#slots
   }
 
+  /** Entries alive. */
+  get held(): number {
+    return this.#held
+  }
+
   count(generation: number): number {
     return this.#counts[generation]!
   }
 
-  /** The entry of an id, or 0 when it is not held. */
-  find(hashes: Int32Array, at: number): number {
-    const partition = hashes[at + 1]! & this.#mask
-    const slots = this.#partitions[partition]!
-    const slot = this.#seek(slots, hashes, at)
-    return slots[slot + 3]!
+  /** Whether the entry at words[at, at + 4) is held, with this void bit in place of its own. */
+  find(words: Int32Array, at: number, voidBit: number): boolean {
+    const slots = this.#partitions[words[at + 1]! & this.#mask]!
+    return this.#take(slots, this.#seek(slots, words, at, voidBit))
   }
 
-  /** The entry of an id that is held already, or 0 after it has been added. */
-  add(hashes: Int32Array, at: number, tag: number, generation: number): number {
-    const partition = hashes[at + 1]! & this.#mask
+  /** False when the entry is held already. */
+  add(words: Int32Array, at: number, voidBit: number, generation: number): boolean {
+    const partition = words[at + 1]! & this.#mask
     let slots = this.#partitions[partition]!
-    let slot = this.#seek(slots, hashes, at)
-    const entry = slots[slot + 3]!
-    if (entry !== 0) return entry
+    let slot = this.#seek(slots, words, at, voidBit)
+    if (this.#take(slots, slot)) return false
     if (SLOT_WORDS * (this.#taken[partition]! + 1) > LOAD_MAX * slots.length) {
       slots = this.#rebuild(partition)
-      slot = this.#seek(slots, hashes, at)
+      slot = this.#seek(slots, words, at, voidBit)
     }
-    slots[slot] = hashes[at]!
-    slots[slot + 1] = hashes[at + 1]!
-    slots[slot + 2] = hashes[at + 2]!
-    slots[slot + 3] = (hashes[at + 3]! & HASH_REST) | (generation << 16) | tag
+    for (let i = 0; i < 4; i += 1) slots[slot + i] = words[at + i]!
+    slots[slot + 2]! |= voidBit
+    slots[slot + 4] = generation
     this.#taken[partition]! += 1
     this.#counts[generation]! += 1
-    return 0
-  }
-
-  /** Marks a held id as voided; false when it is not held. */
-  markVoided(hashes: Int32Array, at: number): boolean {
-    const slots = this.#partitions[hashes[at + 1]! & this.#mask]!
-    const slot = this.#seek(slots, hashes, at)
-    if (slots[slot + 3] === 0) return false
-    slots[slot + 3]! |= VOIDED
+    this.#held += 1
     return true
   }
 
-  /** Forgets every id of a generation, from this call on. The slots go with the sweeps. */
+  /** The entry goes to this generation, whether it is held or not. */
+  set(words: Int32Array, at: number, voidBit: number, generation: number): void {
+    if (this.add(words, at, voidBit, generation)) return
+    const slots = this.#partitions[words[at + 1]! & this.#mask]!
+    this.#counts[this.generation]! -= 1
+    this.#counts[generation]! += 1
+    slots[this.#seek(slots, words, at, voidBit) + 4] = generation
+  }
+
+  /** Forgets every entry of a generation, from this call on. The slots go with the sweeps. */
   drop(generation: number): void {
     assert(generation > 0 && this.#dead[generation] === 0, `generation ${generation} cannot be dropped`)
     this.#dead[generation] = 1
+    this.#held -= this.#counts[generation]!
     this.#counts[generation] = 0
     this.#unswept = this.#partitions.length
   }
@@ -134,26 +126,23 @@ export class IdTable {
     assert(this.#counts[generation] === 0, `generation ${generation} is still in the table`)
   }
 
-  /** Place of the id, or of the empty slot where the search for it ended. */
-  #seek(slots: Int32Array, hashes: Int32Array, at: number): number {
-    const a = hashes[at]!
-    const b = hashes[at + 1]!
-    const c = hashes[at + 2]!
-    const d = hashes[at + 3]!
-    const dead = this.#dead
+  #take(slots: Int32Array, slot: number): boolean {
+    this.tag = slots[slot + 3]!
+    this.generation = slots[slot + 4]!
+    return this.generation !== 0
+  }
+
+  /** Place of the entry, or of the empty slot where the search for it ended. */
+  #seek(slots: Int32Array, words: Int32Array, at: number, voidBit: number): number {
+    const a = words[at]!
+    const b = words[at + 1]!
+    const c = (words[at + 2]! & ~VOID_BIT) | voidBit
     let slot = SLOT_WORDS * placeOf(a, slots.length / SLOT_WORDS)
     for (;;) {
-      const entry = slots[slot + 3]!
-      if ((entry & GENERATION) === 0) return slot
-      if (
-        slots[slot] === a &&
-        slots[slot + 1] === b &&
-        slots[slot + 2] === c &&
-        ((entry ^ d) & HASH_REST) === 0 &&
-        dead[(entry & GENERATION) >>> 16] === 0
-      ) {
+      const generation = slots[slot + 4]!
+      if (generation === 0) return slot
+      if (slots[slot] === a && slots[slot + 1] === b && slots[slot + 2] === c && this.#dead[generation] === 0)
         return slot
-      }
       slot += SLOT_WORDS
       if (slot === slots.length) slot = 0
     }
@@ -161,44 +150,31 @@ export class IdTable {
 
   #rebuild(partition: number): Int32Array {
     const old = this.#partitions[partition]!
-    const dead = this.#dead
+    const isAlive = (slot: number): boolean => old[slot + 4] !== 0 && this.#dead[old[slot + 4]!] === 0
     let alive = 0
-    for (let slot = 3; slot < old.length; slot += SLOT_WORDS) {
-      const generation = (old[slot]! & GENERATION) >>> 16
-      if (generation !== 0 && dead[generation] === 0) alive += 1
-    }
-    const count = this.#slotsFor(alive, old.length / SLOT_WORDS)
+    for (let slot = 0; slot < old.length; slot += SLOT_WORDS) if (isAlive(slot)) alive += 1
+    const count = slotsFor(alive, old.length / SLOT_WORDS)
     const slots = new Int32Array(SLOT_WORDS * count)
     for (let from = 0; from < old.length; from += SLOT_WORDS) {
-      const entry = old[from + 3]!
-      const generation = (entry & GENERATION) >>> 16
-      if (generation === 0 || dead[generation] !== 0) continue
+      if (!isAlive(from)) continue
       let slot = SLOT_WORDS * placeOf(old[from]!, count)
-      while (slots[slot + 3] !== 0) {
+      while (slots[slot + 4] !== 0) {
         slot += SLOT_WORDS
         if (slot === slots.length) slot = 0
       }
-      slots[slot] = old[from]!
-      slots[slot + 1] = old[from + 1]!
-      slots[slot + 2] = old[from + 2]!
-      slots[slot + 3] = entry
+      for (let i = 0; i < SLOT_WORDS; i += 1) slots[slot + i] = old[from + i]!
     }
     this.#slots += count - old.length / SLOT_WORDS
     this.#partitions[partition] = slots
     this.#taken[partition] = alive
     return slots
   }
+}
 
-  #slotsFor(alive: number, slots: number): number {
-    if (alive > LOAD_GROW * slots) {
-      const grown = Math.ceil(GROWTH * slots)
-      // Near the bound the last step is cut short; what dead slots took does not count.
-      if (grown > this.#slotsAtBound && alive <= 0.8 * this.#slotsAtBound) return Math.max(slots, this.#slotsAtBound)
-      return grown
-    }
-    if (alive < LOAD_SHRINK * slots) return Math.max(SLOTS_MIN, Math.ceil(alive / 0.65))
-    return slots
-  }
+function slotsFor(alive: number, slots: number): number {
+  if (alive > LOAD_GROW * slots) return Math.ceil(GROWTH * slots)
+  if (alive < LOAD_SHRINK * slots) return Math.max(SLOTS_MIN, Math.ceil(alive / 0.65))
+  return slots
 }
 
 /** Where the search for a hash begins: its share of the slots, below `slots` also after the rounding of the product. */

@@ -13,6 +13,7 @@
 import { randomBytes } from 'node:crypto'
 import { assert } from '../assert.js'
 import { Aggregation } from '../catalog/metric.js'
+import { ReleveError } from '../errors.js'
 import { KIND_UNTIMED, KIND_VOID } from '../frame.js'
 import { growTo, type KernelConstant, type KernelMemory, openKernel } from '../kernel.js'
 import { limits } from '../limits.js'
@@ -29,6 +30,12 @@ import type { Refusal } from './verdict.js'
 export interface KernelJudged extends Judged {
   /** Events of the body that the plain path judged. */
   readonly plain: number
+}
+
+/** Several bodies as one: places count through all of them. */
+export interface JudgedTogether extends KernelJudged {
+  /** For each body, the events received up to its end. */
+  readonly ends: readonly number[]
 }
 
 /** What kernel.as.ts exports for the door. Addresses and counts are below 2^31; -1 is «none». */
@@ -72,6 +79,7 @@ interface Exports {
     eventsMax: number,
     jsonMax: number,
   ): void
+  beginNext(body: number, length: number, tenant: number): void
   runJson(cloud: number): number
   resumeJson(next: number): number
   runLines(): number
@@ -138,6 +146,21 @@ interface Way {
   /** Judges by the plain path the event at which the kernel stands, and hands it back with take(): what resume() answers. */
   judgeOne(judging: EventJudge, index: number, at: number): number
 }
+
+/** What the plain path has found in the body in hand, or in several. */
+class Found {
+  readonly refusals: Refusal[] = []
+  readonly byStream = new Map<number, Refusal[]>()
+  plain = 0
+
+  refuse(refusal: Refusal, stream: number): void {
+    this.refusals.push(refusal)
+    const list = this.byStream.get(stream)
+    if (list === undefined) this.byStream.set(stream, [refusal])
+    else list.push(refusal)
+  }
+}
+
 const slotsFor = (records: number): number => 2 ** Math.ceil(Math.log2(2 * records + 2))
 
 export class KernelDoor {
@@ -164,7 +187,9 @@ export class KernelDoor {
   judge(door: Door, body: Uint8Array, request: IngestRequest): KernelJudged {
     if (this.#door !== door) this.#load(door)
     const way =
-      this.#isUsable && body.length > 0 && body.length <= limits.bodyBytesMax ? this.#wayOf(request, body) : null
+      this.#isUsable && body.length > 0 && body.length <= limits.bodyBytesMax
+        ? this.#wayOf(request, body, pad8(this.#textEnd + SLACK))
+        : null
     const judged = way === null ? null : this.#judge(way, door, body, request)
     if (judged !== null) return judged
     const plain = judge(door, body, request)
@@ -196,30 +221,95 @@ export class KernelDoor {
     kernel.begin(bodyAt, body.length, textsAt, textsEnd, tenant, receivedAt, floorTime, aheadMs, eventsMax, jsonMax)
     this.#textsEnd = textsEnd
 
-    const refusals: Refusal[] = []
-    const byStream = new Map<number, Refusal[]>()
-    let plain = 0
+    const found = new Found()
+    return this.#drive(way, new EventJudge(door, request), found) ? this.#finish(door, found) : null
+  }
+
+  /**
+   * Several bodies as one, so that they cost one frame. Null: one of them is not for the kernel as a whole (broken, of a format that
+   * it does not read, or there are too many events), and then each must be judged alone. The bodies lie behind each other in a
+   * buffer that is not changed meanwhile.
+   */
+  judgeTogether(door: Door, bodies: readonly Uint8Array[], requests: readonly IngestRequest[]): JudgedTogether | null {
+    if (this.#door !== door) this.#load(door)
+    if (!this.#isUsable) return null
+    const kernel = this.#kernel
+    const places: number[] = []
+    let textsAt = pad8(this.#textEnd + SLACK)
+    let bytes = 0
+    for (const body of bodies) {
+      places.push(textsAt)
+      textsAt = pad8(textsAt + body.length + SLACK)
+      bytes += body.length
+    }
+    const textsEnd = textsAt + bytes + 65_536
+    this.#reserve(textsEnd + SLACK)
+    this.#textsEnd = textsEnd
+    for (const [i, body] of bodies.entries()) {
+      this.#bytes.set(body, places[i]!)
+      this.#bytes.fill(0, places[i]! + body.length, places[i]! + body.length + SLACK)
+    }
+    const found = new Found()
+    const ends: number[] = []
+    let tenant = -1
+    for (const [i, body] of bodies.entries()) {
+      const request = requests[i]!
+      const at = places[i]!
+      const way = body.length === 0 ? null : this.#wayOf(request, body, at)
+      if (way === null) return null
+      if (i === 0 || request.tenant !== requests[i - 1]!.tenant) {
+        tenant = -1
+        if (request.tenant !== null) {
+          // Behind the texts that the bodies before have left there.
+          const from = i === 0 ? textsAt : kernel.textsAt()
+          const length = this.#write(request.tenant, from, textsEnd)
+          if (length < 0) return null
+          tenant = kernel.findTenant(from, length)
+          if (tenant < 0) return null
+        }
+      }
+      if (i === 0) {
+        const { receivedAt, floorTime, aheadMs } = request
+        const [eventsMax, jsonMax] = [limits.batchEventsMax, limits.bodyBytesMax]
+        kernel.begin(at, body.length, textsAt, textsEnd, tenant, receivedAt, floorTime, aheadMs, eventsMax, jsonMax)
+      } else {
+        kernel.beginNext(at, body.length, tenant)
+      }
+      try {
+        if (!this.#drive(way, new EventJudge(door, request), found)) return null
+      } catch (error) {
+        // The plain path has found that this body is broken; alone it says so to its sender.
+        if (error instanceof ReleveError) return null
+        throw error
+      }
+      ends.push(kernel.received())
+    }
+    return { ...this.#finish(door, found), ends }
+  }
+
+  /** Goes over the body that was begun. False: all of it is for the plain path. */
+  #drive(way: Way, judging: EventJudge, found: Found): boolean {
+    const kernel = this.#kernel
     let answer = way.run()
     if (answer === EVENT) {
-      const judging = new EventJudge(door, request)
       try {
         while (answer === EVENT) {
-          plain += 1
-          answer = way.judgeOne(judging, kernel.received(), kernel.eventAt() - bodyAt)
+          found.plain += 1
+          answer = way.judgeOne(judging, kernel.received(), kernel.eventAt() - this.#bodyAt)
           const { refusal, stream } = judging
-          if (refusal === null) continue
-          refusals.push(refusal)
-          const list = byStream.get(stream)
-          if (list === undefined) byStream.set(stream, [refusal])
-          else list.push(refusal)
+          if (refusal !== null) found.refuse(refusal, stream)
         }
       } finally {
-        door.reader.release()
+        this.#door!.reader.release()
       }
     }
-    if (answer === BODY) return null
+    return answer !== BODY
+  }
 
-    const frameAt = textsEnd + SLACK
+  /** The frames of what was read. */
+  #finish(door: Door, { refusals, byStream, plain }: Found): KernelJudged {
+    const kernel = this.#kernel
+    const frameAt = this.#textsEnd + SLACK
     const parts: Part[] = []
     for (let stream = 0; stream < door.streams; stream += 1) {
       const refused = byStream.get(stream)
@@ -232,11 +322,10 @@ export class KernelDoor {
   }
 
   /** Null for a format that the kernel does not read. */
-  #wayOf(request: IngestRequest, body: Uint8Array): Way | null {
+  #wayOf(request: IngestRequest, body: Uint8Array, bodyAt: number): Way | null {
     const kernel = this.#kernel
     const { reader, draft } = this.#door!
-    this.#bodyAt = pad8(this.#textEnd + SLACK)
-    const bodyAt = this.#bodyAt
+    this.#bodyAt = bodyAt
     const json = (isArray: boolean, isCloud: boolean): Way => ({
       run: () => kernel.runJson(isCloud ? 1 : 0),
       judgeOne: (judging, index, at) => {

@@ -161,8 +161,8 @@ test(
             identity.hash(frame)
             for (const [i, one] of events.entries()) {
               const entry = known.get(identityOf(one))
-              const tag = identity.tags[i]!
-              // Contents are compared by 16 bits; two contents that meet there are the same to everyone.
+              const tag = identity.entries[4 * i + 3]!
+              // Contents are compared by 32 bits; two contents that meet there are the same to everyone.
               const isSame = entry !== undefined && (entry.content === contentOf(one) || entry.tag === tag)
               if (one.kind === 'void') {
                 expected.push(!isSame ? 'conflict' : entry.isVoided ? 'duplicate' : 'accepted')

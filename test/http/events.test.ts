@@ -2,6 +2,7 @@
  * The events door over a real socket: every format, every way in which a body can be bad, and memory that stays flat meanwhile.
  * Each request gets a clear answer and the next one is served as before.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import { beforeAll, expect, test } from 'vitest'
 import { limits } from '../../src/limits.js'
@@ -246,8 +247,7 @@ test(`${promises('system:bounded')} more bodies than there is room for => 503 wi
   const agent = new Agent({ keepAlive: false })
   const bodies = Math.floor(limits.inflightBytesMax / limits.bodyBytesMax)
   // Senders that announce 16 MiB each and send nothing: room is taken by the announcement.
-  // Twice as many as fit, for some may come while a small body has its room.
-  const open = Array.from({ length: 2 * bodies }, () => {
+  const announce = (): ReturnType<typeof request> => {
     const sender = request(`${url}/v1/events`, {
       method: 'POST',
       agent,
@@ -256,10 +256,15 @@ test(`${promises('system:bounded')} more bodies than there is room for => 503 wi
     sender.on('error', () => {})
     sender.flushHeaders()
     return sender
-  })
+  }
+  const open = Array.from({ length: bodies }, announce)
   let refused: Answer
-  do refused = await post(JSON.stringify([event()]))
-  while (refused.status === 202)
+  do {
+    // One that came while a small body had its room was refused: another one takes the room when that is gone.
+    open.push(announce())
+    await sleep(10)
+    refused = await post(JSON.stringify([event()]))
+  } while (refused.status === 202)
   expect(refused.status).toBe(503)
   expect(refused.body).toMatchObject({ code: 'overloaded', status: 503 })
   expect(refused.headers.get('retry-after')).toMatch(/^[1-9]/)

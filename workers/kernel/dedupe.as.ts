@@ -1,27 +1,41 @@
 /**
  * Dedupe in WASM: identities, content tags and the table of ids. The twin of src/dedupe/identity.ts and table.ts, with the same
- * hashes, the same entries and the same comparison of 103 bits; src/dedupe/dedupe.ts keeps the generations, and
+ * hashes, the same entries and the same comparison of 95 bits; src/dedupe/dedupe.ts keeps the generations, and
  * src/dedupe/kernel-store.ts calls this.
  *
  * Memory, from the bottom:
  *
  *      KEYS        the purpose keys «identity» and «content», 16 bytes each
- *      COUNTS      ids alive by generation, u32
- *      DEAD        1: the generation was dropped and may still have slots; u8
+ *      COUNTS      entries alive by generation, u32
+ *      DEAD        1: the generation was dropped and may still have entries; u8
+ *      LADDER      the sizes that a partition may have within an octave, f64
  *      TEXT        a text of several parts, put together before it is hashed
  *      ORIGIN_KEYS, SERIES_KEYS   of the frame, 16 bytes each
- *      HASHES      of the frame's events, 16 bytes each
- *      TAGS        u16 each
+ *      HASHES      of the frame's events, 16 bytes each: entries without their tag
+ *      TAGS        u32 each
  *      METRICS     where each row of the frame's metric table begins, u32
- *      PARTS       per partition: u32 slots, u32 taken
+ *      PENDING     hashes that memory does not know, 16 bytes each, and PENDING_OF, their events, u32
+ *      KNOWN       what the runs on disk know of an event: 0 nothing, 1 its id, 3 its id and that it was voided; u8
+ *      KNOWN_TAGS  the content tag of such an id, u32
+ *      PARTS       per partition: u32 groups, u32 taken slots
  *      -- from here on where dedupeLayOut puts it
  *      entries     the epoch's keys, then its voids: 16 bytes each
  *      partitions  one stride each, as large as one may ever grow; memory that nobody touched costs nothing
- *      scratch     one stride: the slots of the partition that is being rebuilt
+ *      scratch     one stride: the groups of the partition that is being rebuilt
  *      frame       its bytes, SLACK
  *
- * A slot: u64 words 0 and 1 of the hash; u64 word 2 | content tag at bit 32 | generation at 48 | voided at 56 | 7 more bits.
- * A partition is rebuilt in place, through the scratch, when it is full or has dead slots; the longest pause is one of them.
+ * An entry (16 bytes, as in key blocks and runs): u64 a, hash; u64 b, bit 0 set for a void, 31 bits of hash, 32 bits of content tag.
+ *
+ * A group: 256 bytes, 16 control bytes (0 empty, else 128 + the low 7 bits of a) and 16 slots of 15 bytes. One comparison of the
+ * control bytes answers for 16 slots, so that the table works at a load of 0.93. A slot:
+ *
+ *      bits   0-46   bits 7-53 of a: 54-63 are the partition, 0-6 the control byte
+ *           47-110   b
+ *              111   0
+ *          112-119   generation
+ *
+ * The partition that is full, or has dead slots, is rebuilt through the scratch; the longest pause is one of them. Sizes of
+ * partitions are staggered, so that they do not all grow at the same time.
  */
 import { copy } from './bytes.as'
 import * as frame from './frame.as'
@@ -31,21 +45,39 @@ const KEYS: usize = 1_024
 const CONTENT_KEY: usize = KEYS + 16
 const COUNTS: usize = 2_048
 const DEAD: usize = COUNTS + 4 * 256
+const LADDER: usize = DEAD + 256
+const LADDER_STEPS: u32 = 40
 const TEXT: usize = 4_096
 const TEXT_BYTES: usize = 4 * 65_536
 const ORIGIN_KEYS: usize = TEXT + TEXT_BYTES
 const SERIES_KEYS: usize = ORIGIN_KEYS + 16 * (frame.FRAME_EVENTS_MAX as usize)
 const HASHES: usize = SERIES_KEYS + 16 * (frame.FRAME_EVENTS_MAX as usize)
 const TAGS: usize = HASHES + 16 * (frame.FRAME_EVENTS_MAX as usize)
-const METRICS: usize = TAGS + 2 * (frame.FRAME_EVENTS_MAX as usize)
-const PARTS: usize = METRICS + 4 * (frame.FRAME_EVENTS_MAX as usize)
-export const DEDUPE_PARTITIONS_MAX: u32 = 1_024
-export const DEDUPE_FIXED_BYTES: usize = PARTS + 8 * (DEDUPE_PARTITIONS_MAX as usize)
+const METRICS: usize = TAGS + 4 * (frame.FRAME_EVENTS_MAX as usize)
+const PENDING: usize = METRICS + 4 * (frame.FRAME_EVENTS_MAX as usize)
+const PENDING_OF: usize = PENDING + 16 * (frame.FRAME_EVENTS_MAX as usize)
+const KNOWN: usize = PENDING_OF + 4 * (frame.FRAME_EVENTS_MAX as usize)
+const KNOWN_TAGS: usize = KNOWN + (frame.FRAME_EVENTS_MAX as usize)
+const PARTS: usize = KNOWN_TAGS + 4 * (frame.FRAME_EVENTS_MAX as usize)
+const PARTITIONS: u32 = 1_024
+export const DEDUPE_PARTITIONS: u32 = PARTITIONS
+export const DEDUPE_FIXED_BYTES: usize = PARTS + 8 * (PARTITIONS as usize)
 export const DEDUPE_KEYS: usize = KEYS
+export const DEDUPE_PENDING: usize = PENDING
+export const DEDUPE_PENDING_OF: usize = PENDING_OF
+export const DEDUPE_KNOWN: usize = KNOWN
+export const DEDUPE_KNOWN_TAGS: usize = KNOWN_TAGS
 
-const REST: u64 = 0xfe00_0000_ffff_ffff
-const VOIDED: u64 = 1 << 56
-/** Events whose slots are touched before they are judged, so that the waits for memory overlap. */
+/** The hash and the void bit of an entry's second half. */
+const KEY_BITS: u64 = 0xffff_ffff
+const VOID: u64 = 1
+const GROUP_SHIFT: usize = 8
+const SLOT_BYTES: usize = 15
+/** Of the slots, taken ones; beyond it the partition is rebuilt. Groups of 16 work well up to here. */
+const LOAD_MAX: f64 = 0.93
+/** A rebuild with more than this alive grows. */
+const LOAD_GROW: f64 = 0.85
+/** Events whose groups are touched before they are judged, so that the waits for memory overlap. */
 const AHEAD: u32 = 64
 
 const ACCEPTED: u8 = 0
@@ -53,11 +85,9 @@ const DUPLICATE: u8 = 1
 const CONFLICT: u8 = 2
 
 let partitions: usize = 0
-let partitionCount: u32 = 0
-let mask: u32 = 0
 let stride: usize = 0
-let strideSlots: u32 = 0
-let slotsAtBound: u32 = 0
+let strideGroups: u32 = 0
+let groupsAtBound: u32 = 0
 let scratch: usize = 0
 let keyEntries: usize = 0
 let voidEntries: usize = 0
@@ -65,7 +95,11 @@ let keys: u32 = 0
 let voids: u32 = 0
 let unswept: u32 = 0
 let capacity: f64 = 0
+let held: f64 = 0
 let touched: u64 = 0
+/** The group and the slot of it where the last unsuccessful seek() ended. */
+let emptyGroup: usize = 0
+let emptyLane: u32 = 0
 
 // Of the last frame.
 let accepted: u32 = 0
@@ -73,146 +107,213 @@ let voided: u32 = 0
 let behind: u32 = 0
 let lastTime: f64 = 0
 
-/** `slots` is what a partition begins with, `atBound` what it has when all ids are held, `most` what it may ever have. */
-export function dedupeLayOut(
-  keysAt: usize,
-  voidsAt: usize,
-  partitionsAt: usize,
-  count: u32,
-  slots: u32,
-  atBound: u32,
-  most: u32,
-): void {
+/** `atBound` is what a partition has when all ids are held, `most` what it may ever have, in groups. */
+export function dedupeLayOut(keysAt: usize, voidsAt: usize, partitionsAt: usize, atBound: u32, most: u32): void {
   keyEntries = keysAt
   voidEntries = voidsAt
   partitions = partitionsAt
-  partitionCount = count
-  mask = count - 1
-  slotsAtBound = atBound
-  strideSlots = most
-  stride = (most as usize) << 4
-  scratch = partitions + (count as usize) * stride
-  for (let i: u32 = 0; i < count; i += 1) {
-    store<u32>(PARTS + ((i as usize) << 3), slots)
-    store<u32>(PARTS + ((i as usize) << 3), 0, 4)
+  groupsAtBound = atBound
+  strideGroups = most
+  stride = (most as usize) << GROUP_SHIFT
+  scratch = partitions + (PARTITIONS as usize) * stride
+  let size: f64 = 1
+  for (let i: u32 = 0; i < LADDER_STEPS; i += 1) {
+    store<f64>(LADDER + ((i as usize) << 3), size)
+    size *= 1.0174796921026863
   }
-  capacity = (count as f64) * (slots as f64)
+  for (let i: u32 = 0; i < PARTITIONS; i += 1) store<u32>(PARTS + ((i as usize) << 3), 1)
+  capacity = 16 * (PARTITIONS as f64)
 }
 
-function placeOf(word: u32, slots: u32): u32 {
-  return (((word as u64) * (slots as u64)) >> 32) as u32
+function homeOf(word: u32, groups: u32): usize {
+  return ((((word as u64) * (groups as u64)) >> 32) as usize) << GROUP_SHIFT
 }
 
-/** Place of the id, or of the empty slot where the search for it ended. */
-function seek(partition: u32, a: u64, b: u64): usize {
-  const slots = load<u32>(PARTS + ((partition as usize) << 3))
-  const base = partitions + (partition as usize) * stride
-  const end = base + ((slots as usize) << 4)
-  let at = base + ((placeOf(a as u32, slots) as usize) << 4)
+/** The slot of an entry, or 0 when it is not held; then emptyGroup and emptyLane say where it would go. */
+function seek(a: u64, b: u64): usize {
+  const partition = (a >> 54) as usize
+  const groups = load<u32>(PARTS + (partition << 3))
+  const base = partitions + partition * stride
+  const end = base + ((groups as usize) << GROUP_SHIFT)
+  const x = ((a << 10) >> 17) | (b << 47)
+  const y = ((b & KEY_BITS) >> 17) as u32
+  const control = i8x16.splat(((a & 0x7f) | 0x80) as i8)
+  let group = base + homeOf((a >> 22) as u32, groups)
   for (;;) {
-    const entry = load<u64>(at, 8)
-    const generation = (entry >> 48) & 0xff
-    if (generation === 0) return at
-    if (load<u64>(at) === a && ((entry ^ b) & REST) === 0 && load<u8>(DEAD + (generation as usize)) === 0) return at
-    at += 16
-    if (at === end) at = base
+    const controls = v128.load(group)
+    let hits = i8x16.bitmask(i8x16.eq(controls, control))
+    while (hits !== 0) {
+      const slot = group + 16 + (ctz(hits) as usize) * SLOT_BYTES
+      if (
+        load<u64>(slot) === x &&
+        (load<u16>(slot, 8) & 0x7fff) === y &&
+        load<u8>(DEAD + (load<u8>(slot, 14) as usize)) === 0
+      )
+        return slot
+      hits &= hits - 1
+    }
+    const empty = i8x16.bitmask(i8x16.eq(controls, i8x16.splat(0)))
+    if (empty !== 0) {
+      emptyGroup = group
+      emptyLane = ctz(empty)
+      return 0
+    }
+    group += 256
+    if (group === end) group = base
   }
   return 0
 }
 
-/** The entry of an id that is held already, or 0 after it has been added. */
-function add(a: u64, b: u64, tag: u64, generation: u32): u64 {
-  const partition = ((a >> 32) as u32) & mask
-  const part = PARTS + ((partition as usize) << 3)
-  let at = seek(partition, a, b)
-  const entry = load<u64>(at, 8)
-  if (entry !== 0) return entry
-  const slots = load<u32>(part)
-  const taken = load<u32>(part, 4)
-  if (((taken + 1) as f64) > 0.85 * (slots as f64)) {
-    rebuild(partition)
-    at = seek(partition, a, b)
+function tagOf(slot: usize): u32 {
+  return (load<u64>(slot, 7) >> 23) as u32
+}
+
+function generationOf(slot: usize): u32 {
+  return load<u8>(slot, 14)
+}
+
+/** Behind a seek() that did not find the entry. */
+function put(a: u64, b: u64, generation: u32): void {
+  const partition = (a >> 54) as usize
+  const part = PARTS + (partition << 3)
+  if (((load<u32>(part, 4) + 1) as f64) > LOAD_MAX * 16 * (load<u32>(part) as f64)) {
+    rebuild(partition as u32)
     // Beyond what the hash can do: the host has bounded the ids, and a partition has room for many more than its share.
-    if (load<u32>(part, 4) + 1 >= load<u32>(part)) unreachable()
+    if (load<u32>(part, 4) + 1 >= load<u32>(part) << 4) unreachable()
+    seek(a, b)
   }
-  store<u64>(at, a)
-  store<u64>(at, (b & REST) | ((generation as u64) << 48) | (tag << 32), 8)
+  const slot = emptyGroup + 16 + (emptyLane as usize) * SLOT_BYTES
+  store<u8>(emptyGroup + (emptyLane as usize), ((a & 0x7f) | 0x80) as u8)
+  store<u64>(slot, ((a << 10) >> 17) | (b << 47))
+  store<u32>(slot, (b >> 17) as u32, 8)
+  store<u16>(slot, (b >> 49) as u16, 12)
+  store<u8>(slot, generation as u8, 14)
   store<u32>(part, load<u32>(part, 4) + 1, 4)
   const count = COUNTS + ((generation as usize) << 2)
   store<u32>(count, load<u32>(count) + 1)
-  return 0
+  held += 1
 }
 
-function slotsFor(alive: u32, slots: u32): u32 {
-  const taken = alive as f64
-  if (taken > 0.75 * (slots as f64)) {
-    const grown = ceil(1.5 * (slots as f64)) as u32
-    if (grown > slotsAtBound && taken <= 0.8 * (slotsAtBound as f64)) return max(slots, slotsAtBound)
-    return min(grown, strideSlots)
+/** The next size above `groups` that partitions of this kind have. */
+function grown(groups: u32, partition: u32): u32 {
+  let octave: f64 = 1
+  while (octave <= groups) octave *= 2
+  octave /= 2
+  let step = partition & 7
+  for (;;) {
+    const size = ceil(load<f64>(LADDER + ((step as usize) << 3)) * octave) as u32
+    if (size > groups) return size
+    step += 8
+    if (step >= LADDER_STEPS) {
+      step -= LADDER_STEPS
+      octave *= 2
+    }
   }
-  if (taken < 0.5 * (slots as f64)) return max<u32>(256, ceil(taken / 0.65) as u32)
-  return slots
+  return groups + 1
 }
 
-function isAlive(entry: u64): bool {
-  const generation = (entry >> 48) & 0xff
-  return generation !== 0 && load<u8>(DEAD + (generation as usize)) === 0
+/** Memory is never given back by the kernel, so a partition does not shrink. */
+function groupsFor(alive: u32, groups: u32, partition: u32): u32 {
+  if ((alive as f64) <= LOAD_GROW * 16 * (groups as f64)) return groups
+  const next = grown(groups, partition)
+  // Near the bound the last step is cut short.
+  if (next > groupsAtBound && (alive as f64) < 0.97 * LOAD_MAX * 16 * (groupsAtBound as f64))
+    return max(groups, groupsAtBound)
+  return min(next, strideGroups)
 }
 
-/** What lies behind the slots of a partition is always zero. */
+/** What lies behind the groups of a partition is always zero. */
 function rebuild(partition: u32): void {
   const part = PARTS + ((partition as usize) << 3)
   const base = partitions + (partition as usize) * stride
   const before = load<u32>(part)
-  const bytes = (before as usize) << 4
+  const bytes = (before as usize) << GROUP_SHIFT
   memory.copy(scratch, base, bytes)
   memory.fill(base, 0, bytes)
-  let alive: u32 = 0
-  for (let at = scratch; at < scratch + bytes; at += 16) if (isAlive(load<u64>(at, 8))) alive += 1
-  const slots = slotsFor(alive, before)
-  const end = base + ((slots as usize) << 4)
-  for (let from = scratch; from < scratch + bytes; from += 16) {
-    const entry = load<u64>(from, 8)
-    if (!isAlive(entry)) continue
-    const a = load<u64>(from)
-    let at = base + ((placeOf(a as u32, slots) as usize) << 4)
-    while (load<u64>(at, 8) !== 0) {
-      at += 16
-      if (at === end) at = base
+  let alive = load<u32>(part, 4)
+  if (unswept !== 0) {
+    alive = 0
+    for (let group = scratch; group < scratch + bytes; group += 256) {
+      for (let lane: usize = 0; lane < 16; lane += 1) {
+        if (load<u8>(group + lane) === 0) continue
+        if (load<u8>(DEAD + (load<u8>(group + 16 + lane * SLOT_BYTES, 14) as usize)) !== 0) store<u8>(group + lane, 0)
+        else alive += 1
+      }
     }
-    store<u64>(at, a)
-    store<u64>(at, entry, 8)
   }
-  store<u32>(part, slots)
+  const groups = groupsFor(alive, before, partition)
+  const end = base + ((groups as usize) << GROUP_SHIFT)
+  for (let from = scratch; from < scratch + bytes; from += 256) {
+    let lanes = i8x16.bitmask(v128.load(from))
+    while (lanes !== 0) {
+      const lane = ctz(lanes) as usize
+      lanes &= lanes - 1
+      const slot = from + 16 + lane * SLOT_BYTES
+      const x = load<u64>(slot)
+      let group = base + homeOf(((x << 17) >> 32) as u32, groups)
+      let empty = ~i8x16.bitmask(v128.load(group)) & 0xffff
+      while (empty === 0) {
+        group += 256
+        if (group === end) group = base
+        empty = ~i8x16.bitmask(v128.load(group)) & 0xffff
+      }
+      const place = ctz(empty) as usize
+      const target = group + 16 + place * SLOT_BYTES
+      store<u8>(group + place, load<u8>(from + lane))
+      store<u64>(target, x)
+      store<u64>(target, load<u64>(slot, 7), 7)
+    }
+  }
+  store<u32>(part, groups)
   store<u32>(part, alive, 4)
-  capacity += (slots as f64) - (before as f64)
+  capacity += 16 * ((groups as f64) - (before as f64))
 }
 
-/** A key of a key block (16 bytes) into the table; false when it is held already. */
-export function dedupeAdd(key: usize, generation: u32): bool {
-  const b = load<u64>(key, 8)
-  return add(load<u64>(key), b, (b >> 32) & 0xffff, generation) === 0
+/** Entries of a key block, 16 bytes each, into the table; the place of the first that is held already, or `count`. */
+export function dedupeAddAll(at: usize, count: u32, generation: u32): u32 {
+  let sum: u64 = 0
+  for (let begin: u32 = 0; begin < count; begin += AHEAD) {
+    const to = min<u32>(begin + AHEAD, count)
+    for (let i = begin; i < to; i += 1) sum += touch(load<u64>(at + ((i as usize) << 4)))
+    for (let i = begin; i < to; i += 1) {
+      const a = load<u64>(at + ((i as usize) << 4))
+      const b = load<u64>(at + ((i as usize) << 4), 8)
+      if (seek(a, b) !== 0) return i
+      put(a, b, generation)
+    }
+  }
+  touched += sum
+  return count
 }
 
-/** False when it is not held. */
-export function dedupeVoid(key: usize): bool {
-  const a = load<u64>(key)
-  const at = seek(((a >> 32) as u32) & mask, a, load<u64>(key, 8))
-  if (load<u64>(at, 8) === 0) return false
-  store<u64>(at, load<u64>(at, 8) | VOIDED, 8)
-  return true
+/** Voids of a key block: a later void of the same id takes the place of an earlier one. */
+export function dedupeAddVoids(at: usize, count: u32, generation: u32): void {
+  for (let i: u32 = 0; i < count; i += 1) {
+    const a = load<u64>(at + ((i as usize) << 4))
+    const b = load<u64>(at + ((i as usize) << 4), 8)
+    const mark = seek(a, b)
+    if (mark !== 0) store<u8>(mark, takeOver(generationOf(mark), generation), 14)
+    else put(a, b, generation)
+  }
 }
 
+function touch(a: u64): u64 {
+  const partition = (a >> 54) as usize
+  return load<u64>(partitions + partition * stride + homeOf((a >> 22) as u32, load<u32>(PARTS + (partition << 3))))
+}
+
+/** Entries of a generation. */
 export function dedupeCount(generation: u32): u32 {
   return load<u32>(COUNTS + ((generation as usize) << 2))
 }
 
-/** Forgets every id of a generation from this call on; false when that was done already. */
+/** Forgets every entry of a generation from this call on; false when that was done already. */
 export function dedupeDrop(generation: u32): bool {
   if (load<u8>(DEAD + (generation as usize)) !== 0) return false
+  held -= dedupeCount(generation) as f64
   store<u8>(DEAD + (generation as usize), 1)
   store<u32>(COUNTS + ((generation as usize) << 2), 0)
-  unswept = partitionCount
+  unswept = PARTITIONS
   return true
 }
 
@@ -222,14 +323,20 @@ export function dedupeIsDead(generation: u32): bool {
 
 export function dedupeSweep(count: u32): void {
   for (let i: u32 = 0; i < count && unswept > 0; i += 1) {
-    rebuild(partitionCount - unswept)
+    rebuild(PARTITIONS - unswept)
     unswept -= 1
     if (unswept === 0) memory.fill(DEAD, 0, 256)
   }
 }
 
+/** Slots, taken or not. */
 export function dedupeCapacity(): f64 {
   return capacity
+}
+
+/** Entries alive, of all generations. */
+export function dedupeHeld(): f64 {
+  return held
 }
 
 /** Entries since dedupeClear(). */
@@ -275,8 +382,9 @@ function text16(out: usize, from: usize): usize {
   return out + 4 + length
 }
 
-/** Fills HASHES and TAGS; false when the frame's tables are not what its head says. */
-function hash(): bool {
+/** Fills HASHES and TAGS of the frame at [at, at + length); false when it is not one. */
+export function dedupeHash(at: usize, length: usize): bool {
+  if (!frame.open(at, length)) return false
   let p = frame.originsAt
   for (let i: u32 = 0; i < frame.originCount; i += 1) {
     if (!frame.fits16(p, frame.originsEnd)) return false
@@ -349,73 +457,114 @@ function hash(): bool {
     if (memberLength > 0) copy(content + 16, frame.members + (memberFrom as usize), memberLength)
     memberFrom = memberTo
     sip(SERIES_KEYS + ((series as usize) << 4), content, 16 + memberLength, result)
-    store<u16>(TAGS + (i << 1), load<u16>(result))
+    store<u64>(HASHES + (i << 4), load<u64>(HASHES + (i << 4), 8) & (KEY_BITS ^ VOID), 8)
+    store<u32>(TAGS + (i << 2), load<u32>(result))
   }
   return idFrom === frame.idBytes && memberFrom === frame.memberBytes
 }
 
-function pushEntry(entries: usize, number: u32, a: u64, b: u64, tag: u64): void {
+function pushEntry(entries: usize, number: u32, a: u64, b: u64): void {
   const at = entries + ((number as usize) << 4)
   store<u64>(at, a)
-  store<u64>(at, (b & REST) | (tag << 32), 8)
+  store<u64>(at, b, 8)
 }
 
 /**
- * Judges the events of the frame at [at, at + length) into `verdicts`, one byte each, and keeps the first of every identity.
- * `forgotten` is the latest eventTime among ids that were forgotten; −Infinity when none were. False: not a frame; nothing has
- * changed then. The host has made sure that the entries fit.
+ * After dedupeHash(), where there are runs on disk: lists the events whose ids memory does not know in PENDING, for the host to
+ * look for in the runs. It writes what it finds to KNOWN and KNOWN_TAGS, which are cleared here.
  */
-export function dedupeJudge(at: usize, length: usize, verdicts: usize, generation: u32, forgotten: f64): bool {
-  if (!frame.open(at, length) || !hash()) return false
+export function dedupeFind(): u32 {
+  memory.fill(KNOWN, 0, frame.events as usize)
+  let pending: u32 = 0
+  let sum: u64 = 0
+  for (let begin: u32 = 0; begin < frame.events; begin += AHEAD) {
+    const to = min<u32>(begin + AHEAD, frame.events)
+    for (let i = begin; i < to; i += 1) sum += touch(load<u64>(HASHES + ((i as usize) << 4)))
+    for (let i = begin; i < to; i += 1) {
+      const a = load<u64>(HASHES + ((i as usize) << 4))
+      const b = load<u64>(HASHES + ((i as usize) << 4), 8)
+      if (seek(a, b) !== 0) continue
+      pushEntry(PENDING, pending, a, b)
+      store<u32>(PENDING_OF + ((pending as usize) << 2), i)
+      pending += 1
+    }
+  }
+  touched += sum
+  return pending
+}
+
+/** The place of a generation in time, the current one last. */
+function age(generation: u32, current: u32): u32 {
+  return (generation + 255 - current - 1) % 255
+}
+
+/**
+ * Judges the events of the hashed frame into `verdicts`, one byte each, and keeps the first of every identity. `forgotten` is
+ * the latest eventTime among ids that were forgotten; −Infinity when none were. `hasRuns`: KNOWN says what the runs know. The
+ * host has made sure that the entries fit.
+ */
+export function dedupeJudge(verdicts: usize, generation: u32, forgotten: f64, hasRuns: bool): void {
   accepted = 0
   voided = 0
   behind = 0
   lastTime = -1
   let sum: u64 = 0
-  for (let group: u32 = 0; group < frame.events; group += AHEAD) {
-    const to = min<u32>(group + AHEAD, frame.events)
-    for (let i = group; i < to; i += 1) {
-      const a = load<u64>(HASHES + ((i as usize) << 4))
-      const partition = ((a >> 32) as u32) & mask
-      const slots = load<u32>(PARTS + ((partition as usize) << 3))
-      sum += load<u64>(partitions + (partition as usize) * stride + ((placeOf(a as u32, slots) as usize) << 4))
-    }
-    for (let i = group; i < to; i += 1) {
+  for (let begin: u32 = 0; begin < frame.events; begin += AHEAD) {
+    const to = min<u32>(begin + AHEAD, frame.events)
+    if (!hasRuns) for (let i = begin; i < to; i += 1) sum += touch(load<u64>(HASHES + ((i as usize) << 4)))
+    for (let i = begin; i < to; i += 1) {
       const a = load<u64>(HASHES + ((i as usize) << 4))
       const b = load<u64>(HASHES + ((i as usize) << 4), 8)
-      const tag = load<u16>(TAGS + ((i as usize) << 1)) as u64
+      const tag = load<u32>(TAGS + ((i as usize) << 2))
+      const known: u8 = hasRuns ? load<u8>(KNOWN + (i as usize)) : 0
       let verdict = CONFLICT
       if ((load<u8>(frame.kinds + (i as usize)) & 1) !== 0) {
-        const slot = seek(((a >> 32) as u32) & mask, a, b)
-        const entry = load<u64>(slot, 8)
-        if (entry !== 0 && ((entry >> 32) & 0xffff) === tag) {
-          if ((entry & VOIDED) !== 0) verdict = DUPLICATE
+        const slot: usize = known !== 0 ? 0 : seek(a, b)
+        const isKnown = known !== 0 || slot !== 0
+        const knownTag = known !== 0 ? load<u32>(KNOWN_TAGS + ((i as usize) << 2)) : slot !== 0 ? tagOf(slot) : 0
+        if (isKnown && knownTag === tag) {
+          const mark = seek(a, b | VOID)
+          // A void of an earlier life of the id is older than the id.
+          const isVoided =
+            known === 3 ||
+            (mark !== 0 && (known !== 0 || age(generationOf(mark), generation) >= age(generationOf(slot), generation)))
+          if (isVoided) verdict = DUPLICATE
           else {
-            store<u64>(slot, entry | VOIDED, 8)
-            pushEntry(voidEntries, voids, a, b, tag)
+            if (mark !== 0) store<u8>(mark, takeOver(generationOf(mark), generation), 14)
+            else put(a, b | VOID | ((tag as u64) << 32), generation)
+            pushEntry(voidEntries, voids, a, b | VOID | ((tag as u64) << 32))
             voids += 1
             voided += 1
             verdict = ACCEPTED
           }
         }
+      } else if (known !== 0) {
+        verdict = load<u32>(KNOWN_TAGS + ((i as usize) << 2)) === tag ? DUPLICATE : CONFLICT
       } else {
+        const slot = seek(a, b)
         const time = load<f64>(frame.times + ((i as usize) << 3))
-        if (time <= forgotten && load<u64>(seek(((a >> 32) as u32) & mask, a, b), 8) === 0) behind += 1
+        if (slot !== 0) verdict = tagOf(slot) === tag ? DUPLICATE : CONFLICT
+        else if (time <= forgotten) behind += 1
         else {
-          const entry = add(a, b, tag, generation)
-          if (entry !== 0) verdict = ((entry >> 32) & 0xffff) === tag ? DUPLICATE : CONFLICT
-          else {
-            accepted += 1
-            if (time > lastTime) lastTime = time
-            pushEntry(keyEntries, keys, a, b, tag)
-            keys += 1
-            verdict = ACCEPTED
-          }
+          put(a, b | ((tag as u64) << 32), generation)
+          accepted += 1
+          if (time > lastTime) lastTime = time
+          pushEntry(keyEntries, keys, a, b | ((tag as u64) << 32))
+          keys += 1
+          verdict = ACCEPTED
         }
       }
       store<u8>(verdicts + (i as usize), verdict)
     }
   }
   touched += sum
-  return true
+}
+
+/** An entry goes from one generation to another. */
+function takeOver(from: u32, to: u32): u8 {
+  const source = COUNTS + ((from as usize) << 2)
+  const target = COUNTS + ((to as usize) << 2)
+  store<u32>(source, load<u32>(source) - 1)
+  store<u32>(target, load<u32>(target) + 1)
+  return to as u8
 }

@@ -418,6 +418,16 @@ export function begin(
   at = bodyAt
 }
 
+/**
+ * Goes on with another body behind those before, for the same frames: `received` counts on. Its key may be of another tenant.
+ * Nothing of the bodies before is undone when this one is for the plain path: then the host judges each alone.
+ */
+export function beginNext(bodyAt: usize, length: u32, tenant: u32): void {
+  boundTenant = tenant
+  end = bodyAt + length
+  at = bodyAt
+}
+
 /** Empties the slots that the last body filled. */
 function forget(records: usize, bytes: usize, used: u32, slots: usize): void {
   for (let i: u32 = 0; i < used; i += 1) {

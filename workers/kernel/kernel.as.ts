@@ -10,14 +10,22 @@ export { resumeColumnar, runColumnar } from './columnar.as'
 export {
   DEDUPE_FIXED_BYTES,
   DEDUPE_KEYS,
-  DEDUPE_PARTITIONS_MAX,
+  DEDUPE_KNOWN,
+  DEDUPE_KNOWN_TAGS,
+  DEDUPE_PARTITIONS,
+  DEDUPE_PENDING,
+  DEDUPE_PENDING_OF,
   dedupeAccepted,
-  dedupeAdd,
+  dedupeAddAll,
+  dedupeAddVoids,
   dedupeBehind,
   dedupeCapacity,
   dedupeClear,
   dedupeCount,
   dedupeDrop,
+  dedupeFind,
+  dedupeHash,
+  dedupeHeld,
   dedupeIsDead,
   dedupeJudge,
   dedupeKeys,
@@ -25,7 +33,6 @@ export {
   dedupeLayOut,
   dedupeSweep,
   dedupeTouched,
-  dedupeVoid,
   dedupeVoided,
   dedupeVoids,
 } from './dedupe.as'
@@ -34,6 +41,7 @@ export {
   addMetric,
   addTenant,
   begin,
+  beginNext,
   eventAt,
   FIXED_BYTES,
   findTenant,
@@ -79,3 +87,16 @@ export {
 } from './epoch.as'
 export { resumeJson, resumeLines, runJson, runLines } from './json.as'
 export { defineRecord, recordAt, resumeMsgpack, runMsgpack } from './msgpack.as'
+export {
+  filterProbe,
+  RUN_FIXED_BYTES,
+  RUN_SOURCES,
+  RUN_SOURCES_MAX,
+  runBegin,
+  runIds,
+  runMarks,
+  runMerge,
+  runOutput,
+  runSort,
+  runWritten,
+} from './runs.as'

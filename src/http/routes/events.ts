@@ -3,11 +3,13 @@
  * plain, gzip, or zstd where Node has it. 2xx only after the log has it on disk. One bad event never costs its neighbours: the
  * answer says which, which field, and why. src/ingest/README.md has the table of formats.
  */
+import type { IncomingMessage } from 'node:http'
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import { ReleveError } from '../../errors.js'
 import { contentEncodings, inflate } from '../../inflate.js'
 import type { CloudEventHeaders } from '../../ingest/cloudevents-binary.js'
 import { contentTypes, formatOf } from '../../ingest/content-type.js'
+import { limits } from '../../limits.js'
 import type { IngestAnswer, System } from '../../system.js'
 import { keyOf } from '../http.js'
 
@@ -26,13 +28,50 @@ function attributesOf(request: FastifyRequest): CloudEventHeaders | undefined {
   return contentType === undefined ? attributes : [...attributes, ['datacontenttype', contentType]]
 }
 
+/** A body as it came. It is copied once, into the memory that the shard sees. */
+interface Pieces {
+  readonly pieces: Buffer[]
+  readonly bytes: number
+}
+
+/** Reads a body to its end. Its stated length was checked against what was let in before (http.ts). */
+function collect(
+  payload: IncomingMessage,
+  stated: string | undefined,
+  done: (error: Error | null, body?: Pieces) => void,
+): void {
+  const tooLarge = (): ReleveError =>
+    new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)
+  if (Number(stated ?? 0) > limits.bodyBytesMax) {
+    done(tooLarge())
+    return
+  }
+  const pieces: Buffer[] = []
+  let bytes = 0
+  const take = (piece: Buffer): void => {
+    bytes += piece.length
+    if (bytes <= limits.bodyBytesMax) {
+      pieces.push(piece)
+      return
+    }
+    end(tooLarge())
+  }
+  const end = (error?: Error): void => {
+    payload.off('data', take).off('end', end).off('error', end)
+    if (error === undefined) done(null, { pieces, bytes })
+    // The sender has hung up: nobody reads the answer.
+    else done(error instanceof ReleveError ? error : new ReleveError('malformed_body', error.message, { cause: error }))
+  }
+  payload.on('data', take).on('end', end).on('error', end)
+}
+
 export function eventRoutes(system: System): FastifyPluginAsync {
   return async (app) => {
     // Bodies stay bytes: the shard thread reads them. Only this scope, so that other routes parse JSON as usual.
     app.removeAllContentTypeParsers()
-    app.addContentTypeParser('*', { parseAs: 'buffer' }, (_, body, done) => done(null, body))
+    app.addContentTypeParser('*', (request, payload, done) => collect(payload, request.headers['content-length'], done))
 
-    app.post<{ Body: Buffer | undefined; Querystring: { wait?: string } }>(
+    app.post<{ Body: Pieces | undefined; Querystring: { wait?: string } }>(
       '/v1/events',
       {
         config: { scope: 'ingest' },
@@ -64,15 +103,19 @@ export function eventRoutes(system: System): FastifyPluginAsync {
           )
         }
         // A CloudEvent in headers may have no data; every other body has something.
-        const raw = request.body ?? Buffer.alloc(0)
-        if (raw.length === 0 && attributes === undefined) throw new ReleveError('malformed_body', 'the body is empty')
+        const raw = request.body ?? { pieces: [], bytes: 0 }
+        if (raw.bytes === 0 && attributes === undefined) throw new ReleveError('malformed_body', 'the body is empty')
         const budget = system.keys.budgetOf(key.id)
-        budget?.spend({ bytes: raw.length }, system.clock.now())
+        budget?.spend({ bytes: raw.bytes }, system.clock.now())
         const done = request.holdBody()
         let inflated = (): void => {}
         try {
-          const body = await inflate(raw, request.headers['content-encoding'])
-          if (body !== raw) inflated = system.admit(body.length)
+          const encoding = request.headers['content-encoding']
+          let body: Uint8Array | Buffer[] = raw.pieces
+          if (encoding !== undefined) {
+            body = await inflate(Buffer.concat(raw.pieces.splice(0), raw.bytes), encoding)
+            inflated = system.admit(body.length)
+          }
           const answer = await system.ingest({
             body,
             format,

@@ -1,0 +1,187 @@
+/**
+ * Load for a bench: bodies of events made ahead, of which only the ids are written anew, so that the producer costs little; and two
+ * ways of sending them over HTTP: autocannon, and plain sockets for what autocannon would bound. What was sent is counted for the
+ * oracle: events, and the sum that must come out.
+ *
+ * Events of about 180 bytes as JSON, 36-byte ids, 10,000 series with a skew, 3 % of the batches sent twice.
+ */
+import { connect, type Socket } from 'node:net'
+import autocannon from 'autocannon'
+import { TENANTS } from './service.js'
+
+export interface Sent {
+  readonly events: number
+  /** What the sum over all tenants must be. */
+  readonly sum: number
+  readonly seconds: number
+  readonly p50Ms: number
+  readonly p99Ms: number
+  readonly p999Ms: number
+}
+
+interface Body {
+  readonly bytes: Buffer
+  /** Where the twelve characters of each id that change begin. */
+  readonly ids: readonly number[]
+  readonly sum: number
+}
+
+/** More than there are connections, so that a body is in flight once at most. */
+const BODIES = 64
+/** Every 33rd batch is the one before again: 3 %. */
+const RETRIED = 33
+
+function makeBody(batch: number, seed: number): Body {
+  const ids: number[] = []
+  const parts: string[] = []
+  let at = 1
+  let sum = 0
+  const now = Date.now()
+  for (let i = 0; i < batch; i += 1) {
+    // A square spreads the series unevenly: a tenth of them gets a third of the events.
+    const r = (seed * 7919 + i * 104_729) % 100_000
+    const series = Math.floor((r * r) / 1_000_000)
+    const value = (r % 997) + 1
+    sum += value
+    const head = `{"id":"`
+    const place = i.toString(16).padStart(4, '0')
+    const text = `${head}5f0c3f6e-8d1b-4a57-9a3e-00000000${place}","tenant":"bench-${series % TENANTS}","metric":"data","subject":"dev-${series}","time":${now - (r % 600_000)},"value":"${value}","dims":{"region":"eu-west"}}`
+    ids.push(at + head.length + 24)
+    parts.push(text)
+    at += text.length + 1
+  }
+  return { bytes: Buffer.from(`[${parts.join(',')}]`), ids, sum }
+}
+
+/** Bodies one after the other, each with ids of its own but for the retries. */
+export class Bodies {
+  readonly #bodies: readonly Body[]
+  readonly #batch: number
+  readonly #digits = Buffer.alloc(8)
+  #made = 0
+  events = 0
+  sum = 0
+
+  constructor(batch: number) {
+    this.#batch = batch
+    this.#bodies = Array.from({ length: BODIES }, (_, i) => makeBody(batch, i + 1))
+  }
+
+  next(): Buffer {
+    const body = this.#bodies[this.#made % BODIES]!
+    this.events += this.#batch
+    if (this.#made % RETRIED === RETRIED - 1) {
+      const before = this.#bodies[(this.#made - 1) % BODIES]!
+      this.#made += 1
+      return before.bytes
+    }
+    // Eight digits of the batch; the four behind them are the event's place.
+    this.#digits.write(this.#made.toString(16).padStart(8, '0'), 'latin1')
+    const { bytes } = body
+    const [low, high] = [this.#digits.readUInt32LE(0), this.#digits.readUInt32LE(4)]
+    for (const at of body.ids) {
+      bytes.writeUInt32LE(low, at)
+      bytes.writeUInt32LE(high, at + 4)
+    }
+    this.#made += 1
+    this.sum += body.sum
+    return bytes
+  }
+}
+
+export interface Load {
+  readonly url: string
+  readonly key: string
+  readonly batch: number
+  readonly requests: number
+  readonly connections: number
+}
+
+/** With autocannon, which is what others measure with. */
+export async function sendByAutocannon(load: Load): Promise<Sent> {
+  const bodies = new Bodies(load.batch)
+  const began = performance.now()
+  const result = await autocannon({
+    url: `${load.url}/v1/events`,
+    method: 'POST',
+    headers: { authorization: `Bearer ${load.key}`, 'content-type': 'application/json' },
+    connections: load.connections,
+    amount: load.requests,
+    requests: [{ setupRequest: (request) => ({ ...request, body: bodies.next() }) }],
+  })
+  const seconds = (performance.now() - began) / 1000
+  if (result.non2xx > 0 || result.errors > 0)
+    throw new Error(`cannot bench: ${result.non2xx} refused, ${result.errors} failed`)
+  const { p50, p99, p99_9 } = result.latency
+  return { events: bodies.events, sum: bodies.sum, seconds, p50Ms: p50, p99Ms: p99, p999Ms: p99_9 }
+}
+
+/**
+ * With plain sockets: one request after the other on each, the answer read as far as its status and length. `perSecond` holds the
+ * rate of requests down; latency is then counted from when a request was due.
+ */
+export async function sendBySockets(load: Load & { readonly perSecond?: number }): Promise<Sent> {
+  const bodies = new Bodies(load.batch)
+  const { hostname, port, host } = new URL(load.url)
+  const head = `POST /v1/events HTTP/1.1\r\nhost: ${host}\r\nauthorization: Bearer ${load.key}\r\ncontent-type: application/json\r\n`
+  const waits = new Float64Array(load.requests)
+  let begunCount = 0
+  let doneCount = 0
+  const began = performance.now()
+  const gap = load.perSecond === undefined ? 0 : 1000 / load.perSecond
+  await new Promise<void>((resolve, reject) => {
+    const sockets: Socket[] = []
+    const fail = (error: Error): void => {
+      for (const socket of sockets) socket.destroy()
+      reject(error)
+    }
+    for (let i = 0; i < load.connections; i += 1) {
+      const socket = connect(Number(port), hostname)
+      sockets.push(socket)
+      socket.setNoDelay(true)
+      let sentAt = 0
+      let text = ''
+      const send = (): void => {
+        if (begunCount === load.requests) {
+          socket.end()
+          return
+        }
+        const due = began + begunCount * gap
+        begunCount += 1
+        const write = (): void => {
+          sentAt = gap === 0 ? performance.now() : due
+          const body = bodies.next()
+          socket.cork()
+          socket.write(`${head}content-length: ${body.length}\r\n\r\n`, 'latin1')
+          socket.write(body)
+          socket.uncork()
+        }
+        const early = due - performance.now()
+        if (gap > 0 && early > 0.5) setTimeout(write, early)
+        else write()
+      }
+      socket.on('connect', send)
+      socket.on('error', fail)
+      socket.on('data', (part: Buffer) => {
+        text += part.toString('latin1')
+        const end = text.indexOf('\r\n\r\n')
+        if (end < 0) return
+        const length = Number(/content-length: (\d+)/i.exec(text)?.[1] ?? 0)
+        if (text.length < end + 4 + length) return
+        if (!text.startsWith('HTTP/1.1 2')) {
+          fail(new Error(`cannot bench: ${text.slice(0, 500)}`))
+          return
+        }
+        text = ''
+        waits[doneCount] = performance.now() - sentAt
+        doneCount += 1
+        if (doneCount === load.requests) resolve()
+        send()
+      })
+    }
+  })
+  const seconds = (performance.now() - began) / 1000
+  waits.sort()
+  const at = (q: number): number => Math.round(waits[Math.floor((waits.length - 1) * q)]! * 100) / 100
+  return { events: bodies.events, sum: bodies.sum, seconds, p50Ms: at(0.5), p99Ms: at(0.99), p999Ms: at(0.999) }
+}

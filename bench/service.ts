@@ -1,0 +1,249 @@
+/**
+ * A releve service for a bench: a child process on a directory of its own, with a small catalogue; calls to its API; what it and its
+ * engines take of the machine, by process and thread. It measures; it does not judge, and it sends no load (producer.ts).
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { rootDirectory } from '../src/paths.js'
+
+/** Seconds of CPU since the start, by part of the machine. */
+export type CpuSeconds = Readonly<Record<string, number>>
+
+export interface BenchService {
+  readonly url: string
+  readonly key: string
+  readonly pid: number
+  readonly directory: string
+  /** From the start of the process to the answer of the first event. */
+  readonly startMs: number
+  call(method: string, path: string, body?: unknown): Promise<Record<string, unknown>>
+  /** Resolves when everything that was sent is in a checkpoint. */
+  flushed(): Promise<void>
+  /** Sum of one metric over its labels; 0 when it has none yet. */
+  metric(name: string): Promise<number>
+  /** The whole of /metrics. */
+  metricsText(): Promise<string>
+  cpu(): CpuSeconds
+  /** Resident memory, MB, shared pages shared out. */
+  memory(): Readonly<Record<string, number>>
+  stop(): Promise<void>
+}
+
+export const TENANTS = 10
+
+/** Starts a service with a metric `data` (a sum with one dimension, scale 6) and ten customers. */
+export async function startService(options: {
+  readonly archive: boolean
+  readonly env?: Readonly<Record<string, string>>
+  /** Arguments of node, such as --cpu-prof. */
+  readonly nodeArguments?: readonly string[]
+}): Promise<BenchService> {
+  const directory = mkdtempSync(join(tmpdir(), 'releve-bench-'))
+  const started = performance.now()
+  const service: ChildProcess = spawn(
+    process.execPath,
+    [...(options.nodeArguments ?? []), join(rootDirectory, 'dist', 'src', 'main.js'), 'serve'],
+    {
+      env: { ...process.env, RELEVE_DATA: directory, RELEVE_PORT: '0', RELEVE_LOG: 'error', ...options.env },
+      stdio: ['ignore', 'inherit', 'pipe'],
+    },
+  )
+  let isStopping = false
+  const ended = new Promise<void>((resolve) =>
+    service.on('exit', (code, signal) => {
+      if (!isStopping) process.stderr.write(`the service ended by itself: ${signal ?? code}\n`)
+      resolve()
+    }),
+  )
+  const stop = async (): Promise<void> => {
+    isStopping = true
+    service.kill('SIGTERM')
+    await ended
+    rmSync(directory, { recursive: true, force: true })
+  }
+  try {
+    const url = await new Promise<string>((resolve, reject) => {
+      let text = ''
+      service.stderr!.on('data', (part: Buffer) => {
+        text += part.toString()
+        const match = /ready at (http\S+)/.exec(text)
+        if (match !== null) resolve(match[1]!)
+      })
+      service.on('exit', (code) => reject(new Error(`cannot bench: the service ended with ${code}: ${text}`)))
+    })
+    const key = readFileSync(join(directory, 'admin.key'), 'utf8').trim()
+    const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
+    const call: BenchService['call'] = async (method, path, body) => {
+      const answer = await fetch(`${url}${path}`, {
+        method,
+        headers,
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      })
+      if (!answer.ok) throw new Error(`cannot bench: ${method} ${path} answers ${answer.status} ${await answer.text()}`)
+      return (await answer.json()) as Record<string, unknown>
+    }
+    const metric = { key: 'data', aggregation: 'sum', unit: 'Mo', scale: 6, dims: ['region'], archive: options.archive }
+    await call('PUT', '/v1/metrics-catalog', metric)
+    for (let i = 0; i < TENANTS; i += 1) {
+      await call('PUT', '/v1/customers', {
+        tenant: `bench-${i}`,
+        name: `Bench ${i}`,
+        country: 'CI',
+        address: [],
+        registrations: {},
+        taxRate: '18',
+        taxCategory: 'S',
+        currency: 'EUR',
+        timeZone: 'Africa/Abidjan',
+        language: 'fr',
+        termDays: 30,
+      })
+    }
+    await call('POST', '/v1/events', [{ id: 'first', tenant: 'bench-0', metric: 'data', value: '1' }])
+    const startMs = Math.round(performance.now() - started)
+    const pid = service.pid!
+    const metricsText = async (): Promise<string> => (await fetch(`${url}/metrics`, { headers })).text()
+    return {
+      url,
+      key,
+      pid,
+      directory,
+      startMs,
+      call,
+      metricsText,
+      async flushed() {
+        for (;;) {
+          const books = (await call('GET', '/v1/books')) as { onTheWay: number }
+          if (books.onTheWay === 0) return
+          await new Promise((resolve) => setTimeout(resolve, 50))
+        }
+      },
+      async metric(name) {
+        let sum = 0
+        for (const [, value] of (await metricsText()).matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm')))
+          sum += Number(value)
+        return sum
+      },
+      cpu: () => cpuOf(pid),
+      memory: () => memoryOf(pid),
+      stop,
+    }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+/** The sum of `data` of all tenants, as the service answers it, over the three days around now. */
+export async function totalOf(service: BenchService): Promise<number> {
+  const day = 86_400_000
+  const from = Math.floor((Date.now() - day) / day) * day
+  let total = 0
+  for (let i = 0; i < TENANTS; i += 1) {
+    const usage = (await service.call(
+      'GET',
+      `/v1/usage?tenant=bench-${i}&metric=data&from=${from}&to=${from + 3 * day}`,
+    )) as { windows: { value: string }[] }
+    for (const { value } of usage.windows) total += Number(value)
+  }
+  return total
+}
+
+/** What `after` took beyond `before`, in ns for each of `events`, largest first. */
+export function nsPerEvent(before: CpuSeconds, after: CpuSeconds, events: number): Record<string, number> {
+  const parts = Object.entries(after).map(
+    ([name, seconds]) => [name, Math.round(((seconds - (before[name] ?? 0)) * 1e9) / events)] as const,
+  )
+  return Object.fromEntries(parts.filter(([, ns]) => ns > 0).sort((a, b) => b[1] - a[1]))
+}
+
+/** Seconds of this process, for a producer that runs in it. */
+export function ownCpu(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1e6
+}
+
+const TICKS = 100
+/** Threads of V8 that Node starts before its first own one: they compile, and they collect garbage. */
+const V8_THREADS = 5
+
+function processes(root: number): { pid: number; name: string }[] {
+  const parents = new Map<number, number>()
+  const lines = new Map<number, string>()
+  for (const entry of readdirSync('/proc')) {
+    if (!/^[0-9]+$/.test(entry)) continue
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8')
+      parents.set(Number(entry), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]))
+      lines.set(Number(entry), readFileSync(`/proc/${entry}/cmdline`, 'utf8').replaceAll('\0', ' '))
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  const found: { pid: number; name: string }[] = []
+  for (const [pid] of parents) {
+    let at: number | undefined = pid
+    while (at !== undefined && at > 1 && at !== root) at = parents.get(at)
+    if (at !== root) continue
+    const line = lines.get(pid) ?? ''
+    const name =
+      pid === root
+        ? 'service'
+        : line.includes('clickhouse')
+          ? 'clickhouse'
+          : line.includes('postgres')
+            ? 'postgres'
+            : 'other'
+    found.push({ pid, name })
+  }
+  return found
+}
+
+/** The service by thread: main, each shard (they name themselves), V8's helpers, and the pool that writes and syncs. */
+function cpuOf(root: number): CpuSeconds {
+  const found: Record<string, number> = {}
+  for (const { pid, name } of processes(root)) {
+    let seen = 0
+    let tasks: string[] = []
+    try {
+      tasks = readdirSync(`/proc/${pid}/task`)
+    } catch {
+      continue
+    }
+    for (const task of tasks.sort((a, b) => Number(a) - Number(b))) {
+      let stat: string
+      try {
+        stat = readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8')
+      } catch {
+        continue
+      }
+      const thread = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'))
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+      const seconds = (Number(fields[11]) + Number(fields[12])) / TICKS
+      let part = name
+      if (name === 'service') {
+        if (Number(task) === pid) part = 'main'
+        else if (thread.startsWith('shard')) part = 'shards'
+        else part = seen <= V8_THREADS ? 'v8 helpers' : 'pool'
+        seen += 1
+      }
+      found[part] = (found[part] ?? 0) + seconds
+    }
+  }
+  return found
+}
+
+function memoryOf(root: number): Record<string, number> {
+  const found: Record<string, number> = {}
+  for (const { pid, name } of processes(root)) {
+    try {
+      const kb = Number(/^Pss:\s+([0-9]+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1] ?? 0)
+      found[name] = (found[name] ?? 0) + kb / 1024
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  return Object.fromEntries(Object.entries(found).map(([name, mb]) => [name, Math.round(mb)]))
+}
