@@ -167,12 +167,29 @@ class NoTenant extends Error {}
 export async function pull(
   system: System,
   stream: OpenStream,
-  control: { readonly stopped: () => boolean; readonly onPull: (stop: () => void) => void },
+  control: {
+    readonly stopped: () => boolean
+    readonly onPull: (stop: () => void) => void
+    /** Told now and then: undefined when there is room. */
+    readonly onFullness: (warning: string | undefined) => void
+  },
 ): Promise<void> {
   const puller = openPuller(stream.connection, stream.name, DURABLE)
   control.onPull(() => puller.stop())
   let silentSince = performance.now()
+  let lookedAt = Number.NEGATIVE_INFINITY
   while (!control.stopped()) {
+    if (performance.now() - lookedAt > limits.natsStreamLookMs) {
+      lookedAt = performance.now()
+      const { config, state } = await stream.manager.streams.info(stream.name)
+      system.metrics.natsStreamBytes.set(state.bytes)
+      const percent = config.max_bytes > 0 ? Math.floor((100 * state.bytes) / config.max_bytes) : 0
+      control.onFullness(
+        percent < limits.natsStreamWarnPercent
+          ? undefined
+          : `the stream ${stream.name} is ${percent} % full; when it is full, publishers are refused, and those over MQTT are not told`,
+      )
+    }
     const count = await puller.next((message) => take(system, message))
     if (count > 0) silentSince = performance.now()
     else if (performance.now() - silentSince > limits.natsStallMs && !control.stopped()) {
