@@ -28,6 +28,8 @@ export interface BenchService {
   cpu(): CpuSeconds
   /** Resident memory, MB, shared pages shared out. */
   memory(): Readonly<Record<string, number>>
+  /** kill -9, and a new start on the same directory and port; resolves when it is ready again. */
+  restart(): Promise<void>
   stop(): Promise<void>
 }
 
@@ -36,43 +38,58 @@ export const TENANTS = 10
 /** Starts a service with a metric `data` (a sum with one dimension, scale 6) and ten customers. */
 export async function startService(options: {
   readonly archive: boolean
+  /** Default: any free one, which a restart cannot keep. */
+  readonly port?: number
   readonly env?: Readonly<Record<string, string>>
   /** Arguments of node, such as --cpu-prof. */
   readonly nodeArguments?: readonly string[]
 }): Promise<BenchService> {
   const directory = mkdtempSync(join(tmpdir(), 'releve-bench-'))
   const started = performance.now()
-  const service: ChildProcess = spawn(
-    process.execPath,
-    [...(options.nodeArguments ?? []), join(rootDirectory, 'dist', 'src', 'main.js'), 'serve'],
-    {
-      env: { ...process.env, RELEVE_DATA: directory, RELEVE_PORT: '0', RELEVE_LOG: 'error', ...options.env },
-      stdio: ['ignore', 'inherit', 'pipe'],
-    },
-  )
+  let service!: ChildProcess
+  let ended!: Promise<void>
   let isStopping = false
-  const ended = new Promise<void>((resolve) =>
-    service.on('exit', (code, signal) => {
-      if (!isStopping) process.stderr.write(`the service ended by itself: ${signal ?? code}\n`)
-      resolve()
-    }),
-  )
-  const stop = async (): Promise<void> => {
-    isStopping = true
-    service.kill('SIGTERM')
-    await ended
-    rmSync(directory, { recursive: true, force: true })
-  }
-  try {
-    const url = await new Promise<string>((resolve, reject) => {
+  /** Resolves to its address when it is ready. */
+  const begin = (): Promise<string> => {
+    service = spawn(
+      process.execPath,
+      [...(options.nodeArguments ?? []), join(rootDirectory, 'dist', 'src', 'main.js'), 'serve'],
+      {
+        env: {
+          ...process.env,
+          RELEVE_DATA: directory,
+          RELEVE_PORT: String(options.port ?? 0),
+          RELEVE_LOG: 'error',
+          ...options.env,
+        },
+        stdio: ['ignore', 'inherit', 'pipe'],
+      },
+    )
+    const started = service
+    ended = new Promise<void>((resolve) =>
+      started.on('exit', (code, signal) => {
+        if (!isStopping) process.stderr.write(`the service ended by itself: ${signal ?? code}\n`)
+        resolve()
+      }),
+    )
+    return new Promise<string>((resolve, reject) => {
       let text = ''
-      service.stderr!.on('data', (part: Buffer) => {
+      started.stderr!.on('data', (part: Buffer) => {
         text += part.toString()
         const match = /ready at (http\S+)/.exec(text)
         if (match !== null) resolve(match[1]!)
       })
-      service.on('exit', (code) => reject(new Error(`cannot bench: the service ended with ${code}: ${text}`)))
+      started.on('exit', (code) => reject(new Error(`cannot bench: the service ended with ${code}: ${text}`)))
     })
+  }
+  const stop = async (signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> => {
+    isStopping = true
+    service.kill(signal)
+    await ended
+    isStopping = false
+  }
+  try {
+    const url = await begin()
     const key = readFileSync(join(directory, 'admin.key'), 'utf8').trim()
     const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
     const call: BenchService['call'] = async (method, path, body) => {
@@ -103,12 +120,13 @@ export async function startService(options: {
     }
     await call('POST', '/v1/events', [{ id: 'first', tenant: 'bench-0', metric: 'data', value: '1' }])
     const startMs = Math.round(performance.now() - started)
-    const pid = service.pid!
     const metricsText = async (): Promise<string> => (await fetch(`${url}/metrics`, { headers })).text()
     return {
       url,
       key,
-      pid,
+      get pid() {
+        return service.pid!
+      },
       directory,
       startMs,
       call,
@@ -126,12 +144,20 @@ export async function startService(options: {
           sum += Number(value)
         return sum
       },
-      cpu: () => cpuOf(pid),
-      memory: () => memoryOf(pid),
-      stop,
+      cpu: () => cpuOf(service.pid!),
+      memory: () => memoryOf(service.pid!),
+      async restart() {
+        await stop('SIGKILL')
+        await begin()
+      },
+      async stop() {
+        await stop()
+        rmSync(directory, { recursive: true, force: true })
+      },
     }
   } catch (error) {
     await stop()
+    rmSync(directory, { recursive: true, force: true })
     throw error
   }
 }

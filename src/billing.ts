@@ -5,22 +5,30 @@
 import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import type pg from 'pg'
-import type { Catalog } from './catalog/catalog.js'
-import { midnightOf } from './catalog/schedule.js'
+import type { Catalog, Terms } from './catalog/catalog.js'
 import type { Clock } from './clock.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
-import { type Closed, type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from './invoicing/close.js'
+import {
+  type Closed,
+  type CloseOptions,
+  closePeriod,
+  periodOf,
+  previewInvoice,
+  type UsageAtCut,
+} from './invoicing/close.js'
 import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
+import { type LateFinding, previewLate, settleLate } from './invoicing/correct.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
-import type { Invoicing, KeptInvoice } from './invoicing/invoicing.js'
+import type { Invoicing, KeptInvoice, Mover } from './invoicing/invoicing.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
-import { monthlyPeriodOf, type Period } from './period.js'
+import type { Period } from './period.js'
 import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
+import { span } from './tracing.js'
 import { collect, withData } from './usage-data/collect.js'
 import type { UsageData } from './usage-data/usage-data.js'
 
@@ -71,9 +79,64 @@ export class Billing {
   }
 
   /** Closes the period of a contract that holds `at`: usage at a cut, rated, drafted and, unless told otherwise, issued. */
-  async closePeriod(request: { contract: string; at: number; finalise?: boolean }): Promise<Closed> {
+  async closePeriod(request: {
+    contract: string
+    at: number
+    finalise?: boolean
+    early?: boolean
+    unproved?: boolean
+  }): Promise<Closed> {
     if (request.finalise !== false) await this.redraft([request.contract])
-    return closePeriod(this.#closing(), { ...request, graceMs: this.#graceMs })
+    const options = this.#closing()
+    if (request.unproved !== true) {
+      return span('close period', { finalise: request.finalise ?? true }, () =>
+        closePeriod(options, { ...request, graceMs: this.#graceMs }),
+      )
+    }
+    // What the rollups say, for a person to look at: it is never issued by this.
+    const usageAtCut: UsageAtCut = (asked) => this.#countAtCut(asked, false)
+    return closePeriod({ ...options, usageAtCut }, { ...request, finalise: false, graceMs: this.#graceMs })
+  }
+
+  /** Drops a draft and counts its period again. Throws ReleveError `conflict` for an issued one, and below a later period. */
+  async refreshInvoice(id: string, by: Mover): Promise<Closed> {
+    const { invoice } = await this.#invoicing.get(id)
+    await this.#invoicing.discard(invoice.id, { ...by, reason: by.reason ?? 'counted again' })
+    return closePeriod(this.#closing(), {
+      contract: invoice.contract,
+      at: invoice.period.from,
+      finalise: false,
+      early: true,
+      graceMs: this.#graceMs,
+    })
+  }
+
+  /** What has changed since a period was invoiced, and what would follow of it. Nothing is kept. */
+  async previewLate(request: { contract: string; at: number }): Promise<LateFinding> {
+    return previewLate(this.#closing(), request, (terms, period) => this.#countNow(terms, period))
+  }
+
+  /** Makes the complementary invoice or the credit note that the contract's policy asks for. */
+  async settleLate(request: {
+    contract: string
+    at: number
+    finalise?: boolean
+    by?: Mover
+  }): Promise<Awaited<ReturnType<typeof settleLate>>> {
+    return settleLate(this.#closing(), request)
+  }
+
+  /** As it stands, with the data that closings have collected. */
+  async #countNow(terms: Terms, period: Period): Promise<readonly ItemUsage[]> {
+    const { tenant } = terms.contract
+    const flow = this.#flowOf(tenant)
+    const items = terms.items.map(({ item, metrics, period: part }) => ({
+      item,
+      metrics: metrics.map((metric) => metric.metric),
+      ...(part === undefined ? {} : { period: part }),
+    }))
+    const usage = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
+    return withData(this.#postgres, { terms, period, usage }, { upTo: Number.MAX_SAFE_INTEGER })
   }
 
   /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
@@ -83,9 +146,12 @@ export class Billing {
     this.#draftPool ??= openDraftPool(availableParallelism())
     try {
       if (request.finalise !== false) await this.redraft(null)
-      return await closeMany(
-        { ...this.#closing(), pool: this.#draftPool, openCut: () => this.#openBatchCut() },
-        { ...request, graceMs: this.#graceMs },
+      const pool = this.#draftPool
+      return await span('close due periods', {}, () =>
+        closeMany(
+          { ...this.#closing(), pool, openCut: () => this.#openBatchCut() },
+          { ...request, graceMs: this.#graceMs },
+        ),
       )
     } finally {
       this.#batch = false
@@ -110,6 +176,7 @@ export class Billing {
         contract: stale.contract,
         at: stale.periodFrom,
         finalise: false,
+        early: true,
         graceMs: this.#graceMs,
       })
       made += 1
@@ -127,6 +194,9 @@ export class Billing {
       usageAtCut: this.#usageAtCut,
       data: { collect, waiting: (contracts) => this.#usageData.waiting(contracts) },
       prepaid: this.#prepaid,
+      settleLate: (request) =>
+        settleLate(this.#closing(), { ...request, by: { actor: 'system', reason: 'late usage' } }),
+      isStale: async (request) => (await this.previewLate(request)).goes === 'draft',
       releaseCut: async (closing) => {
         await postgres.query('UPDATE cuts SET released_at = coalesce(released_at, $2) WHERE id = $1', [
           closing,
@@ -189,11 +259,10 @@ export class Billing {
     return { tenant, metric: this.#catalog.metric(key), period, heads }
   }
 
-  /** What the invoice of the running period would be now. Nothing is kept. */
-  async previewInvoice(contract: string): Promise<KeptInvoice['invoice']> {
+  /** What the invoice of a period (by default the running one) would be by the usage of now. Nothing is kept. */
+  async previewInvoice(contract: string, at: number = this.#clock.now()): Promise<KeptInvoice['invoice']> {
     const terms = this.#catalog.book().contractOf(contract)
-    const now = this.#clock.now()
-    const period = monthlyPeriodOf(now, midnightOf(terms.start, terms.timeZone), terms.timeZone)
+    const { period } = periodOf({ catalog: this.#catalog }, { contract, at })
     const flow = this.#flowOf(terms.tenant)
     const items = this.#catalog.terms(contract, period).items.map(({ item, metrics, period: part }) => ({
       item,
@@ -276,7 +345,12 @@ export class Billing {
   }
 
   /** The cut of a closing is taken once and kept: asked again, the same events are counted. */
-  #usageAtCut: UsageAtCut = async ({ closing, tenant, items, period }) => {
+  #usageAtCut: UsageAtCut = (asked) => this.#countAtCut(asked, true)
+
+  async #countAtCut(
+    { closing, tenant, items, period }: Parameters<UsageAtCut>[0],
+    proved: boolean,
+  ): Promise<ItemUsage[]> {
     const postgres = this.#postgres
     const flow = this.#flowOf(tenant)
     const kept = await postgres.query('SELECT epochs FROM cuts WHERE id = $1', [closing])
@@ -298,7 +372,7 @@ export class Billing {
     const epoch = epochs[String(flow.stream)]
     if (epoch === undefined)
       throw new ReleveError('conflict', `the cut of ${closing} does not name stream ${flow.stream}`)
-    return this.#measure(tenant, period, flow.stream, epoch, items)
+    return this.#measure(tenant, period, flow.stream, epoch, items, proved)
   }
 
   /**
@@ -311,6 +385,7 @@ export class Billing {
     stream: number,
     epoch: number,
     items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[],
+    proved = true,
   ): Promise<ItemUsage[]> {
     const { folded } = this.#flowOf(tenant).position
     const asked = items.flatMap(({ item, metrics, period: part = period }) =>
@@ -318,7 +393,7 @@ export class Billing {
     )
     const found = await measureMany(this.#rollup, asked, { stream, epoch, folded })
     return found.map(({ mismatch, ...usage }, i): ItemUsage => {
-      if (mismatch !== null) throw new ReleveError('conflict', mismatch)
+      if (mismatch !== null && proved) throw new ReleveError('conflict', mismatch)
       return { item: asked[i]!.item, metric: asked[i]!.metric.key, cut: { [stream]: epoch }, ...usage }
     })
   }

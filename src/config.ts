@@ -21,6 +21,8 @@ export interface Config {
   readonly clickhouseUrl: string | undefined
   readonly postgresUrl: string | undefined
   readonly logLevel: string
+  /** Where traces go, by OTLP over HTTP; undefined: none are made. */
+  readonly otlpEndpoint: string | undefined
   /** Streams (= shards). Fixed at first start; a later value is ignored with a warning. */
   readonly streams: number
   readonly epochMs: number
@@ -178,6 +180,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     trustProxy: networks('RELEVE_TRUST_PROXY'),
     clickhouseUrl: url('CLICKHOUSE_URL', ['http:', 'https:']),
     postgresUrl: url('POSTGRES_URL', ['postgres:', 'postgresql:']),
+    otlpEndpoint: url('OTEL_EXPORTER_OTLP_ENDPOINT', ['http:', 'https:']),
     logLevel: oneOf('RELEVE_LOG', 'info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
     streams: integer('RELEVE_STREAMS', Math.max(1, Math.min(8, availableParallelism() - 1)), 1, limits.streamsMax),
     epochMs: integer('RELEVE_EPOCH_MS', limits.epochMs, 50, 60_000),
@@ -230,6 +233,7 @@ export const settings: readonly string[] = [
   'RELEVE_PORT',
   'RELEVE_TRUST_PROXY',
   'RELEVE_LOG',
+  'OTEL_EXPORTER_OTLP_ENDPOINT',
   'CLICKHOUSE_URL',
   'POSTGRES_URL',
   'RELEVE_STREAMS',

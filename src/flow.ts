@@ -46,6 +46,7 @@ import {
   type ShardThread,
   zeroCounts,
 } from './shard.js'
+import { span } from './tracing.js'
 
 /** What one record became in the shard, for `?wait=applied`. */
 export interface Applied {
@@ -583,7 +584,7 @@ export class StreamFlow {
     const alerts = this.#alertsPending
     this.#flushes = this.#flushes
       .then(() => alerts)
-      .then(() => this.#flush(sealed))
+      .then(() => span('flush', { stream: this.stream, epoch: sealed.epoch }, () => this.#flush(sealed)))
       .finally(() => {
         this.#inFlight -= 1
         this.#wakeUp()
@@ -867,7 +868,7 @@ export class StreamFlow {
       if (mine.length !== 1) throw new Fenced(this.stream, to)
     }
     this.#o.crash('after-fold-manifest')
-    await this.#runFold(fold, from, to)
+    await span('fold', { stream: this.stream, from, to }, () => this.#runFold(fold, from, to))
   }
 
   async #runFold(fold: number, from: number, to: number): Promise<void> {

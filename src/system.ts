@@ -48,6 +48,7 @@ import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
+import { openTracing, type Tracing } from './tracing.js'
 import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
 import { VERSION } from './version.js'
@@ -144,6 +145,7 @@ export class System {
   #cardinality: CardinalityRules | undefined
   #billing!: Billing
   #backups!: Backups
+  #tracing: Tracing | undefined
   #usageData!: UsageData
   #prepaid!: Prepaid
   #imports!: Imports
@@ -239,6 +241,8 @@ export class System {
     const { onFatal, onProgress = () => {} } = this.#options
     const crash = openCrashPoints(config.crashAt)
     this.#lock = lockDataDirectory(config.dataDirectory)
+
+    if (config.otlpEndpoint !== undefined) this.#tracing = await openTracing(config.otlpEndpoint, VERSION)
 
     onProgress('engines')
     this.#engines = await openEngines({
@@ -514,6 +518,7 @@ export class System {
       () => this.#keys?.close(),
       () => this.#engines?.close(),
       () => this.#lock?.release(),
+      () => this.#tracing?.close(),
     ]
     for (const step of steps) {
       try {

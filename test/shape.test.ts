@@ -36,6 +36,7 @@ function level(file: string): number {
       'backup.ts',
       'invoicing/close.ts',
       'invoicing/close-many.ts',
+      'invoicing/correct.ts',
     ].includes(file)
   )
     return 2

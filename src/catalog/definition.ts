@@ -172,8 +172,19 @@ export interface Contract {
   /** How a part of a period is measured; default by day. */
   readonly prorate?: 'day' | 'second'
   readonly adjustments?: Adjustments
+  readonly late?: LatePolicies
   readonly items: readonly ContractItem[]
 }
+
+/** What becomes of usage that changes after its period was issued; by default it is on the next invoice. */
+export interface LatePolicies {
+  /** More is due: on the next invoice, on an invoice of its own, or not at all (a notice says so). */
+  readonly usage?: (typeof LateUsage)[number]
+  /** Less is due, after voids: a negative line of the next invoice, or a credit note at once. */
+  readonly corrections?: (typeof LateCorrections)[number]
+}
+const LateUsage = ['next_invoice', 'complementary_invoice', 'reject'] as const
+const LateCorrections = ['next_invoice', 'credit_note'] as const
 
 /** What callers give: the store fills in versions; a plan without a version means its latest. */
 export type PlanInput = Omit<Plan, 'version'>
@@ -375,6 +386,16 @@ export function parseCustomer(json: unknown): Customer {
   }
 }
 
+function parseLate(json: unknown): LatePolicies {
+  const fields = fieldsOf(json, 'late', ['usage', 'corrections'])
+  return {
+    ...(fields.usage === undefined ? {} : { usage: oneOf(fields.usage, LateUsage, 'late.usage') }),
+    ...(fields.corrections === undefined
+      ? {}
+      : { corrections: oneOf(fields.corrections, LateCorrections, 'late.corrections') }),
+  }
+}
+
 export function parseContract(json: unknown): ContractInput {
   const fields = fieldsOf(json, 'contract', [
     'id',
@@ -388,6 +409,7 @@ export function parseContract(json: unknown): ContractInput {
     'end',
     'prorate',
     'adjustments',
+    'late',
     'items',
   ])
   const timeZone = zone(fields.timeZone)
@@ -449,6 +471,7 @@ export function parseContract(json: unknown): ContractInput {
     ...(fields.end === undefined ? {} : { end: lastDay(fields.end, start, timeZone) }),
     ...(fields.prorate === undefined ? {} : { prorate: oneOf(fields.prorate, ['day', 'second'] as const, 'prorate') }),
     ...(fields.adjustments === undefined ? {} : { adjustments: adjustments(fields.adjustments, timeZone) }),
+    ...(fields.late === undefined ? {} : { late: parseLate(fields.late) }),
     items,
   }
 }

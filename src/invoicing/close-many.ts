@@ -277,7 +277,7 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
        SELECT c.contract, c.period_from, c.period_to, c.measured,
          row_number() OVER (PARTITION BY c.contract ORDER BY c.period_from DESC) AS place
        FROM closings c JOIN unnest($1::text[], $2::bigint[]) AS due (contract, period_from) ON c.contract = due.contract
-       WHERE c.measured IS NOT NULL AND c.period_to <= due.period_from) AS newest
+       WHERE c.measured IS NOT NULL AND c.part = 0 AND c.period_to <= due.period_from) AS newest
      WHERE place <= $3`,
     [chunk.map((entry) => entry.contract), chunk.map((entry) => entry.period.from), limits.latePeriodsMax],
   )

@@ -25,7 +25,7 @@ import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import { monthlyPeriodOf, type Period } from '../period.js'
-import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { PartsOf, Prepaid } from './funding.js'
 import type { Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
@@ -99,6 +99,10 @@ export interface CloseOptions {
   readonly usageAtCut: UsageAtCut
   readonly data?: DataPort
   readonly prepaid?: PrepaidPort
+  /** Before a period is measured: makes the corrections of an earlier one that are documents of their own (correct.ts). */
+  readonly settleLate?: (request: { contract: string; at: number; finalise: boolean }) => Promise<unknown>
+  /** Whether usage has changed since a draft was made: then it is counted again before it is issued. */
+  readonly isStale?: (request: { contract: string; at: number }) => Promise<boolean>
   /** The cut of a closing is needed no more (its counts are kept): folds may cross it. May be called again. */
   readonly releaseCut?: (closing: string) => Promise<void>
   /** Called at named points, so that a test can die there: `measured`, `drafted` (and `number-taken`, in Invoicing). */
@@ -113,6 +117,8 @@ export interface CloseRequest {
   readonly graceMs?: number
   /** false leaves a draft for a person to issue; default true. */
   readonly finalise?: boolean
+  /** Drafts a period that has ended before its grace has: the draft is in `grace` until then, and is not issued. */
+  readonly early?: boolean
 }
 
 export interface Closed {
@@ -136,6 +142,8 @@ export interface Measured {
   readonly notices?: readonly Notice[]
   /** What prepaid packs there were. */
   readonly prepaid?: Prepaid
+  /** Of a correction: what was billed of the period before it. */
+  readonly corrected?: { readonly billed: readonly ItemUsage[] }
 }
 interface Row {
   id: string
@@ -152,22 +160,31 @@ type Kept = Omit<Row, 'measured'> & { measured: Buffer | null }
  * and `conflict` when the period has not ended or is still in grace.
  */
 export async function closePeriod(options: CloseOptions, request: CloseRequest): Promise<Closed> {
-  const { postgres, clock, catalog, invoicing } = options
-  const contract = catalog.book().contractOf(request.contract)
-  const anchor = midnightOf(contract.start, contract.timeZone)
-  if (request.at < anchor) throw new ReleveError('unprocessable', `at: the contract begins on ${contract.start}`)
-  const period = monthlyPeriodOf(request.at, anchor, contract.timeZone)
-  if (partOf(contract, {}, period) === null)
-    throw new ReleveError('unprocessable', `at: the contract ended on ${contract.end}`)
+  const { postgres, clock, invoicing } = options
+  const { contract, period } = periodOf(options, request)
   const due = period.to + (request.graceMs ?? limits.graceMs)
-  if (clock.now() < due) {
+  const inGrace = clock.now() < due
+  if (inGrace && !(request.early === true && clock.now() >= period.to)) {
     throw new ReleveError('conflict', `period: it can be closed from ${new Date(due).toISOString()} on, with its grace`)
   }
   const closing = `${contract.id}/${period.from}`
 
   let row = await openClosing(postgres, clock, closing, contract.id, period)
+  if (row.state === 'drafted' && row.invoice !== null && request.finalise !== false && !inGrace) {
+    const stale = (await options.isStale?.({ contract: contract.id, at: period.from })) === true
+    if (stale && (await discarded(invoicing, row.invoice))) row = await read(postgres, closing)
+  }
   const cut = row.attempt === 1 ? closing : `${closing}#${row.attempt}`
   if (row.state === 'open') {
+    const { late } = contract
+    if (options.settleLate !== undefined && late !== undefined) {
+      for (const earlier of await earlierClosings(postgres, contract.id, period))
+        await options.settleLate({
+          contract: contract.id,
+          at: earlier.period.from,
+          finalise: request.finalise !== false,
+        })
+    }
     row = await measure(options, row, cut, contract.id, period)
     await options.crashPoint?.('measured')
   }
@@ -176,12 +193,38 @@ export async function closePeriod(options: CloseOptions, request: CloseRequest):
     row = await draft(options, row, period)
     await options.crashPoint?.('drafted')
   }
-  if (row.state === 'drafted' && request.finalise !== false) {
+  if (row.state === 'drafted' && inGrace) await invoicing.markGrace(row.invoice!)
+  if (row.state === 'drafted' && request.finalise !== false && !inGrace) {
     assert(row.invoice !== null, 'a drafted closing has an invoice')
     await invoicing.finalise(row.invoice)
     row = await advance(postgres, clock, closing, 'done', row.invoice)
   }
   return { closing, period, state: row.state, invoice: row.invoice === null ? null : await invoicing.get(row.invoice) }
+}
+
+/** False when the draft has to stay: a later period was counted on top of it, and takes what came after. */
+async function discarded(invoicing: Invoicing, invoice: string): Promise<boolean> {
+  try {
+    await invoicing.discard(invoice, { actor: 'system', reason: 'usage has changed: counted again' })
+    return true
+  } catch (error) {
+    if (error instanceof ReleveError && error.code === 'conflict') return false
+    throw error
+  }
+}
+
+/** The contract and the period of it that a request means. Throws ReleveError `not_found` and `unprocessable`. */
+export function periodOf(
+  { catalog }: Pick<CloseOptions, 'catalog'>,
+  request: { readonly contract: string; readonly at: number },
+) {
+  const contract = catalog.book().contractOf(request.contract)
+  const anchor = midnightOf(contract.start, contract.timeZone)
+  if (request.at < anchor) throw new ReleveError('unprocessable', `at: the contract begins on ${contract.start}`)
+  const period = monthlyPeriodOf(request.at, anchor, contract.timeZone)
+  if (partOf(contract, {}, period) === null)
+    throw new ReleveError('unprocessable', `at: the contract ended on ${contract.end}`)
+  return { contract, period }
 }
 
 async function openClosing(postgres: Pool, clock: Clock, id: string, contract: string, period: Period): Promise<Row> {
@@ -201,14 +244,14 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
   let packParts: PartsOf | undefined
   const recounted: Omit<LatePart, 'billed'>[] = []
   try {
-    usage = await count(options, cut, terms, period)
+    usage = await countItems(options, cut, terms, period)
     packParts = await options.prepaid?.partsOf(terms, period, async (item, metric, part) => {
       const asked = { closing: cut, tenant: terms.contract.tenant, contract, period: part }
       const [found] = await options.usageAtCut({ ...asked, items: [{ item, metrics: [metric], period: part }] })
       return found!.quantity
     })
     for (const earlier of await earlierClosings(postgres, contract, period)) {
-      recounted.push({ ...earlier, usage: await count(options, cut, earlier.terms, earlier.period) })
+      recounted.push({ ...earlier, usage: await countItems(options, cut, earlier.terms, earlier.period) })
     }
   } catch (error) {
     // Another closer may have been faster and has released the cut: then what it kept is what counts.
@@ -230,7 +273,9 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
       const late = recounted.flatMap((part, i) => {
         const billed = lastCounted(measured, part.period.from)
         const again = withData?.usage[i + 1] ?? part.usage
-        return billed === null || sameQuantities(billed, again) ? [] : [{ ...part, usage: again, billed }]
+        return billed === null || sameQuantities(billed, again)
+          ? []
+          : [policed({ ...part, usage: again, billed }, terms)]
       })
       const notices = withData === undefined || withData.notices.length === 0 ? {} : { notices: withData.notices }
       const counted = withData?.usage[0] ?? usage
@@ -254,7 +299,7 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
   return read(postgres, row.id)
 }
 
-async function count(
+export async function countItems(
   { usageAtCut }: CloseOptions,
   cut: string,
   terms: Terms,
@@ -285,7 +330,7 @@ async function earlierClosings(
 ): Promise<{ readonly period: Period; readonly terms: Terms }[]> {
   const { rows } = await postgres.query<{ period_from: string; period_to: string; measured: Buffer }>(
     `SELECT period_from, period_to, measured FROM closings
-     WHERE contract = $1 AND period_to <= $2 AND measured IS NOT NULL ORDER BY period_from DESC LIMIT $3`,
+     WHERE contract = $1 AND period_to <= $2 AND part = 0 AND measured IS NOT NULL ORDER BY period_from DESC LIMIT $3`,
     [contract, period.from, limits.latePeriodsMax],
   )
   return rows
@@ -307,8 +352,14 @@ async function lockClosings(
   return rows.map((row) => ({ ...rowOf(row), periodFrom: Number(row.period_from) }))
 }
 
+/** What the contract does not bill is counted all the same, so that it is told once. */
+function policed(part: LatePart, { contract }: Terms): LatePart {
+  if (contract.late?.usage !== 'reject') return part
+  return draftCorrection('policy', part, null).ht.startsWith('-') ? part : { ...part, refused: true }
+}
+
 /** What a period's usage was when it was last counted for an invoice. */
-function lastCounted(
+export function lastCounted(
   measured: readonly ({ readonly from: number } & Measured)[],
   from: number,
 ): readonly ItemUsage[] | null {
@@ -373,8 +424,9 @@ function rowOf(kept: Kept): Row {
 /** What was measured for the invoice of a contract's period; null when the closing now stands for another one. */
 export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice']): Promise<Measured | null> {
   const { rows } = await postgres.query<Kept>(
-    'SELECT id, state, attempt, measured, invoice FROM closings WHERE contract = $1 AND period_from = $2',
-    [invoice.contract, invoice.period.from],
+    `SELECT id, state, attempt, measured, invoice FROM closings
+     WHERE contract = $1 AND period_from = $2 AND (part = 0 OR invoice = $3) ORDER BY (invoice = $3) DESC NULLS LAST LIMIT 1`,
+    [invoice.contract, invoice.period.from, invoice.id],
   )
   const row = rows[0]
   return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured

@@ -58,6 +58,8 @@ export interface LatePart {
   readonly terms: Terms
   readonly billed: readonly ItemUsage[]
   readonly usage: readonly ItemUsage[]
+  /** The contract does not bill what is late: a notice says what it was. */
+  readonly refused?: true
 }
 
 /** A draft has no number and no dates. Throws ReleveError `unprocessable` when a price is in another currency. */
@@ -75,7 +77,7 @@ export function draftInvoice(
   const lines = [...charged.lines, ...adjustmentLines(terms, period, charged.lines, [])]
   const notices = [...charged.notices, ...noticed]
   for (const part of late) {
-    const found = regularise(part, customer.currency)
+    const found = part.refused === true ? { lines: [], notices: refusals(part) } : regularise(part, customer.currency)
     lines.push(...found.lines)
     notices.push(...found.notices)
   }
@@ -113,6 +115,50 @@ export function draftInvoice(
     notices,
     ...totals,
   }
+}
+
+/**
+ * The difference of an earlier period as a document of its own: a complementary invoice, or with `refersTo` a credit note. Amounts
+ * keep their sign, so that a credit note's are negative.
+ */
+export function draftCorrection(id: string, part: LatePart, refersTo: Invoice['refersTo']): Invoice {
+  const { terms, period } = part
+  const { lines, notices } = regularise(part, terms.customer.currency)
+  const totals = taxByRate(
+    lines.map((line) => ({ ht: line.amount, rate: line.taxRate })),
+    terms.customer.currency,
+  )
+  return {
+    ...draftInvoice(id, { ...terms, items: [] }, period, []),
+    kind: refersTo === null ? 'invoice' : 'credit_note',
+    refersTo,
+    lines: lines.map((line, i) => ({ ...line, no: i + 1 })),
+    notices,
+    ...totals,
+  }
+}
+
+/** Late usage that the contract does not bill, for the reader of the next invoice. */
+function refusals({ terms, period, billed, usage }: LatePart): Notice[] {
+  const month = monthOf(terms, period)
+  return usage.flatMap((now): Notice[] => {
+    const before = billed.find((one) => one.item === now.item && one.metric === now.metric)
+    const more = new Decimal(now.quantity).minus(before?.quantity ?? 0)
+    if (more.isZero()) return []
+    const quantity = printDecimal(more)
+    return [
+      {
+        code: 'late_refused',
+        item: now.item,
+        metric: now.metric,
+        quantity,
+        text: {
+          fr: `usage arrivé après la facture de ${month.fr}, non facturé : ${formatNumber(quantity, 'fr')} ${now.metric}`,
+          en: `usage that came after the invoice of ${month.en}, not billed: ${formatNumber(quantity, 'en')} ${now.metric}`,
+        },
+      },
+    ]
+  })
 }
 
 type DraftLine = Omit<InvoiceLine, 'no'>

@@ -124,6 +124,7 @@ export interface UsageStatement {
 
 export interface Notice {
   readonly code:
+    | 'late_refused'
     | 'overage_unpriced'
     | 'fee_unpriced'
     | 'add_on_unpriced'

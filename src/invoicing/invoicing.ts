@@ -104,11 +104,21 @@ export class Invoicing {
    */
   async draft(invoice: Invoice): Promise<KeptInvoice> {
     assert(invoice.number === null, 'a draft has no number')
-    const now = this.#clock.now()
-    await this.#postgres.query(
+    await this.keepDraft(this.#postgres, invoice)
+    const kept =
+      invoice.kind === 'invoice'
+        ? await this.ofPeriod(invoice.contract, invoice.period.from)
+        : await this.get(invoice.id)
+    assert(kept !== null, 'a draft is there after it was written')
+    return kept
+  }
+
+  /** The row of a draft; `part` is that of its closing. What is there already stays. */
+  async keepDraft(client: Pick<PoolClient, 'query'>, invoice: Invoice, part = 0): Promise<void> {
+    await client.query(
       `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
-         refers_to, draft, created_at, changed_at)
-       VALUES ($1, $2, 'draft', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)
+         refers_to, draft, part, created_at, changed_at)
+       VALUES ($1, $2, 'draft', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
        ON CONFLICT DO NOTHING`,
       [
         invoice.id,
@@ -124,22 +134,17 @@ export class Invoicing {
         invoice.ttc,
         invoice.refersTo?.id ?? null,
         packJson(JSON.stringify(invoice)),
-        now,
+        part,
+        this.#clock.now(),
       ],
     )
-    const kept =
-      invoice.kind === 'invoice'
-        ? await this.ofPeriod(invoice.contract, invoice.period.from)
-        : await this.get(invoice.id)
-    assert(kept !== null, 'a draft is there after it was written')
-    return kept
   }
 
   /** The invoice of a contract's period, or null. */
   async ofPeriod(contract: string, periodFrom: number): Promise<KeptInvoice | null> {
     const { rows } = await this.#postgres.query<Row>(
       `SELECT ${COLUMNS} FROM invoices
-       WHERE contract = $1 AND period_from = $2 AND kind = 'invoice' AND state <> 'discarded'`,
+       WHERE contract = $1 AND period_from = $2 AND part = 0 AND kind = 'invoice' AND state <> 'discarded'`,
       [contract, periodFrom],
     )
     return rows[0] === undefined ? null : kept(rows[0])
@@ -203,6 +208,11 @@ export class Invoicing {
     return this.#told(await this.#transaction(by, async (client) => this.#issue(client, await lockInvoice(client, id))))
   }
 
+  /** A draft of a period whose grace has not ended: it is counted again before it is issued. */
+  async markGrace(id: string, by?: Mover): Promise<KeptInvoice> {
+    return this.#moveTo(id, 'grace', by)
+  }
+
   /** An issued invoice has gone out to its customer. */
   async markSent(id: string, by?: Mover): Promise<KeptInvoice> {
     return this.#moveTo(id, 'sent', by)
@@ -213,7 +223,7 @@ export class Invoicing {
     return this.#moveTo(id, 'paid', by)
   }
 
-  async #moveTo(id: string, state: 'sent' | 'paid', by: Mover | undefined): Promise<KeptInvoice> {
+  async #moveTo(id: string, state: 'grace' | 'sent' | 'paid', by: Mover | undefined): Promise<KeptInvoice> {
     return this.#transaction(by, async (client) => {
       const row = await lockInvoice(client, id)
       if (row.state === state) return kept(row)
@@ -242,12 +252,8 @@ export class Invoicing {
       if (!['finalised', 'sent', 'paid', 'rejected'].includes(row.state))
         throw new ReleveError('conflict', `invoice: ${row.state} cannot be credited`)
       if (row.document.kind !== 'invoice') throw new ReleveError('conflict', 'invoice: a credit note is not credited')
-      const { rows } = await client.query<{ credited: string }>(
-        `SELECT coalesce(-sum(ttc), 0)::text AS credited FROM invoices WHERE refers_to = $1 AND kind = 'credit_note' AND state <> 'discarded'`,
-        [row.document.id],
-      )
-      const credited = rows[0]?.credited ?? '0'
-      return this.#credited(client, row, draftCreditNote(this.newId(), row.document, credited, amount))
+      const credited = await this.creditedOf(client, row.document.id)
+      return this.#credited(client, draftCreditNote(this.newId(), row.document, credited, amount))
     })
     return this.#told(note)
   }
@@ -257,37 +263,18 @@ export class Invoicing {
     return kept
   }
 
-  /** Keeps a credit note of a locked invoice and issues it; the invoice is `credited` once nothing of it is left. */
-  async #credited(client: PoolClient, row: Locked, note: Invoice): Promise<KeptInvoice> {
-    const now = this.#clock.now()
-    await client.query(
-      `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
-         refers_to, draft, created_at, changed_at)
-       VALUES ($1, 'credit_note', 'draft', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)`,
-      [
-        note.id,
-        note.seller.key,
-        note.tenant,
-        note.contract,
-        note.period.from,
-        note.period.to,
-        note.currency,
-        note.ht,
-        note.tva,
-        note.ttc,
-        row.document.id,
-        packJson(JSON.stringify(note)),
-        now,
-      ],
+  async #credited(client: PoolClient, note: Invoice): Promise<KeptInvoice> {
+    await this.keepDraft(client, note)
+    return this.#issue(client, await lockInvoice(client, note.id))
+  }
+
+  /** What credit notes take from an invoice, TTC, drafts of them included. */
+  async creditedOf(client: Pick<PoolClient, 'query'>, invoice: string): Promise<string> {
+    const { rows } = await client.query<{ credited: string }>(
+      `SELECT coalesce(-sum(ttc), 0)::text AS credited FROM invoices WHERE refers_to = $1 AND kind = 'credit_note' AND state <> 'discarded'`,
+      [invoice],
     )
-    const issued = await this.#issue(client, await lockInvoice(client, note.id))
-    const whole = await client.query<{ done: boolean }>(
-      `SELECT (i.ttc + (SELECT sum(n.ttc) FROM invoices n WHERE n.refers_to = i.id AND n.state <> 'discarded')) = 0 AS done
-       FROM invoices i WHERE i.id = $1`,
-      [row.document.id],
-    )
-    if (whole.rows[0]?.done === true) await this.#move(client, row.document.id, 'credited')
-    return issued
+    return rows[0]?.credited ?? '0'
   }
 
   /**
@@ -306,10 +293,23 @@ export class Invoicing {
         )
       }
       const reopened = await client.query<{ contract: string; period_from: string }>(
-        `UPDATE closings SET state = 'open', attempt = attempt + 1, measured = NULL, invoice = NULL, updated_at = $2
-         WHERE contract = $1 AND period_from = $3 AND state IN ('measured', 'drafted') AND $4
+        `UPDATE closings SET state = 'open', attempt = attempt + 1, measured = NULL, place = NULL, invoice = NULL, updated_at = $2
+         WHERE contract = $1 AND period_from = $3 AND part = 0 AND state IN ('measured', 'drafted')
+           AND (invoice IS NULL OR invoice = $4) AND $5
          RETURNING contract, period_from`,
-        [row.document.contract, this.#clock.now(), row.document.period.from, row.document.kind === 'invoice'],
+        [
+          row.document.contract,
+          this.#clock.now(),
+          row.document.period.from,
+          row.document.id,
+          row.document.kind === 'invoice',
+        ],
+      )
+      // A correction that is dropped was never made: what it counted is late again.
+      await client.query(
+        `UPDATE closings SET state = 'done', measured = NULL, place = NULL, invoice = NULL, updated_at = $2
+         WHERE contract = $1 AND period_from = $3 AND part > 0 AND invoice = $4`,
+        [row.document.contract, this.#clock.now(), row.document.period.from, row.document.id],
       )
       if (reopened.rows.length > 0) {
         const later = await client.query(
@@ -380,7 +380,22 @@ export class Invoicing {
         line.price === null ? [] : [{ rule: line.price.rule, version: line.price.version }],
       ),
     )
+    if (issued.refersTo !== null) await this.#creditIfWhole(client, issued.refersTo.id)
     return kept(updated.rows[0]!)
+  }
+
+  /** An invoice is `credited` once its issued credit notes leave nothing of it. */
+  async #creditIfWhole(client: PoolClient, invoice: string): Promise<void> {
+    const { rows } = await client.query<{ state: InvoiceState }>(
+      'SELECT state FROM invoices WHERE id = $1 FOR UPDATE',
+      [invoice],
+    )
+    const whole = await client.query<{ done: boolean }>(
+      `SELECT (i.ttc + (SELECT sum(n.ttc) FROM invoices n WHERE n.refers_to = i.id AND n.number IS NOT NULL)) = 0 AS done
+       FROM invoices i WHERE i.id = $1`,
+      [invoice],
+    )
+    if (whole.rows[0]?.done === true && rows[0]?.state !== 'credited') await this.#move(client, invoice, 'credited')
   }
 
   /**

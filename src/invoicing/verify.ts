@@ -15,7 +15,7 @@ import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
 import { measuredFor } from './close.js'
 import { draftCreditNote } from './credit.js'
-import { draftInvoice, type ItemUsage, type LatePart } from './draft.js'
+import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { Funding, Prepaid } from './funding.js'
 import { hashOf, type Invoice, type InvoiceLine } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
@@ -84,7 +84,7 @@ export async function verifyInvoice(
   const document = await compareRow(options.postgres, kept)
   const unchecked = new Set<string>()
   const again =
-    invoice.kind === 'credit_note'
+    invoice.kind === 'credit_note' && !invoice.lines.some((line) => line.type === 'regularisation')
       ? await creditAgain(options, invoice)
       : await draftAgain(options, kept, document, unchecked)
   document.push(
@@ -215,6 +215,11 @@ async function draftAgain(
   const period = { from: invoice.period.from, to: invoice.period.to }
   const prepaid = measured.prepaid && (await packsAgain(measured.prepaid, measured.usage, invoice.tenant, recount))
   const usage = await recounted(measured.usage, measured.terms, period, measured.order)
+  if (measured.corrected !== undefined) {
+    const billed = await recounted(measured.corrected.billed, measured.terms, period, measured.order - 1)
+    const terms = pinned(measured.terms, invoice, book, document)
+    return draftCorrection(invoice.id, { period, terms, billed, usage }, invoice.refersTo)
+  }
   return draftInvoice(
     invoice.id,
     pinned(measured.terms, invoice, book, document),

@@ -250,6 +250,32 @@ const routes: readonly Route[] = [
   },
   {
     method: 'POST',
+    route: '/v1/invoices/:id/refresh',
+    scope: 'admin',
+    url: '/v1/invoices/ALPHA-INVOICE/refresh',
+    status: 409,
+    ...json({}),
+  },
+  {
+    method: 'GET',
+    route: '/v1/invoices/:id/late',
+    scope: 'read',
+    url: '/v1/invoices/ALPHA-INVOICE/late',
+    tenants: {
+      own: '/v1/invoices/ALPHA-INVOICE/late',
+      other: '/v1/invoices/GAMMA-INVOICE/late',
+      refused: 404,
+    },
+  },
+  {
+    method: 'POST',
+    route: '/v1/invoices/:id/settle-late',
+    scope: 'admin',
+    url: '/v1/invoices/ALPHA-INVOICE/settle-late',
+    ...json({}),
+  },
+  {
+    method: 'POST',
     route: '/v1/invoices/:id/credit',
     scope: 'admin',
     url: '/v1/invoices/ALPHA-INVOICE/credit',

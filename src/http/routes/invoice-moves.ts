@@ -64,6 +64,60 @@ export function invoiceMoveRoutes(system: System): FastifyPluginAsync {
       },
     )
 
+    app.post<{ Params: { id: string }; Body: { reason?: string } }>(
+      '/v1/invoices/:id/refresh',
+      {
+        config: { scope: 'admin' },
+        schema: {
+          tags,
+          summary: 'Count the period of a draft again; the new draft takes its place',
+          body: { type: 'object', properties: { reason }, additionalProperties: false },
+        },
+      },
+      async (request) =>
+        system.billing.refreshInvoice(request.params.id, { actor: actorOf(request), reason: request.body.reason }),
+    )
+
+    const lateOf = async (id: string, tenant: string | null) => {
+      const { invoice } = await system.invoicing.get(id, tenant)
+      return { contract: invoice.contract, at: invoice.period.from }
+    }
+    app.get<{ Params: { id: string } }>(
+      '/v1/invoices/:id/late',
+      {
+        config: { scope: 'read' },
+        schema: {
+          tags,
+          summary: 'What has changed of the usage since this invoice, and what would follow; nothing is kept',
+          description:
+            'By the policy of the contract: on the next invoice, a complementary invoice, a credit note, or not billed. Of a draft: it would be counted again.',
+        },
+      },
+      async (request) => system.billing.previewLate(await lateOf(request.params.id, keyOf(request).tenant)),
+    )
+    app.post<{ Params: { id: string }; Body: { finalise?: boolean; reason?: string } }>(
+      '/v1/invoices/:id/settle-late',
+      {
+        config: { scope: 'admin' },
+        schema: {
+          tags,
+          summary: 'Make the complementary invoice or the credit note of what has changed, if the policy asks for one',
+          description: 'The next closing of the contract does the same by itself.',
+          body: {
+            type: 'object',
+            properties: { finalise: { type: 'boolean', default: true }, reason },
+            additionalProperties: false,
+          },
+        },
+      },
+      async (request) =>
+        system.billing.settleLate({
+          ...(await lateOf(request.params.id, null)),
+          finalise: request.body.finalise !== false,
+          by: { actor: actorOf(request), reason: request.body.reason },
+        }),
+    )
+
     app.post<{ Params: { id: string }; Body: { amount?: string; reason?: string } }>(
       '/v1/invoices/:id/credit',
       {

@@ -135,11 +135,25 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         }),
     )
 
-    app.get<{ Params: { contract: string } }>(
+    app.get<{ Params: { contract: string }; Querystring: { at?: string } }>(
       '/v1/contracts/:contract/invoice-preview',
       {
         config: { scope: 'read' },
-        schema: { tags, summary: 'The running period as an invoice, now; nothing is kept' },
+        schema: {
+          tags,
+          summary: 'A period as an invoice, by the usage of now; nothing is kept',
+          querystring: {
+            type: 'object',
+            properties: {
+              at: {
+                type: 'string',
+                maxLength: 40,
+                description: 'any instant of the period; the running one by default',
+              },
+            },
+            additionalProperties: false,
+          },
+        },
       },
       async (request) => {
         await own(
@@ -147,11 +161,17 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
           async () => system.catalog.book().contractOf(request.params.contract),
           (contract) => contract.tenant,
         )
-        return system.billing.previewInvoice(request.params.contract)
+        const { at } = request.query
+        return system.billing.previewInvoice(
+          request.params.contract,
+          ...(at === undefined ? [] : [parseMoment('at', at)]),
+        )
       },
     )
 
-    app.post<{ Body: { contract?: string; tenant?: string; at?: string; finalise?: boolean } }>(
+    app.post<{
+      Body: { contract?: string; tenant?: string; at?: string; finalise?: boolean; early?: boolean; unproved?: boolean }
+    }>(
       '/v1/periods/close',
       {
         config: { scope: 'admin' },
@@ -167,19 +187,31 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
               tenant: { type: 'string', maxLength: limits.nameBytesMax, description: 'without contract' },
               at: { type: 'string', maxLength: 40, description: 'any instant of the period, RFC 3339 or epoch ms' },
               finalise: { type: 'boolean', default: true, description: 'false leaves a draft' },
+              early: {
+                type: 'boolean',
+                default: false,
+                description:
+                  'of a contract: before its grace has ended, as a draft in grace that is counted again at the end',
+              },
+              unproved: {
+                type: 'boolean',
+                default: false,
+                description:
+                  'of a contract: a draft by the rollups even where the archive says otherwise; verify names what differs',
+              },
             },
             additionalProperties: false,
           },
         },
       },
       async (request) => {
-        const { contract, tenant, at, finalise = true } = request.body
+        const { contract, tenant, at, finalise = true, early = false, unproved = false } = request.body
         if (contract === undefined) {
           const time = at === undefined ? null : parseMoment('at', at)
           return system.billing.closeDuePeriods({ at: time, finalise, ...(tenant === undefined ? {} : { tenant }) })
         }
         if (at === undefined) throw new ReleveError('invalid_request', 'at: names the period of the contract')
-        return system.billing.closePeriod({ contract, at: parseMoment('at', at), finalise })
+        return system.billing.closePeriod({ contract, at: parseMoment('at', at), finalise, early, unproved })
       },
     )
 
