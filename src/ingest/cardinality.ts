@@ -106,7 +106,7 @@ class Names {
       return {
         code: 'too_many_series',
         field: '',
-        message: `the service remembers ${limits.cardinalityNamesMax} names of limited tenants (limits.cardinalityNamesMax)`,
+        message: 'the service remembers no more names of limited tenants (limits.cardinalityNamesMax)',
       }
     }
     this.series.add(seriesHash)
@@ -161,12 +161,17 @@ export interface Admitted {
 }
 
 export class Cardinality {
+  readonly #namesMax: number
   #default: CardinalityLimits | null = null
   #own: ReadonlyMap<string, CardinalityLimits> = new Map()
   #names = new Map<string, Names>()
   #size = 0
   #month = 0
   #complete = true
+
+  constructor(namesMax: number = limits.cardinalityNamesMax) {
+    this.#namesMax = namesMax
+  }
 
   /** Nobody has a limit: nothing is held and nothing is looked at. */
   get isIdle(): boolean {
@@ -254,7 +259,7 @@ export class Cardinality {
       names = new Names()
       this.#names.set(name.tenant, names)
     }
-    const room = limits.cardinalityNamesMax - this.#size
+    const room = this.#namesMax - this.#size
     // What is there already is learned up to the bound; behind it nothing new is let in either.
     if (of === null && room <= 0) return null
     const answer = names.add(name, of, room)
