@@ -15,6 +15,7 @@ import {
   closePeriod,
   periodOf,
   previewInvoice,
+  termsOf,
   type UsageAtCut,
 } from './invoicing/close.js'
 import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
@@ -270,14 +271,14 @@ export class Billing {
       ...(part === undefined ? {} : { period: part }),
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
-    const own = this.#catalog.terms(contract, period)
+    const own = await termsOf(this.#postgres, this.#catalog, contract, period)
     const counted = await withData(this.#postgres, { terms: own, period, usage }, 'pending')
     const parts = await this.#prepaid.partsOf(own, period, async (item, metric, part) => {
       const asked = [{ item, metrics: [metric], period: part }]
       return (await this.#measure(own.contract.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
     })
     const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
-    return previewInvoice(this.#catalog, contract, period, counted, prepaid)
+    return previewInvoice(this.#catalog, contract, period, counted, prepaid, own)
   }
 
   /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */

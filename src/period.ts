@@ -72,22 +72,19 @@ const LENGTHS: Readonly<Record<Cycle, { readonly unit: 'weeks' | 'months'; reado
 }
 
 /**
- * The billing period that holds `time`, counted from an anchor in the zone. Each start is computed from the anchor itself, so
+ * The billing period that holds `time`, or the term of `times` periods, counted from an anchor in the zone. Each start is computed from the anchor itself, so
  * 31 January is followed by 28 or 29 February and then by 31 March again.
  */
-export function billingPeriodOf(time: number, anchor: number, zone: string, cycle: Cycle): Period {
+export function billingPeriodOf(time: number, anchor: number, zone: string, cycle: Cycle, times = 1): Period {
   const origin = DateTime.fromMillis(anchor, { zone })
   assert(origin.isValid, `cannot place ${anchor} in zone ${zone}`)
-  const { unit, count } = LENGTHS[cycle]
+  const { unit } = LENGTHS[cycle]
+  const count = LENGTHS[cycle].count * times
   let index = Math.floor(DateTime.fromMillis(time, { zone }).diff(origin, unit)[unit] / count)
   const start = (i: number): number => origin.plus({ [unit]: i * count }).toMillis()
   while (start(index) > time) index -= 1
   while (start(index + 1) <= time) index += 1
   return { from: start(index), to: start(index + 1) }
-}
-
-export function monthlyPeriodOf(time: number, anchor: number, zone: string): Period {
-  return billingPeriodOf(time, anchor, zone, 'monthly')
 }
 
 export function contains(period: Period, time: number): boolean {

@@ -5,11 +5,11 @@
 
 import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import type { Period } from '../period.js'
+import { billingPeriodOf, Cycle, type Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
-import type { Contract, Customer, LegalEntity, Plan, Product } from './definition.js'
+import type { Contract, ContractItem, Customer, LegalEntity, Plan, Product } from './definition.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
-import { partOf } from './part.js'
+import { nextPeriodOf, partOf, pausesIn } from './part.js'
 import { type Price, parsePrice } from './price.js'
 import { midnightOf } from './schedule.js'
 
@@ -44,9 +44,27 @@ export interface Terms {
     readonly metrics: readonly TermsMetric[]
     /** The part of the period that the item covers; absent: all of it. */
     readonly period?: Period
+    /** What the fee is due for; absent: the part of the period. */
+    readonly fees?: readonly FeePart[]
     readonly prorateIncluded?: boolean
     readonly addOns?: readonly TermsAddOn[]
   }[]
+  /** Fees of the next period, when they are due in advance. */
+  readonly ahead?: Ahead
+  /** Of the same contract: what the invoice of the period before has billed of this one. */
+  readonly billedAhead?: Ahead
+}
+
+export interface Ahead {
+  readonly period: Period
+  readonly items: readonly Pick<Terms['items'][number], 'item' | 'product' | 'plan' | 'fee' | 'fees'>[]
+}
+
+/** A period of the fee's own cycle, the part of it that the item covers, and the suspensions in that part. */
+export interface FeePart {
+  readonly period: Period
+  readonly part: Period
+  readonly paused?: readonly Period[]
 }
 
 export interface TermsAddOn {
@@ -168,6 +186,7 @@ export class Book {
         thresholds,
         anchor,
         timeZone: contract.timeZone,
+        ...(contract.cycle === 'monthly' ? {} : { cycle: contract.cycle }),
       }))
     })
     entitlementsOf.set(contract, entitlements)
@@ -216,11 +235,24 @@ export class Book {
   /** What a contract's period is billed by. Throws ReleveError `not_found`. */
   terms(contractId: string, period: Period): Terms {
     const contract = this.contractOf(contractId)
-    const price = (rule: string | null): Price | null => {
-      const found = rule === null ? null : this.priceInForce(rule, period.from)
+    const priceAt = (rule: string | null, at: number): Price | null => {
+      const found = rule === null ? null : this.priceInForce(rule, at)
       return found === null ? null : normalForm(found)
     }
+    const price = (rule: string | null): Price | null => priceAt(rule, period.from)
+    const inAdvance = contract.fees === 'in_advance'
+    const next = inAdvance ? nextPeriodOf(contract, period) : period
+    const ahead = contract.items.flatMap((item): Ahead['items'][number][] => {
+      if (!inAdvance || item.kind === 'usage' || item.kind === 'once' || item.kind === 'usage_triggered') return []
+      const plan = this.planOf(item.plan, item.planVersion)
+      const fee = priceAt(plan.feeRule, next.from)
+      const fees = feeParts(contract, item, fee, next)
+      if (fee === null || fees.length === 0) return []
+      const product = this.products.get(plan.product) ?? missing('product', plan.product)
+      return [{ item: item.id, product, plan: { key: plan.key, version: plan.version, name: plan.name }, fee, fees }]
+    })
     return {
+      ...(inAdvance ? { ahead: { period: next, items: ahead } } : {}),
       catalogVersion: this.version,
       contract,
       customer: this.customers.get(contract.tenant) ?? missing('customer', contract.tenant),
@@ -236,13 +268,23 @@ export class Book {
           return own === null ? [] : [{ name, rule, quantity, once, period: own, price: price(rule) }]
         })
         const plan = this.planOf(item.plan, item.planVersion)
+        const { kind } = item
+        const feeRule = kind === 'usage' || kind === 'once' ? null : plan.feeRule
+        const fee = price(feeRule)
+        const fees = isPlainFee(contract, fee) ? null : feeParts(contract, item, fee, period)
+        if (kind === 'once' && plan.feeRule !== null) {
+          const from = item.from ?? contract.billedFrom ?? contract.start
+          const day = partOf(contract, { from, until: from }, period)
+          const once = { name: plan.name, rule: plan.feeRule, quantity: '1', once: true, price: price(plan.feeRule) }
+          if (day !== null) addOns.push({ ...once, period: day })
+        }
         const own = {
           item: item.id,
           product: this.products.get(plan.product) ?? missing('product', plan.product),
           plan: { key: plan.key, version: plan.version, name: plan.name },
-          feeRule: plan.feeRule,
-          fee: price(plan.feeRule),
-          metrics: item.entitlements.map((entitlement) => {
+          feeRule,
+          fee,
+          metrics: (kind === 'fixed' || kind === 'once' ? [] : item.entitlements).map((entitlement) => {
             const rule = plan.metrics.find((entry) => entry.metric === entitlement.metric)?.rule ?? null
             const { unit, rounding } = this.metricOf(entitlement.metric)
             return {
@@ -259,6 +301,7 @@ export class Book {
           {
             ...own,
             ...(part.from === period.from && part.to === period.to ? {} : { period: part }),
+            ...(fees === null ? {} : { fees }),
             ...(plan.prorateIncluded === true ? { prorateIncluded: true } : {}),
             ...(addOns.length === 0 ? {} : { addOns }),
           },
@@ -266,6 +309,40 @@ export class Book {
       }),
     }
   }
+}
+
+/** The fee of the period, as most are: of the period's own cycle, due after it, with nothing suspended. */
+function isPlainFee(contract: Contract, fee: Price | null): boolean {
+  return contract.fees === undefined && contract.pauses === undefined && feeCycle(contract, fee) === contract.cycle
+}
+
+function feeCycle(contract: Contract, fee: Price | null): Cycle {
+  return Cycle.find((one) => fee?.model === 'flat' && one === fee.billingCycle) ?? contract.cycle
+}
+
+/**
+ * What a fee is due for within a period: in arrears the parts of its own cycle that end in it, in advance those that begin in it. A
+ * yearly fee is due once a year on a monthly contract, a monthly one three times on a quarterly one.
+ */
+function feeParts(contract: Contract, item: ContractItem, fee: Price | null, window: Period): FeePart[] {
+  const cycle = feeCycle(contract, fee)
+  const anchor = midnightOf(contract.start, contract.timeZone)
+  const parts: FeePart[] = []
+  let at = window.from
+  while (at < window.to) {
+    const period = billingPeriodOf(at, anchor, contract.timeZone, cycle)
+    at = period.to
+    const part = partOf(contract, item, period)
+    if (part === null) continue
+    const isDue =
+      contract.fees === 'in_advance'
+        ? part.from >= window.from && part.from < window.to
+        : part.to > window.from && part.to <= window.to
+    if (!isDue) continue
+    const paused = contract.suspension === 'bills_fees' ? [] : pausesIn(contract, part)
+    parts.push({ period, part, ...(paused.length === 0 ? {} : { paused }) })
+  }
+  return parts
 }
 
 function headsByMetric(prices: readonly Price[]): Map<string, { events: number; sum: string }> {

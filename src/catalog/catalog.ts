@@ -12,6 +12,7 @@ import { assert } from '../assert.js'
 import { canonical } from '../canonical.js'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
+import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
@@ -41,7 +42,9 @@ import {
 } from './definition.js'
 import { type Finding, lint, lintPrice } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
+import { extendTrial, giveNotice, type Move, type Moved, moveContract } from './moves.js'
 import { parsePrice } from './price.js'
+import { midnightOf } from './schedule.js'
 import { assertSubscriptionMove, type SubscriptionState } from './subscription.js'
 import { convertUnit } from './unit.js'
 
@@ -72,6 +75,19 @@ export interface PriceInput {
   readonly status?: PriceStatus
   /** Epoch ms; absent: now, so that the next period is the first with it. */
   readonly effectiveFrom?: number
+}
+
+/** Who does something with a contract and why, and from which day of its zone it counts. */
+export interface By {
+  readonly reason: string
+  readonly actor: string
+  readonly on?: string
+}
+
+export interface KeptMove extends Move {
+  readonly reason: string
+  readonly actor: string
+  readonly at: number
 }
 
 /** Opens the catalogue of a database that has the tables. Nothing to close: the pool is the caller's. */
@@ -357,9 +373,9 @@ export class Catalog {
       if (!book.legalEntities.has(input.legalEntity)) unprocessable(`legalEntity: there is no ${input.legalEntity}`)
       if (before !== undefined && before.tenant !== input.tenant)
         unprocessable('tenant: a contract does not move to another customer')
-      if (before !== undefined && (before.start !== input.start || before.timeZone !== input.timeZone)) {
-        unprocessable('start: periods are counted from it; make a new contract')
-      }
+      for (const fixed of ['start', 'timeZone', 'cycle'] as const)
+        if (before !== undefined && before[fixed] !== input[fixed])
+          unprocessable(`${fixed}: periods are counted from it; make a new contract`)
       if (before !== undefined && before.state !== input.state) assertSubscriptionMove(before.state, input.state)
       const items = input.items.map((item) => {
         const kept = before?.items.find((other) => other.id === item.id)
@@ -413,18 +429,55 @@ export class Catalog {
     })
   }
 
-  /** Moves a contract along its states. Throws ReleveError `conflict` when the move is not allowed. */
-  async moveContract(id: string, state: SubscriptionState): Promise<Changed<Contract>> {
-    const contract = this.#book.contractOf(id)
-    assertSubscriptionMove(contract.state, state)
-    return this.putContract({
-      ...contract,
-      state,
-      items: contract.items.map((item) => ({
-        ...item,
-        entitlements: item.entitlements.map(({ metric, limit, thresholds }) => ({ metric, limit, thresholds })),
-      })),
+  /** Moves a contract along its states, from a day on (default: today). Throws ReleveError `conflict` when it is not allowed. */
+  moveContract(id: string, state: SubscriptionState, by: By): Promise<Changed<Contract>> {
+    return this.#move(id, by, (contract, on) => moveContract(contract, state, on))
+  }
+
+  extendTrial(id: string, days: number, by: By): Promise<Changed<Contract>> {
+    return this.#move(id, by, (contract, on) => extendTrial(contract, days, on))
+  }
+
+  giveNotice(id: string, by: By): Promise<Changed<Contract>> {
+    return this.#move(id, by, giveNotice)
+  }
+
+  #move(id: string, by: By, judge: (contract: Contract, on: string) => Moved): Promise<Changed<Contract>> {
+    return this.#change('contract', id, (book): Write<Contract> => {
+      const before = book.contractOf(id)
+      const now = this.#clock.now()
+      const on = by.on ?? dateIn(now, before.timeZone)
+      midnightOf(on, before.timeZone)
+      const { contract, move } = judge(before, on)
+      return {
+        value: contract,
+        part: 'contracts',
+        before,
+        after: contract,
+        sql: `WITH kept AS (UPDATE catalog_contracts SET definition = $3, changed_in = $1 WHERE id = $2)
+              INSERT INTO contract_moves (contract, kind, from_state, to_state, on_day, detail, reason, actor, made_at, changed_in)
+              VALUES ($2, $4, $5, $6, $7, $8, $9, $10, $11, $1)`,
+        values: [id, contract, move.kind, move.from, move.to, move.on, move.detail, by.reason, by.actor, now],
+      }
     })
+  }
+
+  /** What became of a contract's subscription, oldest first, at most a page. */
+  async history(contract: string): Promise<KeptMove[]> {
+    const { rows } = await this.#postgres.query(
+      'SELECT kind, from_state, to_state, on_day, detail, reason, actor, made_at FROM contract_moves WHERE contract = $1 ORDER BY serial LIMIT $2',
+      [contract, limits.pageMax],
+    )
+    return rows.map((row) => ({
+      kind: row.kind,
+      from: row.from_state,
+      to: row.to_state,
+      on: row.on_day,
+      detail: row.detail,
+      reason: row.reason,
+      actor: row.actor,
+      at: Number(row.made_at),
+    }))
   }
 
   /** Marks price versions as used by an issued invoice, inside the issuing transaction: no version grows by it. */

@@ -10,15 +10,16 @@ import { parseDecimal, printDecimal, RoundingMode } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Language } from '../format.js'
 import { limits } from '../limits.js'
-import { isTimeZone } from '../period.js'
+import { Cycle, isTimeZone } from '../period.js'
 import type { Threshold } from '../quota/entitlement.js'
 import { type Calculator, parseCalculators } from './calculator.js'
 import { Exhaustion } from './exhaustion.js'
 import { Aggregation, type Metric } from './metric.js'
 import { assertPattern } from './number-pattern.js'
 import type { Days } from './part.js'
+import type { Renewal } from './renewal.js'
 import { midnightOf } from './schedule.js'
-import { isSubscriptionState, type SubscriptionState } from './subscription.js'
+import { isSubscriptionState, type SubscriptionState, TRIAL_DAYS } from './subscription.js'
 
 export interface Product {
   readonly key: string
@@ -157,16 +158,37 @@ export interface Adjustments {
   readonly maximum?: string
 }
 
+/** A trial begins with the contract or on a day of its own; nothing of it is billed. */
+export interface TrialTerms {
+  readonly start: string
+  readonly lengthDays: number
+  readonly extensionDays?: number
+  /** Days after the end with read-only access. */
+  readonly graceDays?: number
+  readonly convertedOn?: string
+}
+
 export interface Contract {
   readonly id: string
   readonly tenant: string
   readonly legalEntity: string
   readonly name: string
-  /** First day, in the time zone: monthly periods are counted from its midnight. */
+  /** First day, in the time zone: periods are counted from its midnight. */
   readonly start: string
   readonly timeZone: string
-  readonly cycle: 'monthly'
+  /** Of usage, quotas and invoices; a fee may have a cycle of its own. */
+  readonly cycle: Cycle
+  /** Whether the fees of a period are on the invoice of the period before it; absent: on its own. Usage is always billed after it. */
+  readonly fees?: 'in_advance'
   readonly state: SubscriptionState
+  readonly trial?: TrialTerms
+  /** The first day that is billed, when a trial or a time of being provisioned came before. */
+  readonly billedFrom?: string
+  /** Days of suspension, first and last; the last is open while it lasts. */
+  readonly pauses?: readonly { readonly from: string; readonly until?: string }[]
+  /** Whether fees are due while it is suspended; absent: they are not. */
+  readonly suspension?: 'bills_fees'
+  readonly renewal?: Renewal
   /** Last day; absent: open. */
   readonly end?: string
   /** How a part of a period is measured; default by day. */
@@ -405,7 +427,13 @@ export function parseContract(json: unknown): ContractInput {
     'start',
     'timeZone',
     'cycle',
+    'fees',
     'state',
+    'trial',
+    'billedFrom',
+    'pauses',
+    'suspension',
+    'renewal',
     'end',
     'prorate',
     'adjustments',
@@ -466,13 +494,60 @@ export function parseContract(json: unknown): ContractInput {
     name: name(fields.name ?? fields.id, 'name'),
     start,
     timeZone,
-    cycle: oneOf(fields.cycle ?? 'monthly', ['monthly'] as const, 'cycle'),
+    cycle: oneOf(fields.cycle ?? 'monthly', Cycle, 'cycle'),
+    ...(fields.fees === undefined || fields.fees === 'in_arrears'
+      ? {}
+      : { fees: oneOf(fields.fees, ['in_advance'] as const, 'fees') }),
     state,
+    ...(fields.trial === undefined && state !== 'trial' ? {} : { trial: trial(fields.trial ?? {}, start, timeZone) }),
+    ...(fields.billedFrom === undefined ? {} : { billedFrom: date(fields.billedFrom, 'billedFrom', timeZone) }),
+    ...(fields.pauses === undefined ? {} : { pauses: pauses(fields.pauses, timeZone) }),
+    ...(fields.suspension === undefined || fields.suspension === 'pauses_fees'
+      ? {}
+      : { suspension: oneOf(fields.suspension, ['bills_fees'] as const, 'suspension') }),
+    ...(fields.renewal === undefined ? {} : { renewal: renewal(fields.renewal) }),
     ...(fields.end === undefined ? {} : { end: lastDay(fields.end, start, timeZone) }),
     ...(fields.prorate === undefined ? {} : { prorate: oneOf(fields.prorate, ['day', 'second'] as const, 'prorate') }),
     ...(fields.adjustments === undefined ? {} : { adjustments: adjustments(fields.adjustments, timeZone) }),
     ...(fields.late === undefined ? {} : { late: parseLate(fields.late) }),
     items,
+  }
+}
+
+function date(value: unknown, field: string, timeZone: string): string {
+  const day = name(value, field)
+  midnightOf(day, timeZone)
+  return day
+}
+
+function trial(value: unknown, start: string, timeZone: string): TrialTerms {
+  const fields = fieldsOf(value, 'trial', ['start', 'lengthDays', 'extensionDays', 'graceDays', 'convertedOn'])
+  const days = (one: unknown, field: string, least: number): number => wholeNumber(one, `trial.${field}`, least, 3_650)
+  return {
+    start: date(fields.start ?? start, 'trial.start', timeZone),
+    lengthDays: days(fields.lengthDays ?? TRIAL_DAYS, 'lengthDays', 1),
+    ...(fields.extensionDays === undefined ? {} : { extensionDays: days(fields.extensionDays, 'extensionDays', 0) }),
+    ...(fields.graceDays === undefined ? {} : { graceDays: days(fields.graceDays, 'graceDays', 0) }),
+    ...(fields.convertedOn === undefined
+      ? {}
+      : { convertedOn: date(fields.convertedOn, 'trial.convertedOn', timeZone) }),
+  }
+}
+
+function pauses(value: unknown, timeZone: string): NonNullable<Contract['pauses']> {
+  return list(value, 'pauses', limits.contractItemsMax).map((entry, i) => {
+    const { from, until } = daysOf(fieldsOf(entry, `pauses[${i}]`, ['from', 'until']), timeZone, `pauses[${i}]`)
+    if (from === undefined) throw new ReleveError('invalid_request', `pauses[${i}].from: is needed`)
+    return until === undefined ? { from } : { from, until }
+  })
+}
+
+function renewal(value: unknown): Renewal {
+  const fields = fieldsOf(value, 'renewal', ['periods', 'auto', 'noticeDays'])
+  return {
+    ...(fields.periods === undefined ? {} : { periods: wholeNumber(fields.periods, 'renewal.periods', 1, 1_000) }),
+    auto: fields.auto === undefined ? true : flag(fields.auto, 'renewal.auto'),
+    noticeDays: wholeNumber(fields.noticeDays ?? 0, 'renewal.noticeDays', 0, 3_650),
   }
 }
 

@@ -4,8 +4,9 @@
  */
 import { DateTime } from 'luxon'
 import { ReleveError } from '../errors.js'
-import type { Period } from '../period.js'
+import { billingPeriodOf, type Period } from '../period.js'
 import type { Contract, ContractInput } from './definition.js'
+import { lastDayOf } from './renewal.js'
 import { midnightOf } from './schedule.js'
 
 /** First and last day, inclusive; absent: as long as the contract. */
@@ -14,15 +15,54 @@ export interface Days {
   readonly until?: string
 }
 
-/** The covered part, or null when there is none. */
-export function partOf(contract: Pick<Contract, 'timeZone' | 'end'>, days: Days, period: Period): Period | null {
-  const { timeZone } = contract
-  const after = (date: string): number =>
-    DateTime.fromMillis(midnightOf(date, timeZone), { zone: timeZone }).plus({ days: 1 }).startOf('day').toMillis()
-  const from = days.from === undefined ? period.from : Math.max(period.from, midnightOf(days.from, timeZone))
-  const ends = [days.until, contract.end].flatMap((date) => (date === undefined ? [] : [after(date)]))
+/**
+ * The covered part, or null when there is none. Nothing is covered before a contract begins, before a trial has become one that
+ * pays, and while it is only provisioned.
+ */
+export function partOf(contract: Contract, days: Days, period: Period): Period | null {
+  const { timeZone, start, state, trial, billedFrom } = contract
+  if (state === 'provisioned' || state === 'trial' || (trial !== undefined && trial.convertedOn === undefined))
+    return null
+  const begins = [start, days.from, billedFrom].flatMap((date) =>
+    date === undefined ? [] : [midnightOf(date, timeZone)],
+  )
+  const ends = [days.until, lastDayOf(contract)].flatMap((date) =>
+    date === undefined ? [] : [dayAfter(date, timeZone)],
+  )
+  const from = Math.max(period.from, ...begins)
   const to = Math.min(period.to, ...ends)
   return from < to ? { from, to } : null
+}
+
+/** The parts of a range in which a contract was suspended. */
+export function pausesIn({ pauses = [], timeZone }: Pick<Contract, 'pauses' | 'timeZone'>, range: Period): Period[] {
+  return pauses.flatMap(({ from, until }) => {
+    const begin = Math.max(range.from, midnightOf(from, timeZone))
+    const end = until === undefined ? range.to : Math.min(range.to, dayAfter(until, timeZone))
+    return begin < end ? [{ from: begin, to: end }] : []
+  })
+}
+
+/**
+ * Whether a period has anything to bill: it is covered, or, of a contract whose fees are due in advance, the next one is. So such a
+ * contract has a period before its first, which bills the first fee and counts no usage.
+ */
+export function isBilled(contract: Contract, period: Period): boolean {
+  if (partOf(contract, {}, period) !== null) return true
+  return contract.fees === 'in_advance' && partOf(contract, {}, nextPeriodOf(contract, period)) !== null
+}
+
+export function periodAt(contract: Pick<Contract, 'start' | 'timeZone' | 'cycle'>, at: number): Period {
+  const { start, timeZone, cycle } = contract
+  return billingPeriodOf(at, midnightOf(start, timeZone), timeZone, cycle)
+}
+
+export function nextPeriodOf(contract: Pick<Contract, 'start' | 'timeZone' | 'cycle'>, period: Period): Period {
+  return periodAt(contract, period.to)
+}
+
+function dayAfter(date: string, zone: string): number {
+  return DateTime.fromMillis(midnightOf(date, zone), { zone }).plus({ days: 1 }).startOf('day').toMillis()
 }
 
 /** The contract with an item moved to another plan from a day on: the old item ends the day before. Put it to make it so. */

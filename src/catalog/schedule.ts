@@ -9,6 +9,9 @@ import { billingPeriodOf, type Cycle, type Period } from '../period.js'
 
 /** Midnight of a calendar date (YYYY-MM-DD) in a zone, epoch ms. Throws ReleveError `invalid_request`. */
 export function midnightOf(date: string, zone: string): number {
+  const key = `${date} ${zone}`
+  const known = midnights.get(key)
+  if (known !== undefined) return known
   const at = DateTime.fromISO(date, { zone })
   if (!/^\d{4}-\d{2}-\d{2}$/.test(date) || !at.isValid) {
     throw new ReleveError(
@@ -16,8 +19,14 @@ export function midnightOf(date: string, zone: string): number {
       `date: YYYY-MM-DD in a known time zone is expected, got ${date} in ${zone}`,
     )
   }
+  if (midnights.size >= MIDNIGHTS_MAX) midnights.clear()
+  midnights.set(key, at.toMillis())
   return at.toMillis()
 }
+
+/** Contracts share their dates, and the calendar of a zone is slow. */
+const midnights = new Map<string, number>()
+const MIDNIGHTS_MAX = 10_000
 
 /** The first `count` periods from the anchor. */
 export function schedule(anchor: number, count: number, zone: string, cycle: Cycle = 'monthly'): Period[] {

@@ -26,6 +26,9 @@ export function assertSubscriptionMove(from: SubscriptionState, to: Subscription
   }
 }
 
+/** Length of a trial when nothing else is agreed. */
+export const TRIAL_DAYS = 14
+
 export interface Trial {
   /** First day. */
   readonly start: string
@@ -52,13 +55,19 @@ export function trialStatus(trial: Trial, today: string): TrialStatus {
 }
 
 /** Whether the parts sum to the trials started, and the share that converted, percent with one decimal. */
-export function trialFunnel(funnel: { started: number; active: number; converting: number; converted: number }): {
+export function trialFunnel(funnel: {
+  started: number
+  active: number
+  converting: number
+  converted: number
+  expired?: number
+}): {
   readonly sumOk: boolean
   readonly conversionPercent: string | null
 } {
-  const { started, active, converting, converted } = funnel
+  const { started, active, converting, converted, expired = 0 } = funnel
   return {
-    sumOk: active + converting + converted === started,
+    sumOk: active + converting + converted + expired === started,
     conversionPercent: started === 0 ? null : new Decimal(converted).times(100).dividedBy(started).toFixed(1),
   }
 }

@@ -8,11 +8,11 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { PoolClient } from 'pg'
-import { partOf } from '../catalog/part.js'
-import { midnightOf } from '../catalog/schedule.js'
+import type { Contract } from '../catalog/definition.js'
+import { isBilled, periodAt } from '../catalog/part.js'
 import { limits } from '../limits.js'
-import { monthlyPeriodOf, type Period } from '../period.js'
-import { type Closed, type CloseOptions, closePeriod, type Measured, sameQuantities } from './close.js'
+import type { Period } from '../period.js'
+import { type Closed, type CloseOptions, closePeriod, type Measured, sameQuantities, withBilledAhead } from './close.js'
 import type { ItemUsage } from './draft.js'
 import type { Drafted, DraftPool } from './draft-batch.js'
 import { unpackJson } from './pack.js'
@@ -122,23 +122,21 @@ function dueContracts({ catalog, clock }: CloseManyOptions, request: CloseManyRe
   const ended = clock.now() - (request.graceMs ?? limits.graceMs)
   // Most contracts share a start and a zone; a period's bounds cost more than a look-up.
   const periods = new Map<string, Period | null>()
-  const periodOf = (start: string, zone: string): Period | null => {
-    const key = `${start} ${zone}`
+  const endedPeriodOf = (contract: Contract): Period | null => {
+    const key = `${contract.start} ${contract.timeZone} ${contract.cycle}`
     let period = periods.get(key)
     if (period === undefined) {
-      const anchor = midnightOf(start, zone)
-      const inside = request.at ?? monthlyPeriodOf(ended, anchor, zone).from - 1
-      period = inside < anchor ? null : monthlyPeriodOf(inside, anchor, zone)
-      if (period !== null && period.to > ended) period = null
+      period = periodAt(contract, request.at ?? periodAt(contract, ended).from - 1)
+      if (period.to > ended) period = null
       periods.set(key, period)
     }
     return period
   }
   const due: Due[] = []
   for (const contract of catalog.book().contracts.values()) {
-    if (contract.state === 'provisioned' || (request.tenant ?? contract.tenant) !== contract.tenant) continue
-    const period = periodOf(contract.start, contract.timeZone)
-    if (period === null || partOf(contract, {}, period) === null) continue
+    if ((request.tenant ?? contract.tenant) !== contract.tenant) continue
+    const period = endedPeriodOf(contract)
+    if (period === null || !isBilled(contract, period)) continue
     due.push({ contract: contract.id, tenant: contract.tenant, period, id: `${contract.id}/${period.from}` })
   }
   return due.sort((a, b) => (a.tenant < b.tenant ? -1 : a.tenant > b.tenant ? 1 : 0))
@@ -182,7 +180,8 @@ async function closeChunk(
   const asked: CountRequest[] = []
   const tasks = open.flatMap((entry) => {
     try {
-      const terms = catalog.terms(entry.contract, entry.period)
+      const own = (earlier.get(entry.contract) ?? []).map(({ period, measured }) => ({ period, terms: measured.terms }))
+      const terms = withBilledAhead(catalog.terms(entry.contract, entry.period), entry.period, own)
       const recounts = (earlier.get(entry.contract) ?? []).map((one) => ({
         at: asked.push(requestOf(one.measured.terms, one.period)) - 1,
         billed: one.billed,

@@ -19,12 +19,12 @@
 import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import type { Catalog, Terms } from '../catalog/catalog.js'
-import { partOf } from '../catalog/part.js'
+import { isBilled, periodAt } from '../catalog/part.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
-import { monthlyPeriodOf, type Period } from '../period.js'
+import type { Period } from '../period.js'
 import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { PartsOf, Prepaid } from './funding.js'
 import type { Notice } from './invoice.js'
@@ -219,12 +219,15 @@ export function periodOf(
   request: { readonly contract: string; readonly at: number },
 ) {
   const contract = catalog.book().contractOf(request.contract)
-  const anchor = midnightOf(contract.start, contract.timeZone)
-  if (request.at < anchor) throw new ReleveError('unprocessable', `at: the contract begins on ${contract.start}`)
-  const period = monthlyPeriodOf(request.at, anchor, contract.timeZone)
-  if (partOf(contract, {}, period) === null)
-    throw new ReleveError('unprocessable', `at: the contract ended on ${contract.end}`)
-  return { contract, period }
+  const period = periodAt(contract, request.at)
+  if (isBilled(contract, period)) return { contract, period }
+  const why =
+    request.at < midnightOf(contract.start, contract.timeZone)
+      ? `the contract begins on ${contract.start}`
+      : contract.end === undefined
+        ? `the contract is ${contract.state}, nothing of this period is billed`
+        : `the contract ended on ${contract.end}`
+  throw new ReleveError('unprocessable', `at: ${why}`)
 }
 
 async function openClosing(postgres: Pool, clock: Clock, id: string, contract: string, period: Period): Promise<Row> {
@@ -239,7 +242,8 @@ async function openClosing(postgres: Pool, clock: Clock, id: string, contract: s
 /** Terms and usage are kept by the first who has them; a second closer takes what is there. */
 async function measure(options: CloseOptions, row: Row, cut: string, contract: string, period: Period): Promise<Row> {
   const { postgres, clock, catalog } = options
-  const terms = catalog.terms(contract, period)
+  const earlierOnes = await earlierClosings(postgres, contract, period)
+  const terms = withBilledAhead(catalog.terms(contract, period), period, earlierOnes)
   let usage: readonly ItemUsage[]
   let packParts: PartsOf | undefined
   const recounted: Omit<LatePart, 'billed'>[] = []
@@ -250,7 +254,7 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
       const [found] = await options.usageAtCut({ ...asked, items: [{ item, metrics: [metric], period: part }] })
       return found!.quantity
     })
-    for (const earlier of await earlierClosings(postgres, contract, period)) {
+    for (const earlier of earlierOnes) {
       recounted.push({ ...earlier, usage: await countItems(options, cut, earlier.terms, earlier.period) })
     }
   } catch (error) {
@@ -339,6 +343,21 @@ async function earlierClosings(
       terms: unpackJson<Measured>(row.measured).terms,
     }))
     .reverse()
+}
+
+/** The terms of a period as its closing would take them. */
+export async function termsOf(postgres: Pool, catalog: Catalog, contract: string, period: Period): Promise<Terms> {
+  return withBilledAhead(catalog.terms(contract, period), period, await earlierClosings(postgres, contract, period))
+}
+
+/** What the invoice of the period before has billed of this one, which may have changed since. */
+export function withBilledAhead(
+  terms: Terms,
+  period: Period,
+  earlier: readonly { readonly period: Period; readonly terms: Terms }[],
+): Terms {
+  const ahead = earlier.find((one) => one.period.to === period.from)?.terms.ahead
+  return ahead === undefined ? terms : { ...terms, billedAhead: ahead }
 }
 
 async function lockClosings(
@@ -439,6 +458,7 @@ export function previewInvoice(
   period: Period,
   usage: readonly ItemUsage[],
   prepaid?: Prepaid,
+  terms: Terms = catalog.terms(contract, period),
 ): KeptInvoice['invoice'] {
-  return draftInvoice('preview', catalog.terms(contract, period), period, usage, [], [], prepaid)
+  return draftInvoice('preview', terms, period, usage, [], [], prepaid)
 }

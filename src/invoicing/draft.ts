@@ -11,7 +11,7 @@
  * its own period, less what was billed for it; and the same for that period's discounts, cap and minimum.
  */
 import { assert } from '../assert.js'
-import type { Terms, TermsMetric } from '../catalog/book.js'
+import type { Ahead, FeePart, Terms, TermsMetric } from '../catalog/book.js'
 import type { Price } from '../catalog/price.js'
 import { convertUnit } from '../catalog/unit.js'
 import { printMoney } from '../currency.js'
@@ -185,24 +185,9 @@ function chargesOf(
     const part = item.period ?? period
     const base = { item: item.item, product: item.product.key, plan: item.plan, taxRate: customer.taxRate, since: null }
     if (item.fee !== null) {
-      assertCurrency(item.fee.currency, customer.currency, item.fee.rule)
-      const line = rate({ price: item.fee, quantity: '1' }).lines[0]
-      if (line !== undefined) {
-        lines.push({
-          ...base,
-          type: 'fee',
-          metric: null,
-          unit: null,
-          label: {
-            fr: `${item.plan.name} — abonnement, ${month.fr}`,
-            en: `${item.plan.name} — subscription, ${month.en}`,
-          },
-          ...byPart(rated(line), terms, part, period),
-          price: item.fee,
-          proof: null,
-          period: part,
-        })
-      }
+      // What was billed in advance is corrected below.
+      if (terms.billedAhead === undefined && isTriggered(terms, item.item, usage))
+        lines.push(...feeLines(terms, item, item.fees ?? [{ period, part }]))
     } else if (item.feeRule !== null) notices.push(unpricedRule('fee_unpriced', item.item, item.feeRule))
     for (const addOn of item.addOns ?? []) {
       if (addOn.price === null) {
@@ -219,7 +204,7 @@ function chargesOf(
         metric: null,
         unit: null,
         label: { fr: `${label}, ${month.fr}`, en: `${label}, ${month.en}` },
-        ...(addOn.once ? rated(line) : byPart(rated(line), terms, addOn.period, period)),
+        ...(addOn.once ? rated(line) : byPart(rated(line), terms, { period, part: addOn.period })),
         price: addOn.price,
         proof: null,
         period: addOn.period,
@@ -314,6 +299,8 @@ function chargesOf(
       })
     }
   }
+  if (terms.billedAhead !== undefined) lines.push(...feeCorrections(terms, period, terms.billedAhead))
+  for (const item of terms.ahead?.items ?? []) lines.push(...feeLines(terms, item, item.fees ?? []))
   return { lines, statement, notices }
 
   /** A pack that was bought again because nothing was left. */
@@ -333,24 +320,111 @@ function chargesOf(
       explanation: { fr: say('fr'), en: say('en') },
     }
   }
+}
 
-  /** A fee of a part of the period: the amount by days (or seconds), with the days in words. */
-  function byPart(line: Rated, { contract: { timeZone, prorate: by } }: Terms, part: Period, whole: Period): Rated {
-    if (part.from === whole.from && part.to === whole.to) return line
-    const count = (range: Period): number =>
-      by === 'second' ? (range.to - range.from) / 1000 : daysOf(range, timeZone)
-    const amount = prorate(line.amount, count(part), count(whole), customer.currency)
+/** An item that is invoiced when it is used has its fee in periods with any usage. */
+function isTriggered({ contract }: Terms, item: string, usage: readonly ItemUsage[]): boolean {
+  if (contract.items.find((one) => one.id === item)?.kind !== 'usage_triggered') return true
+  return usage.some((one) => one.item === item && !new Decimal(one.quantity).isZero())
+}
+
+/** A line for each part that the fee is due for. */
+function feeLines(terms: Terms, item: Ahead['items'][number], parts: readonly FeePart[]): DraftLine[] {
+  const { customer } = terms
+  const { fee } = item
+  if (fee === null) return []
+  assertCurrency(fee.currency, customer.currency, fee.rule)
+  const line = rate({ price: fee, quantity: '1' }).lines[0]
+  if (line === undefined) return []
+  return parts.flatMap((one): DraftLine[] => {
+    const month = monthOf(terms, one.period)
+    const amounts = byPart(rated(line), terms, one)
+    // Suspended all the time.
+    if (new Decimal(amounts.amount).isZero() && one.paused !== undefined) return []
+    return [
+      {
+        item: item.item,
+        product: item.product.key,
+        plan: item.plan,
+        taxRate: customer.taxRate,
+        since: null,
+        type: 'fee',
+        metric: null,
+        unit: null,
+        label: {
+          fr: `${item.plan.name} — abonnement, ${month.fr}`,
+          en: `${item.plan.name} — subscription, ${month.en}`,
+        },
+        ...amounts,
+        price: fee,
+        proof: null,
+        period: one.part,
+      },
+    ]
+  })
+}
+
+/**
+ * Fees of the period that were billed in advance, where they are others now: after a change of plan a credit for the rest of the old
+ * one and a charge for the new one, a line each.
+ */
+function feeCorrections(terms: Terms, period: Period, billed: Ahead): DraftLine[] {
+  const { currency } = terms.customer
+  const linesOf = (items: Ahead['items']): Map<string, DraftLine> =>
+    new Map(
+      items.flatMap((item) =>
+        feeLines(terms, item, item.fees ?? [{ period, part: period }]).map((line, i) => [`${item.item} ${i}`, line]),
+      ),
+    )
+  const before = linesOf(billed.items)
+  const now = linesOf(terms.items.filter((item) => item.fee !== null))
+  return [...new Set([...before.keys(), ...now.keys()])].flatMap((key): DraftLine[] => {
+    const [was, is] = [before.get(key), now.get(key)]
+    const line = (is ?? was)!
+    const amount = printMoney(new Decimal(is?.amount ?? '0').minus(was?.amount ?? '0'), currency)
+    if (new Decimal(amount).isZero()) return []
+    if (was === undefined) return [line]
     const say = (language: 'fr' | 'en'): string => {
-      const money = (value: string): string => formatMoney(value, customer.currency, language)
-      const [some, all] = [count(part), count(whole)].map((n) => formatNumber(String(n), language))
-      const unit = { fr: by === 'second' ? 'secondes' : 'jours', en: by === 'second' ? 'seconds' : 'days' }[language]
-      const days = [part.from, part.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
+      const money = (value: string): string => formatMoney(value, currency, language)
+      const due = is === undefined ? money('0') : is.explanation[language]
       return language === 'fr'
-        ? `du ${days[0]} au ${days[1]} : ${money(line.amount)} × ${some} ${unit} sur ${all} = ${money(amount)}`
-        : `${days[0]} to ${days[1]}: ${money(line.amount)} × ${some} of ${all} ${unit} = ${money(amount)}`
+        ? `${due}, au lieu de ${money(was.amount)} facturés d’avance : ${money(amount)}`
+        : `${due}, instead of ${money(was.amount)} billed in advance: ${money(amount)}`
     }
-    return { ...line, steps: [], exact: amount, amount, explanation: { fr: say('fr'), en: say('en') } }
+    const of = (language: 'fr' | 'en'): string =>
+      `${line.label[language]} (${language === 'fr' ? 'correction' : 'corrected'})`
+    return [
+      {
+        ...line,
+        label: { fr: of('fr'), en: of('en') },
+        steps: [],
+        exact: amount,
+        amount,
+        explanation: { fr: say('fr'), en: say('en') },
+      },
+    ]
+  })
+}
+
+/** A fee of a part: the amount by days (or seconds), without those of a suspension, with the days in words. */
+function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePart): Rated {
+  const { timeZone, prorate: by } = terms.contract
+  const { currency } = terms.customer
+  if (part.from === period.from && part.to === period.to && paused.length === 0) return line
+  const count = (range: Period): number => (by === 'second' ? (range.to - range.from) / 1000 : daysOf(range, timeZone))
+  const off = paused.reduce((all, one) => all + count(one), 0)
+  const amount = prorate(line.amount, count(part) - off, count(period), currency)
+  const say = (language: 'fr' | 'en'): string => {
+    const money = (value: string): string => formatMoney(value, currency, language)
+    const [some, all, without] = [count(part) - off, count(period), off].map((n) => formatNumber(String(n), language))
+    const unit = { fr: by === 'second' ? 'secondes' : 'jours', en: by === 'second' ? 'seconds' : 'days' }[language]
+    const days = [part.from, part.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
+    const left = off === 0 ? '' : language === 'fr' ? ` (sans ${without} suspendus)` : ` (without ${without} suspended)`
+    return language === 'fr'
+      ? `du ${days[0]} au ${days[1]} : ${money(line.amount)} × ${some} ${unit} sur ${all}${left} = ${money(amount)}`
+      : `${days[0]} to ${days[1]}: ${money(line.amount)} × ${some} of ${all} ${unit}${left} = ${money(amount)}`
   }
+  return { ...line, steps: [], exact: amount, amount, explanation: { fr: say('fr'), en: say('en') } }
 }
 
 function packLine(
@@ -432,12 +506,18 @@ export function limitOf(
   return printDecimal(round(part, 0))
 }
 
+/** A period by its name: the month it begins in, or its days when it is no month. */
 function monthOf({ contract }: Terms, period: Period): Words {
-  return {
-    fr: formatMonth(period.from, contract.timeZone, 'fr'),
-    en: formatMonth(period.from, contract.timeZone, 'en'),
+  const { timeZone } = contract
+  const say = (language: 'fr' | 'en'): string => {
+    if (isMonth(daysOf(period, timeZone))) return formatMonth(period.from, timeZone, language)
+    const [first, last] = [period.from, period.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
+    return language === 'fr' ? `du ${first} au ${last}` : `${first} to ${last}`
   }
+  return { fr: say('fr'), en: say('en') }
 }
+
+const isMonth = (days: number): boolean => days >= 28 && days <= 31
 
 /**
  * Discounts, cap and minimum over the charges of a period. With `before` (the charges as they were billed) only what changed is

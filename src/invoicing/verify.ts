@@ -9,7 +9,7 @@
  */
 import type { Pool } from 'pg'
 import { canonical } from '../canonical.js'
-import type { Book, Terms } from '../catalog/book.js'
+import type { Ahead, Book, Terms } from '../catalog/book.js'
 import { Decimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
@@ -265,8 +265,14 @@ function pinned(terms: Terms, invoice: Invoice, book: Book, document: Difference
     invoice.lines.find(
       (line) => line.item === item && line.metric === metric && line.price !== null && line.type !== 'add_on',
     )
+  const ahead = (one: Ahead): Ahead => ({
+    ...one,
+    items: one.items.map((item) => ({ ...item, fee: priced(item.fee, undefined) })),
+  })
   return {
     ...terms,
+    ...(terms.ahead === undefined ? {} : { ahead: ahead(terms.ahead) }),
+    ...(terms.billedAhead === undefined ? {} : { billedAhead: ahead(terms.billedAhead) }),
     items: terms.items.map((item) => ({
       ...item,
       fee: priced(item.fee, lineOf(item.item, null)),

@@ -23,7 +23,7 @@ import { positionOf } from '../event.js'
 import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
-import { contains, monthlyPeriodOf, type Period } from '../period.js'
+import { billingPeriodOf, type Cycle, contains, type Period } from '../period.js'
 import type { Entitlement } from './entitlement.js'
 import { type BalanceBase, Figures } from './figures.js'
 import { type Level, levelAt, levelsOf, parseFigure } from './level.js'
@@ -534,7 +534,8 @@ class StreamBalances implements Balances {
       if (contains(balances[i]!.period, time)) return balances[i]
     }
     if (time <= item.horizon || time < entitlement.anchor) return undefined
-    const period = monthlyPeriodOf(time, entitlement.anchor, entitlement.timeZone)
+    const { anchor, timeZone, cycle = 'monthly' } = entitlement
+    const period = billingPeriodOf(time, anchor, timeZone, cycle)
     if (period.from <= item.horizon) return undefined
     return this.#open(item, period, 'live', this.#asOf.epoch)
   }
@@ -747,7 +748,7 @@ class StreamBalances implements Balances {
 
   /** Opens every period that an event received from now on may enter; returns the start of the first one that none may. */
   #openPeriods(item: Item, at: Barrier, needed: NeededBase[]): number {
-    const { anchor, timeZone } = item.entitlement
+    const { anchor, timeZone, cycle = 'monthly' } = item.entitlement
     const until = at.receivedAt + this.#aheadMs
     let from = Math.max(at.receivedAt - this.#lateMs, anchor)
     while (from <= until) {
@@ -756,7 +757,7 @@ class StreamBalances implements Balances {
         from = opened.period.to
         continue
       }
-      const period = this.#periodOf(from, anchor, timeZone)
+      const period = this.#periodOf(from, anchor, timeZone, cycle)
       const fresh = item.horizon !== Number.NEGATIVE_INFINITY && period.from > item.horizon
       const balance = this.#open(item, period, fresh ? 'live' : 'pending', at.epoch)
       if (balance?.state === 'pending') needed.push(neededBase(balance))
@@ -766,8 +767,8 @@ class StreamBalances implements Balances {
     return from
   }
 
-  #periodOf(time: number, anchor: number, timeZone: string): Period {
-    const key = `${anchor} ${timeZone}`
+  #periodOf(time: number, anchor: number, timeZone: string, cycle: Cycle): Period {
+    const key = `${anchor} ${timeZone} ${cycle}`
     let periods = this.#periods.get(key)
     if (periods === undefined) {
       periods = []
@@ -775,7 +776,7 @@ class StreamBalances implements Balances {
     }
     let period = periods.find((known) => contains(known, time))
     if (period === undefined) {
-      period = monthlyPeriodOf(time, anchor, timeZone)
+      period = billingPeriodOf(time, anchor, timeZone, cycle)
       periods.push(period)
     }
     return period
@@ -837,6 +838,7 @@ function countsTheSame(a: LiveEntitlement, b: LiveEntitlement): boolean {
     a.metric === b.metric &&
     a.aggregation === b.aggregation &&
     a.anchor === b.anchor &&
+    a.cycle === b.cycle &&
     a.timeZone === b.timeZone
   )
 }

@@ -2,6 +2,8 @@
  * Entitlement: how much of a metric a contract item gives per period, and where alarms ring. It reaches the shards as data;
  * nothing on the usage side knows plans or prices.
  */
+import type { Cycle } from '../period.js'
+
 export interface Threshold {
   /** Stable name, part of the alert's identity: for example «80%» or «1000». */
   readonly code: string
@@ -32,8 +34,10 @@ export interface Entitlement {
   /** Version of limit and thresholds: a changed limit may ring again. */
   readonly limitVersion: number
   readonly thresholds: readonly Threshold[]
-  /** Start of the contract, epoch ms: periods are months counted from here, in the zone. */
+  /** Start of the contract, epoch ms: periods are counted from here, in the zone. */
   readonly anchor: number
+  /** Absent: monthly. */
+  readonly cycle?: Cycle
   readonly timeZone: string
   /** What alert rules ask for besides. */
   readonly recurring?: readonly Recurring[]

@@ -222,7 +222,9 @@ describe('contracts', () => {
     await expect(catalog.putContract({ ...oid, id: 'x', tenant: 'nobody' })).rejects.toThrow(/no customer nobody/)
     await expect(catalog.putContract({ ...oid, start: '2026-02-01' })).rejects.toThrow(/make a new contract/)
     await expect(catalog.putContract({ ...oid, surprise: 1 })).rejects.toThrow(/unknown member surprise/)
-    await expect(catalog.moveContract(oid.id, 'trial')).rejects.toThrow(/active cannot become trial/)
+    await expect(catalog.moveContract(oid.id, 'trial', { reason: 'r', actor: 'a' })).rejects.toThrow(
+      /active cannot become trial/,
+    )
     await expect(
       catalog.putPlan({ key: 'p', product: 'OID', name: 'P', metrics: [{ metric: 'nope' }] }),
     ).rejects.toThrow(/no metric nope/)

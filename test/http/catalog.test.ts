@@ -160,3 +160,60 @@ test("a metric's unit is locked: Go is not Mo", async () => {
   ])
   expect((await call('PUT', '/v1/metrics-catalog', { ...metric, scale: 6 })).body.value.version).toBe(2)
 })
+
+describe('a trial, from its beginning to a contract that renews', () => {
+  const by = { reason: 'demande du client' }
+  const url = '/v1/contracts/contract-gamma'
+
+  test('extended, converted, suspended and lifted, each with its reason in the history; the funnel follows', async () => {
+    const trial = { start: '2026-03-20', graceDays: 7 }
+    const contract = {
+      id: 'contract-gamma',
+      tenant: 'gamma',
+      legalEntity: 'seller',
+      start: '2026-03-20',
+      timeZone: 'UTC',
+      state: 'trial',
+      trial,
+      items: [{ id: 'item-gamma', plan: 'plan' }],
+    }
+    expect((await call('PUT', '/v1/contracts', contract)).status).toBe(200)
+    await t.send([{ id: 'g1', tenant: 'gamma', metric: 'data', value: '42' }])
+    const running = (await call('GET', '/v1/trials')).body
+    expect(running.trials).toMatchObject([
+      { tenant: 'gamma', plans: ['Plan'], ends: '2026-04-03', daysLeft: 3, status: 'active', usagePercent: '42.0' },
+    ])
+    expect((await call('POST', '/v1/trials/contract-gamma/extend', by)).body.value.trial.extensionDays).toBe(7)
+    expect((await call('GET', '/v1/trials')).body.trials[0]).toMatchObject({ ends: '2026-04-10', daysLeft: 10 })
+    expect((await call('POST', '/v1/trials/contract-gamma/convert', { ...by, on: '2026-03-31' })).status).toBe(200)
+    const { funnel } = (await call('GET', '/v1/trials', undefined, await t.key('gamma', ['read']))).body
+    expect(funnel).toMatchObject({ started: 1, active: 0, converted: 1, conversionPercent: '100.0' })
+
+    expect((await call('POST', `${url}/move`, { state: 'trial', ...by })).status).toBe(409)
+    expect((await call('POST', `${url}/move`, { state: 'suspended' })).status).toBe(400)
+    await call('POST', `${url}/move`, { state: 'suspended', ...by })
+    await call('POST', `${url}/move`, { state: 'active', ...by })
+    const { body } = await call('GET', url)
+    expect(
+      body.history.map((one: Record<string, string>) => [one.kind, one.from, one.to, one.detail, one.reason]),
+    ).toEqual([
+      ['trial_extended', 'trial', 'trial', '+7 d', by.reason],
+      ['move', 'trial', 'active', null, by.reason],
+      ['move', 'active', 'suspended', null, by.reason],
+      ['move', 'suspended', 'active', null, by.reason],
+    ])
+    expect([body.state, body.moves, body.billedFrom]).toEqual(['active', ['suspended', 'cancelled'], '2026-03-31'])
+    expect(body.renewal).toMatchObject({ nextRenewal: '2026-04-20', noticeBy: '2026-04-20', endsOn: null })
+  })
+
+  test('renewals that come are listed, and notice ends the contract with its term', async () => {
+    const due = (await call('GET', '/v1/renewals?days=20')).body.renewals
+    expect(due.map((one: Record<string, string>) => [one.contract, one.nextRenewal])).toEqual([
+      ['contract-alpha', '2026-04-01'],
+      ['contract-sigma', '2026-04-01'],
+      ['contract-gamma', '2026-04-20'],
+    ])
+    const noticed = (await call('POST', `${url}/notice`, by)).body
+    expect(noticed.renewal).toMatchObject({ nextRenewal: null, endsOn: '2026-04-19' })
+  })
+})

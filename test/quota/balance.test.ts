@@ -7,7 +7,7 @@ import { expect, test } from 'vitest'
 import { printQuantity } from '../../src/amount.js'
 import { Aggregation, isLive, type Metric } from '../../src/catalog/metric.js'
 import { limits } from '../../src/limits.js'
-import { DAY_MS, monthlyPeriodOf, type Period } from '../../src/period.js'
+import { billingPeriodOf, DAY_MS, type Period } from '../../src/period.js'
 import {
   type Balances,
   type Crossing,
@@ -83,7 +83,7 @@ const known: Period[] = []
 function periodOf(time: number): Period {
   let period = known.find(({ from, to }) => time >= from && time < to)
   if (period === undefined) {
-    period = monthlyPeriodOf(time, ANCHOR, ZONE)
+    period = billingPeriodOf(time, ANCHOR, ZONE, 'monthly')
     known.push(period)
   }
   return period
@@ -421,7 +421,7 @@ function send(balances: Balances, receivedAt: number, ...events: TestEvent[]): C
 
 const shortOf = ({ type, threshold, balance, limitVersion }: Crossing): string =>
   `${type} ${threshold} at ${balance} v${limitVersion}`
-const april = monthlyPeriodOf(START, ANCHOR, ZONE)
+const april = billingPeriodOf(START, ANCHOR, ZONE, 'monthly')
 
 test('up, down, up and down again => one alarm and one resolution', () => {
   const metric = metricOf('sum', 'sum')

@@ -185,7 +185,7 @@ test('member rows of any content => ClickHouse reads what was written', async ()
   )
 }, 120_000)
 
-const metrics = Aggregation.map((aggregation, i) => metricOf(aggregation, aggregation, i + 3, i + 1))
+const metrics = Aggregation.map((aggregation, i) => metricOf(aggregation, aggregation, Math.min(i + 3, 9), i + 1))
 const history = histories({
   metrics: [...metrics, metricOf('sum', 'sum', 0, 4_294_967_295), metricOf('unkept', 'sum', 0, 1, false)],
   start: Date.UTC(2026, 1, 28, 23, 59),

@@ -4,7 +4,6 @@
  */
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import type { PriceInput } from '../../catalog/catalog.js'
-import { changePlan } from '../../catalog/part.js'
 import { type Price, parsePrice } from '../../catalog/price.js'
 import { ReleveError } from '../../errors.js'
 import { limits } from '../../limits.js'
@@ -87,32 +86,6 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
       return { customers: [...book().customers.values()].filter((c) => tenant === null || c.tenant === tenant) }
     })
     app.put('/v1/customers', write('Define a customer'), async (r) => settled(system.catalog.putCustomer(r.body)))
-
-    app.post<{
-      Params: { contract: string }
-      Body: { item: string; plan: string; planVersion?: number; from: string }
-    }>(
-      '/v1/contracts/:contract/change-plan',
-      {
-        config: { scope: 'admin' },
-        schema: {
-          tags,
-          summary: 'Move an item to another plan from a day on; both parts of the period are billed by their days',
-          body: {
-            type: 'object',
-            required: ['item', 'plan', 'from'],
-            properties: {
-              item: { type: 'string', maxLength: limits.nameBytesMax },
-              plan: { type: 'string', maxLength: limits.nameBytesMax },
-              planVersion: { type: 'integer', minimum: 1 },
-              from: { type: 'string', maxLength: 10, description: 'first day of the new plan, YYYY-MM-DD' },
-            },
-            additionalProperties: false,
-          },
-        },
-      },
-      async (r) => settled(system.catalog.putContract(changePlan(book().contractOf(r.params.contract), r.body))),
-    )
 
     app.get('/v1/contracts', read('Contracts'), async (request) => {
       const { tenant } = keyOf(request)
