@@ -191,6 +191,7 @@ test('a new month => the counts begin anew, and a restart in it knows that month
   expect(await view('alpha')).toMatchObject({ month: '2026-04', counts: { subjects: 3 } })
   await t.reopen()
   await t.system.cardinality.settled()
+  expect(await view('alpha')).toMatchObject({ month: '2026-04', counts: { subjects: 3 }, complete: true })
   expect((await send(subjects([...april, 'early'], { tenant: 'alpha' }))).verdicts).toEqual([
     'accepted',
     'accepted',
