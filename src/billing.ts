@@ -4,8 +4,10 @@
  */
 import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type pg from 'pg'
 import type { Catalog, Terms } from './catalog/catalog.js'
+import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
@@ -17,13 +19,25 @@ import {
   previewInvoice,
   termsOf,
   type UsageAtCut,
+  withPriceParts,
 } from './invoicing/close.js'
 import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
 import { type LateFinding, previewLate, settleLate } from './invoicing/correct.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import type { Invoicing, KeptInvoice, Mover } from './invoicing/invoicing.js'
+import {
+  type ShadowChange,
+  type ShadowPeriod,
+  type ShadowSums,
+  shadowItems,
+  shadowPeriod,
+  shadowSums,
+  shadowTerms,
+  shadowTotals,
+} from './invoicing/shadow.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
+import { limits } from './limits.js'
 import type { Period } from './period.js'
 import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
@@ -46,6 +60,36 @@ export interface BillingOptions {
   readonly flowOf: (tenant: string) => StreamFlow
   /** How long after the end of a period late events are still awaited, ms. */
   readonly graceMs: number
+}
+
+export interface ShadowRequest {
+  readonly change: ShadowChange
+  /** Epoch ms: periods that begin in [from, to). */
+  readonly from: number
+  readonly to: number
+  readonly tenant?: string
+  readonly contracts?: readonly string[]
+  /** The last contract of the page before. */
+  readonly after?: string
+  readonly limit: number
+}
+
+export interface ShadowAnswer {
+  readonly contracts: readonly (ShadowSums & {
+    readonly contract: string
+    readonly tenant: string
+    readonly currency: string
+    readonly periods: readonly ShadowPeriod[]
+  })[]
+  /** Of this page, by currency: how many pay more, less, the same. */
+  readonly totals: readonly (ShadowSums & {
+    readonly currency: string
+    readonly more: number
+    readonly less: number
+    readonly same: number
+  })[]
+  readonly failed: readonly { readonly contract: string; readonly reason: string }[]
+  readonly next: string | null
 }
 
 export class Billing {
@@ -136,7 +180,11 @@ export class Billing {
       metrics: metrics.map((metric) => metric.metric),
       ...(part === undefined ? {} : { period: part }),
     }))
-    const usage = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
+    const counted = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
+    const usage = await withPriceParts(terms, period, counted, async (item, metric, part) => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      return (await this.#measure(tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
+    })
     return withData(this.#postgres, { terms, period, usage }, { upTo: Number.MAX_SAFE_INTEGER })
   }
 
@@ -272,13 +320,91 @@ export class Billing {
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
     const own = await termsOf(this.#postgres, this.#catalog, contract, period)
-    const counted = await withData(this.#postgres, { terms: own, period, usage }, 'pending')
-    const parts = await this.#prepaid.partsOf(own, period, async (item, metric, part) => {
+    const countPart = async (item: string, metric: string, part: Period): Promise<string> => {
       const asked = [{ item, metrics: [metric], period: part }]
-      return (await this.#measure(own.contract.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
-    })
+      return (await this.#measure(terms.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
+    }
+    const cut = await withPriceParts(own, period, usage, countPart)
+    const counted = await withData(this.#postgres, { terms: own, period, usage: cut }, 'pending')
+    const parts = await this.#prepaid.partsOf(own, period, countPart)
     const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
     return previewInvoice(this.#catalog, contract, period, counted, prepaid, own)
+  }
+
+  /**
+   * What changed prices or plans would have made of real usage: contracts in the order of their ids, a page at a time, each with
+   * its ended and running periods that begin in the range. Counted as it stands; nothing is kept.
+   */
+  async shadow(request: ShadowRequest): Promise<ShadowAnswer> {
+    const book = this.#catalog.book()
+    const { from, to, change } = request
+    const wanted = request.contracts === undefined ? null : new Set(request.contracts)
+    const all = [...book.contracts.values()]
+      .filter((one) => (wanted === null || wanted.has(one.id)) && (request.tenant ?? one.tenant) === one.tenant)
+      .filter((one) => one.state !== 'provisioned' && one.id > (request.after ?? ''))
+      .sort((a, b) => (a.id < b.id ? -1 : 1))
+    const page = all.slice(0, request.limit)
+    const failed: { contract: string; reason: string }[] = []
+    const asked: { contract: (typeof page)[number]; period: Period; before: Terms; after: Terms }[] = []
+    for (const contract of page) {
+      const own: typeof asked = []
+      try {
+        for (const period of this.#periodsIn(contract.id, from, Math.min(to, this.#clock.now()))) {
+          const before = this.#catalog.terms(contract.id, period)
+          own.push({ contract, period, before, after: shadowTerms(book, before, period, change) })
+        }
+        asked.push(...own)
+      } catch (error) {
+        if (error instanceof ReleveError && error.code === 'not_found') throw error
+        failed.push({ contract: contract.id, reason: error instanceof Error ? error.message : String(error) })
+      }
+    }
+    const epochs = Object.fromEntries(this.#flows.map((flow) => [flow.stream, flow.position.epoch]))
+    const counted = await this.#countMany(
+      asked.map(({ contract, period, before, after }) => ({
+        tenant: contract.tenant,
+        period,
+        items: shadowItems(before, after),
+      })),
+      epochs,
+    )
+    const contracts = new Map<string, { contract: string; tenant: string; currency: string; periods: ShadowPeriod[] }>()
+    for (const [i, { contract, period, before, after }] of asked.entries()) {
+      // Others have their turn in between.
+      if (i % 50 === 49) await nextTurn()
+      const usage = counted[i]!
+      try {
+        if ('mismatch' in usage) throw new ReleveError('conflict', usage.mismatch)
+        const { id, tenant } = contract
+        const own = contracts.get(id) ?? { contract: id, tenant, currency: before.customer.currency, periods: [] }
+        own.periods.push(shadowPeriod(before, after, period, usage))
+        contracts.set(id, own)
+      } catch (error) {
+        failed.push({ contract: contract.id, reason: error instanceof Error ? error.message : String(error) })
+      }
+    }
+    const sums = [...contracts.values()].map((one) => ({ ...one, ...shadowSums(one.periods, one.currency) }))
+    return {
+      contracts: sums,
+      totals: shadowTotals(sums),
+      failed,
+      next: page.length < all.length ? (page.at(-1)?.id ?? null) : null,
+    }
+  }
+
+  /** Periods of a contract that begin in a range. */
+  #periodsIn(contract: string, from: number, to: number): Period[] {
+    const found: Period[] = []
+    const { start, timeZone } = this.#catalog.book().contractOf(contract)
+    let at = Math.max(from, midnightOf(start, timeZone))
+    while (at < to) {
+      const { period } = periodOf({ catalog: this.#catalog }, { contract, at })
+      if (period.from >= from) found.push(period)
+      if (found.length > limits.shadowPeriodsMax)
+        throw new ReleveError('unprocessable', `from, to: at most ${limits.shadowPeriodsMax} periods of a contract`)
+      at = period.to
+    }
+    return found
   }
 
   /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */

@@ -353,6 +353,10 @@ export const limits = {
   importsMax: 4,
   /** Drafts that are made again at once because usage data came; the others are, before they are issued. */
   redraftMax: 20,
+  /** Periods of one contract that a shadow rating rates: two years of months. */
+  shadowPeriodsMax: 24,
+  /** Contracts of one page of it; with all their periods they are counted in a few questions. */
+  shadowContractsMax: 200,
   /** One call of a clearance system, until its answer has come whole. */
   certifyTimeoutMs: 30_000,
   /** What is kept of its answer, and of its words when it refuses. */

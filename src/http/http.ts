@@ -27,6 +27,7 @@ import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
+import { shadowRoutes } from './routes/shadow.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
@@ -227,6 +228,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(contractRoutes(system))
   await app.register(invoiceRoutes(system))
   await app.register(invoiceMoveRoutes(system))
+  await app.register(shadowRoutes(system))
   await app.register(backupRoutes(system))
   await app.register(usageDataRoutes(system))
   await app.register(prepaidRoutes(system))

@@ -202,9 +202,10 @@ export class KernelDoor {
     const bodyAt = this.#bodyAt
     const textsAt = pad8(bodyAt + body.length + SLACK)
     // Canonical dimensions are longer than the written ones by the quotes of numbers; where names stand in a table, by those.
-    // When there is no room for them the body is given back.
+    // What a body may be as JSON bounds them too. When there is no room for them the body is given back.
     const isTabular = request.format === 'msgpack' || request.format === 'columnar'
-    const textsEnd = textsAt + (isTabular ? 4 * body.length + 1_048_576 : body.length + 65_536)
+    const textBytes = isTabular ? Math.min(4 * body.length, limits.bodyBytesMax) + 1_048_576 : body.length + 65_536
+    const textsEnd = textsAt + textBytes
     this.#reserve(textsEnd + SLACK)
     this.#bytes.set(body, bodyAt)
     this.#bytes.fill(0, bodyAt + body.length, bodyAt + body.length + SLACK)
@@ -411,7 +412,12 @@ export class KernelDoor {
     const refusalsAt = kernel.refusalsAt(stream)
     const indicesAt = at + refusalsAt
     const indices = new Uint32Array(this.#bytes.buffer, indicesAt, events).slice()
-    if (refused === undefined) return { stream, frame: this.#bytes.slice(at, indicesAt), indices, events }
+    if (refused === undefined) {
+      // In a buffer of its own; not slice(), which fills it with zeroes first.
+      const frame = Buffer.allocUnsafeSlow(refusalsAt)
+      frame.set(this.#bytes.subarray(at, indicesAt))
+      return { stream, frame, indices, events }
+    }
     const text = encoder.encode(JSON.stringify(refused))
     const frame = new Uint8Array(refusalsAt + pad8(text.length))
     frame.set(this.#bytes.subarray(at, indicesAt))

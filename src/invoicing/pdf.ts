@@ -79,12 +79,16 @@ const words = {
   page: { fr: 'page', en: 'page' },
 } as const
 
+/** Side of the QR code, in points: 26 mm. */
+const SEAL = 74
+
 interface Style {
   readonly size?: number
   readonly weight?: Weight
   readonly color?: string
   readonly align?: 'left' | 'right'
 }
+const FOOT: Style = { size: 7.2, color: GRAY }
 
 /** Writing on pages: text with wrapping and alignment, and a place `y` that moves down. */
 class Sheet {
@@ -225,7 +229,6 @@ export async function toPdf(
   lineTable()
   totals()
   payment()
-  certified()
   notices()
   statement()
   foot()
@@ -334,16 +337,16 @@ export async function toPdf(
       sheet.line(money(printMoney(sum, invoice.currency)), x, sheet.y, width, { ...style, align })
       sheet.y += 14
     }
-    const row = (label: string, note: string, cells: readonly string[], amount: string): void => {
+    const row = (label: string, note: string, cells: readonly string[], amount: string, last: boolean): void => {
       const titleStyle: Style = { size: 9, weight: 600 }
       const noteStyle: Style = { size: 7.6, color: GRAY }
-      // A long calculation goes under the columns that are empty.
-      const noteWidth = cells[0] === '' ? 380 : description!.width
+      // The calculation may run under the figures, which take one line.
+      const noteWidth = sheet.wrap(label, description!.width, titleStyle).length === 1 ? 416 : description!.width
       const height =
         sheet.height(label, description!.width, titleStyle) +
         (note === '' ? 0 : 2 + sheet.height(note, noteWidth, noteStyle))
-      // The sum so far closes the page and opens the next one.
-      if (sheet.y + height + 14 + 18 > BOTTOM) {
+      // The sum so far closes the page and opens the next one; totals never stand on a page without a line.
+      if (sheet.y + height + 14 + (last ? totalsHeight() : 18) > BOTTOM) {
         if (!sum.isZero()) carry(say('carry'))
         sheet.need(PAGE.height)
         tableHead(columns)
@@ -373,17 +376,18 @@ export async function toPdf(
         invoice.currency,
         limits.printedLinesMax,
       )
-      for (const group of groups) {
+      for (const [i, group] of groups.entries()) {
         const count = `${formatNumber(String(group.lines), language)} ${say('lines')}`
-        row(group.key, count, ['', '', '', money(group.amount)], group.amount)
+        row(group.key, count, ['', '', '', money(group.amount)], group.amount, i === groups.length - 1)
       }
       return
     }
-    for (const line of invoice.lines) {
+    const several = new Set(invoice.lines.map((line) => line.item)).size > 1
+    for (const [i, line] of invoice.lines.entries()) {
       const { quantity, price, agreed } = unitsOf(line)
       row(
         line.label[language],
-        line.explanation[language],
+        several ? `${line.item} · ${line.explanation[language]}` : line.explanation[language],
         [
           agreed ? formatNumber(quantity, language) : '',
           agreed ? money(price) : '',
@@ -391,6 +395,7 @@ export async function toPdf(
           money(line.amount),
         ],
         line.amount,
+        i === invoice.lines.length - 1,
       )
     }
   }
@@ -405,23 +410,31 @@ export async function toPdf(
         money(tax.tax),
       ]),
     ]
-    sheet.need(rows.length * 17 + 50)
+    sheet.need(totalsHeight())
     sheet.y += 4
+    const seal = sheet.y
+    if (certification !== null) certified(certification, seal + 2)
     for (const [label, value] of rows) {
       sheet.line(label, x, sheet.y, width - 90, { size: 9, color: GRAY })
-      sheet.line(value, x, sheet.y, width - 10, { size: 9, align: 'right' })
+      sheet.line(value, x, sheet.y, width, { size: 9, align: 'right' })
       sheet.y += 17
     }
-    sheet.box(x - 10, sheet.y, width + 10, 30, ACCENT)
+    // The box is wider than the table, so that its amount stands in the column of the others.
+    sheet.box(x - 10, sheet.y, width + 20, 30, ACCENT)
     const label = say(invoice.kind === 'invoice' ? 'grand' : 'credited')
     sheet.line(label, x, sheet.y + 9, width, { size: 10, weight: 600, color: '#ffffff' })
-    sheet.line(money(invoice.ttc), x, sheet.y + 8, width - 10, {
+    sheet.line(money(invoice.ttc), x, sheet.y + 8, width, {
       size: 12,
       weight: 600,
       color: '#ffffff',
       align: 'right',
     })
-    sheet.y += 44
+    sheet.y = Math.max(sheet.y + 44, certification === null ? 0 : seal + SEAL + 14)
+  }
+
+  function totalsHeight(): number {
+    const table = (invoice.taxes.length + 1) * 17 + 50
+    return certification === null ? table : Math.max(table, SEAL + 20)
   }
 
   function payment(): void {
@@ -437,33 +450,26 @@ export async function toPdf(
     sheet.y += 12
   }
 
-  /** The clearance system's reference, and its token as a QR code drawn by modules, so that it is as sharp as the text. */
-  function certified(): void {
-    if (certification === null) return
-    const side = 76
-    sheet.need(side + 14)
-    const { modules } = QRCode.create(certification.token, { errorCorrectionLevel: 'M' })
-    const module = side / modules.size
+  /** The clearance system's reference, and its token as a QR code drawn by modules, beside the totals. */
+  function certified({ system, reference, token }: PrintedCertification, y: number): void {
+    const { modules } = QRCode.create(token, { errorCorrectionLevel: 'M' })
+    const module = SEAL / modules.size
     for (let row = 0; row < modules.size; row += 1) {
       // A run of dark modules is one rectangle.
       for (let from = 0; from < modules.size; from += 1) {
         if (!modules.get(row, from)) continue
         let to = from
         while (to < modules.size && modules.get(row, to)) to += 1
-        sheet.pdf.rect(LEFT + from * module, sheet.y + row * module, (to - from) * module, module)
+        sheet.pdf.rect(LEFT + from * module, y + row * module, (to - from) * module, module)
         from = to
       }
     }
     sheet.pdf.fillColor('#000000').fill()
-    const x = LEFT + side + 14
-    sheet.line(`${say('certified')} ${certification.system.toUpperCase()}`, x, sheet.y + 4, 300, {
-      size: 8.5,
-      weight: 600,
-    })
-    let y = sheet.y + 19
-    y += sheet.text(`${say('reference')} ${certification.reference}`, x, y, RIGHT - x, { size: 8.5 })
-    sheet.text(certification.token, x, y + 2, RIGHT - x, { size: 7, color: GRAY })
-    sheet.y += side + 14
+    const [x, width] = [LEFT + SEAL + 12, 140]
+    let at = y + 2
+    at += sheet.text(`${say('certified')} ${system.toUpperCase()}`, x, at, width, { size: 8.5, weight: 600 }) + 2
+    at += sheet.text(reference, x, at, width, { size: 8 }) + 2
+    sheet.text(token, x, at, width, { size: 6.2, color: GRAY })
   }
 
   function notices(): void {
@@ -498,8 +504,13 @@ export async function toPdf(
     const items = new Set(invoice.usage.map((entry) => entry.item))
     const shown = invoice.usage.slice(0, limits.printedLinesMax)
     let item = items.size > 1 ? '' : (shown[0]?.item ?? '')
-    for (const entry of shown) {
-      if (sheet.need(entry.item === item ? 16 : 34)) tableHead(columns)
+    const foot = footHeight()
+    for (const [i, entry] of shown.entries()) {
+      // An item keeps its metrics together, and the last rows go with the foot, which never has a page of its own.
+      const own = entry.item === item ? 1 : Math.min(8, shown.filter((one) => one.item === entry.item).length)
+      const rest = shown.length - i
+      const height = own * 15 + (entry.item === item ? 0 : 18) + 1
+      if (sheet.need(rest <= 3 || own === rest ? Math.max(height, rest * 15 + foot + 26) : height)) tableHead(columns)
       if (entry.item !== item) {
         item = entry.item
         sheet.y += 3
@@ -533,20 +544,27 @@ export async function toPdf(
     sheet.y += 4
   }
 
-  function foot(): void {
-    const style: Style = { size: 7.2, color: GRAY }
+  function footTexts(): string[] {
     const proofs = invoice.lines.some((line) => line.proof !== null)
-    const texts = [
+    return [
       ...(invoice.lines.length > limits.printedLinesMax ? [say('grouped')] : []),
       ...(proofs && invoice.number !== null ? [`${say('proof')} ods-billing invoice verify ${invoice.number}.`] : []),
       ...mentionsOf(invoice).map((mention) => mention.text[language]),
     ]
+  }
+
+  function footHeight(): number {
+    return footTexts().reduce((all, text) => all + sheet.height(text, RIGHT - LEFT, FOOT) + 1.5, 0)
+  }
+
+  function foot(): void {
+    const texts = footTexts()
     if (texts.length === 0) return
-    const height = texts.reduce((all, text) => all + sheet.height(text, RIGHT - LEFT, style) + 1.5, 0)
+    const height = footHeight()
     sheet.need(height + 14)
     sheet.y = Math.max(sheet.y + 8, BOTTOM - height)
     sheet.rule(sheet.y - 6)
-    for (const text of texts) sheet.y += sheet.text(text, LEFT, sheet.y, RIGHT - LEFT, style) + 1.5
+    for (const text of texts) sheet.y += sheet.text(text, LEFT, sheet.y, RIGHT - LEFT, FOOT) + 1.5
   }
 
   function pages(): void {

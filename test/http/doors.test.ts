@@ -178,6 +178,7 @@ const routes: readonly Route[] = [
     url: '/v1/prices',
     ...json({ rule: { rule_id: 'made', type: 'per_unit', metric: 'data', unit_price: '1', currency: 'EUR' } }),
   },
+  { method: 'GET', route: '/v1/taxes', scope: 'read', url: '/v1/taxes' },
   { method: 'GET', route: '/v1/catalog/lint', scope: 'admin', url: '/v1/catalog/lint' },
   { method: 'GET', route: '/v1/customers', scope: 'read', url: '/v1/customers', filtered: true },
   {
@@ -248,6 +249,13 @@ const routes: readonly Route[] = [
       other: '/v1/invoices/GAMMA-INVOICE/lines/1/events',
       refused: 404,
     },
+  },
+  {
+    method: 'POST',
+    route: '/v1/rating/shadow',
+    scope: 'admin',
+    url: '/v1/rating/shadow',
+    ...json({ plans: [{ from: 'plan', to: 'plan' }], from: '2026-03-01T00:00:00Z', to: '2026-04-01T00:00:00Z' }),
   },
   {
     method: 'GET',

@@ -183,6 +183,19 @@ test('a header that claims the largest counts, every count alone and together =>
       }
     }
   }
+  // Pairs of rows that add up only where the sum wraps at 32 bits; the first events are those of the second row.
+  const two = new BatchEncoder(10)
+  two.add({ id: 'a', tenant: 'acme', metric: 'kyc', dims: { plan: 'p' } })
+  for (let i = 0; i < 9; i += 1) two.add({ id: `b${i}`, tenant: 'acme', metric: 'kyc', dims: { region: 'r' } })
+  const wrapped = Buffer.from(two.take())
+  const { rowOfAt, rowsAt } = columnarLayout({ events: 10, texts: 6, textBytes: 0, rows: 2, pairs: 2, idBytes: 0 })
+  for (let i = 0; i < 10; i += 1) wrapped.writeUInt32LE(1, rowOfAt + 4 * i)
+  expect(same('columnar', wrapped)).toMatchObject({ stored: 10, plain: 0 })
+  for (const claim of [0xffff_ffff, 0xffff_fffe, 0x8000_0000]) {
+    wrapped.writeUInt32LE(claim, rowsAt + 16)
+    wrapped.writeUInt32LE((2 - claim) >>> 0, rowsAt + 36)
+    expect(same('columnar', wrapped)).toBeNull()
+  }
   // Lengths that are right only where a sum wraps at 32 bits.
   const counts = { events: 10, texts: 0x4000_0000, textBytes: 0, rows: 0, pairs: 0, idBytes: 0 }
   expect(columnarLayout(counts).length).toBeGreaterThan(2 ** 32)

@@ -435,6 +435,7 @@ export const fuzzFormats = ['ndjson', 'cloudevents', 'cloudevents-batch', 'msgpa
 export type FuzzFormat = (typeof fuzzFormats)[number]
 
 export function formatBody(next: Random, format: FuzzFormat, events: number): Buffer {
+  calm = next(2) === 0
   switch (format) {
     case 'ndjson':
       return lines(next, events)
@@ -462,7 +463,6 @@ export function fuzzFormat(
   const done = { events: 0, bodies: 0, stored: 0, byKernel: 0, broken: 0 }
   while (done.events < events) {
     const size = format === 'cloudevents' ? 1 : 1 + next(next(10) === 0 ? 200 : 12)
-    calm = next(2) === 0
     let body = formatBody(next, format, size)
     if (next(calm ? 4 : 2) === 0) body = mutate(next, body)
     const pair = pairs[next(pairs.length)]!

@@ -11,12 +11,28 @@ export type Behaviour =
   /** Taken, but the answer never comes, comes late, or breaks off. */
   | { readonly taken: 'silent' | 'broken' | 'late'; readonly ms?: number }
 
+interface FneBody {
+  readonly invoiceType?: string
+  readonly paymentMethod?: string
+  readonly template?: string
+  readonly clientNcc?: string
+  readonly pointOfSale?: string
+  readonly establishment?: string
+  readonly items: readonly {
+    readonly id?: string
+    readonly description?: string
+    readonly quantity?: number
+    readonly amount: number
+    readonly taxes?: readonly string[]
+  }[]
+}
+
 export interface FneCall {
   readonly path: string
   readonly authorization: string | undefined
   /** As it came: numbers keep their digits. */
   readonly text: string
-  readonly body: Record<string, any>
+  readonly body: FneBody
 }
 
 export interface FneServer {
@@ -55,9 +71,9 @@ export async function openFneServer(): Promise<FneServer> {
         body: JSON.parse(text),
       }
       calls.push(call)
-      const planned1 = planned.shift()
-      if (planned1 !== undefined && 'status' in planned1)
-        return json(response, planned1.status, planned1.body ?? { message: 'no' }, planned1.headers)
+      const plan = planned.shift()
+      if (plan !== undefined && 'status' in plan)
+        return json(response, plan.status, plan.body ?? { message: 'no' }, plan.headers)
       if (call.authorization !== `Bearer ${token}`) return json(response, 401, { message: 'Unauthorized' })
       const fault = faultOf(call)
       if (fault !== null) return json(response, 400, { message: fault })
@@ -66,17 +82,17 @@ export async function openFneServer(): Promise<FneServer> {
       const answer = {
         ncc: '9606123E',
         reference: `9606123E2600000${String(n).padStart(4, '0')}`,
-        token: `http://54.247.95.108/fr/verification/019465c1-${n}`,
+        token: `http://fne.example/fr/verification/019465c1-${n}`,
         warning: false,
         balance_sticker: 1000 - n,
         invoice: {
           id: `e2b2d8da-${n}`,
-          items: (call.body.items as unknown[]).map((_, i) => ({ id: `item-${n}-${i}` })),
+          items: call.body.items.map((_, i) => ({ id: `item-${n}-${i}` })),
         },
       }
-      if (planned1 === undefined) return json(response, 201, answer)
-      if (planned1.taken === 'silent') return
-      if (planned1.taken === 'late') return void setTimeout(() => json(response, 201, answer), planned1.ms ?? 100)
+      if (plan === undefined) return json(response, 201, answer)
+      if (plan.taken === 'silent') return
+      if (plan.taken === 'late') return void setTimeout(() => json(response, 201, answer), plan.ms ?? 100)
       response.writeHead(201, { 'content-type': 'application/json', 'content-length': '5000' })
       response.write(JSON.stringify(answer).slice(0, 40), () => request.socket.destroy())
     })
@@ -98,28 +114,23 @@ export async function openFneServer(): Promise<FneServer> {
 const METHODS = ['cash', 'card', 'check', 'mobile-money', 'transfer', 'deferred']
 
 function faultOf({ path, body }: FneCall): string | null {
-  const items = body.items as {
-    amount?: unknown
-    quantity?: unknown
-    taxes?: unknown
-    description?: unknown
-    id?: unknown
-  }[]
-  if (!Array.isArray(items) || items.length === 0) return 'items is required'
+  const { items } = body
+  if (items === undefined || items.length === 0) return 'items is required'
   if (/^\/ws\/external\/invoices\/[^/]+\/refund$/.test(path))
     return items.every((item) => typeof item.id === 'string' && Number(item.quantity) > 0)
       ? null
       : 'items: id, quantity'
   if (path !== '/ws/external/invoices/sign') return 'no such path'
   if (body.invoiceType !== 'sale') return 'invoiceType'
-  if (!METHODS.includes(body.paymentMethod)) return 'paymentMethod'
-  if (!['B2B', 'B2C', 'B2G', 'B2F'].includes(body.template)) return 'template'
+  if (!METHODS.includes(body.paymentMethod ?? '')) return 'paymentMethod'
+  if (!['B2B', 'B2C', 'B2G', 'B2F'].includes(body.template ?? '')) return 'template'
   if (body.template === 'B2B' && typeof body.clientNcc !== 'string') return 'clientNcc is required'
   if (!body.pointOfSale || !body.establishment) return 'pointOfSale, establishment'
   for (const item of items) {
     if (typeof item.amount !== 'number' || item.amount <= 0) return 'items.amount'
     if (typeof item.quantity !== 'number' || typeof item.description !== 'string') return 'items.quantity'
-    if (!(item.taxes as string[]).every((tax) => ['TVA', 'TVAB', 'TVAC', 'TVAD'].includes(tax))) return 'items.taxes'
+    if (!(item.taxes ?? ['none']).every((tax: string) => ['TVA', 'TVAB', 'TVAC', 'TVAD'].includes(tax)))
+      return 'items.taxes'
   }
   return null
 }

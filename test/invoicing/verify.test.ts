@@ -346,5 +346,19 @@ test('from the command line: exit code 0 when equal, 6 when not, 4 when there is
   expect((await cli('show', number, '--language', 'en')).stdout).toContain(`INVOICE ${number}`)
   expect((await cli('show', number, '--format', 'csv')).stdout.split('\r\n')).toHaveLength(5)
   expect((await cli('list')).stdout).toContain(number)
-  expect((await cli('preview', contractOf(TENANT))).stdout).toContain('FACTURE BROUILLON')
+  expect((await cli('preview', contractOf(TENANT), '--at', '2026-03-10T00:00:00Z')).stdout).toContain(
+    'FACTURE BROUILLON',
+  )
+  expect((await cli('sent', number, '--reason', 'by post')).stdout).toContain(`${number}  sent`)
+  const journal = await cli('journal', number)
+  expect(journal.stdout).toMatch(/draft → finalised {2}system\n.*finalised → sent {2}key:.*: by post\n$/)
+  expect(JSON.parse((await cli('late', number, '--json')).stdout)).toMatchObject({ contract: contractOf(TENANT) })
+  const range = ['--from', '2026-03-01T00:00:00Z', '--to', '2026-04-01T00:00:00Z', '--contract', contractOf(TENANT)]
+  const shadow = await cli('shadow', ...range, '--plan', 'oid-business:oid-enterprise', '--json')
+  expect(JSON.parse(shadow.stdout)).toMatchObject({ contract: contractOf(TENANT), after: '500.00' })
+  const note = await cli('credit', number, '--amount', '1.18', '--json')
+  expect(JSON.parse(note.stdout)).toMatchObject({
+    invoice: { kind: 'credit_note', ttc: '-1.18', refersTo: { number } },
+  })
+  expect((await cli('credit', number, '--amount', '9999')).code).toBe(1)
 })

@@ -1,5 +1,6 @@
 /**
- * Fuzz of the whole way through the kernel against the plain one: the same bodies, whole and broken, through door, dedupe and
+ * Fuzz of the whole way through the kernel against the plain one: the same bodies, whole and broken, of all formats that the
+ * kernel reads, through door, dedupe and
  * epoch of both. Compared are verdicts, frames, key blocks, states, and the bytes of every chunk. One seed says everything.
  *
  * Run by road.test.ts with few events, or: node dist/test/kernel/road-fuzz.js EVENTS [SEED]
@@ -9,9 +10,11 @@ import { openAggregate } from '../../src/aggregate/aggregate.js'
 import { openDedupe } from '../../src/dedupe/dedupe.js'
 import { MemberHash, memberHash } from '../../src/dedupe/identity.js'
 import { decodeFrame } from '../../src/frame.js'
+import type { BodyFormat } from '../../src/ingest/ingest.js'
 import { PlainEpoch } from '../../src/rollup/epoch.js'
 import { openKernelEpoch } from '../../src/rollup/kernel-epoch.js'
 import { FLOOR_TIME, RECEIVED_AT } from '../ingest/door.js'
+import { type FuzzFormat, formatBody, fuzzFormats } from '../ingest/format-fuzz.js'
 import { compare, fuzzBody, mutate, openPair, random } from '../ingest/kernel-fuzz.js'
 
 const SECRET = Uint8Array.from({ length: 16 }, (_, i) => (i * 13 + 5) % 256)
@@ -81,19 +84,27 @@ export function fuzzRoad(events: number, seed: number): RoadCounts {
   }
 
   /** Some bodies come again, so that there are duplicates, conflicts and voids of what is known. */
-  const before: Buffer[] = []
+  const before: { format: BodyFormat; body: Buffer }[] = []
   while (done.events < events) {
     const size = 1 + next(60)
-    let body = before.length > 0 && next(4) === 0 ? before[next(before.length)]! : fuzzBody(next, size)
+    const known = before.length > 0 && next(4) === 0 ? before[next(before.length)]! : undefined
+    const format = known?.format ?? (next(2) === 0 ? 'json' : fuzzFormats[next(fuzzFormats.length)]!)
+    let body =
+      known?.body ??
+      (format === 'json'
+        ? fuzzBody(next, size)
+        : formatBody(next, format as FuzzFormat, format === 'cloudevents' ? 1 : size))
     // The same events taken back; where they were sound, so are the voids.
-    if (next(8) === 0) body = Buffer.from(body.toString('latin1').replaceAll('"id":', '"kind":"void","id":'), 'latin1')
+    if (next(8) === 0 && (format === 'json' || format === 'ndjson')) {
+      body = Buffer.from(body.toString('latin1').replaceAll('"id":', '"kind":"void","id":'), 'latin1')
+    }
     if (next(3) === 0) body = mutate(next, body)
-    if (before.length < 500) before.push(body)
-    else before[next(500)] = body
+    if (before.length < 500) before.push({ format, body })
+    else before[next(500)] = { format, body }
     receivedAt += next(1_000)
-    const request = { receivedAt, floorTime: FLOOR_TIME - 40 * 86_400_000 }
+    const request = { format, receivedAt, floorTime: FLOOR_TIME - 40 * 86_400_000 }
     const { difference, judged } = compare(pair, body, request)
-    check(difference === null, `doors\n${body.toString('latin1')}\n${difference}`)
+    check(difference === null, `doors, ${format}\n${body.toString('latin1')}\n${difference}`)
     done.events += size
     for (const { frame: bytes } of judged?.parts ?? []) {
       if (dedupes[0].full) break

@@ -3,6 +3,8 @@ import { gzipSync } from 'node:zlib'
 import { pack } from 'msgpackr'
 import { connect, type JetStreamClient, headers as makeHeaders, type NatsConnection } from 'nats'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { BatchEncoder } from '../../src/client/encoder.js'
+import { COLUMNAR_TYPE } from '../../src/columnar.js'
 import { limits } from '../../src/limits.js'
 import { type NatsDoor, openNatsDoor } from '../../src/nats/nats.js'
 import { ALERTS, tenantOf, tokenOf } from '../../src/nats/subjects.js'
@@ -93,12 +95,17 @@ test(`a request in every format => the verdicts, after the log has it; and its e
   expect(await ask('usage.req.acme', pack([event()]), { 'content-type': 'application/msgpack' })).toMatchObject({
     stored: 1,
   })
+  const encoder = new BatchEncoder(10)
+  encoder.add({ id: 'columnar1', metric: 'kyc' })
+  encoder.add({ id: 'columnar2', metric: 'none' })
+  const asColumnar = { 'content-type': COLUMNAR_TYPE }
+  expect(await ask('usage.req.acme', encoder.take(), asColumnar)).toMatchObject({ stored: 1, refused: 1 })
   const zipped = { 'content-type': 'text/csv', 'content-encoding': 'gzip' }
   expect(await ask('usage.req.acme', gzipSync('id,metric\ncsv1,kyc\n'), zipped)).toMatchObject({ stored: 1 })
   const ce = { 'ce-specversion': '1.0', 'ce-id': 'ce1', 'ce-source': '/x', 'ce-type': 'kyc', wait: 'applied' }
   expect(await ask('usage.req.acme', '{"value":1}', ce)).toMatchObject({ applied: { accepted: 1 } })
   expect(await ask('usage.req.acme', '{"value":1}', ce)).toMatchObject({ applied: { duplicate: 1 } })
-  expect(await accepted()).toBe(before + 6)
+  expect(await accepted()).toBe(before + 7)
 })
 
 test('a request that cannot be read, is too large, or names no format => the problem, with its status', async () => {

@@ -12,6 +12,7 @@ import {
   DECIMALS_ABSENT,
   DONE,
   EVENT,
+  EVENTS_MAX,
   end,
   eventAt,
   eventsMax,
@@ -22,11 +23,17 @@ import {
   H_ID_LENGTH,
   H_KIND,
   H_METRIC,
+  H_METRIC_LENGTH,
+  H_METRIC_NUMBER,
   H_NUMBER,
   H_PAIRS,
   H_SOURCE,
+  H_SOURCE_LENGTH,
   H_SUBJECT,
+  H_SUBJECT_LENGTH,
   H_TENANT,
+  H_TENANT_LENGTH,
+  H_TENANT_NUMBER,
   H_TIME,
   H_VALUE_WAY,
   HAND,
@@ -52,6 +59,9 @@ const ROWS: usize = SCRATCH
 const ROW_PAIRS: usize = 24
 const ROW_PAIR_COUNT: usize = 28
 const ROW_JSON: usize = 32
+/** By the number of a text: the tenant and the metric of the catalogue that have it as their name, + 1. */
+const KNOWN: usize = SCRATCH + (EVENTS_MAX as usize) * ROW_BYTES
+const KNOWN_MAX: u32 = 4_096
 
 /** Of an event as JSON, beside its texts: names, punctuation, time and value. Generous: it only decides who judges. */
 const JSON_OVERHEAD: u32 = 200
@@ -77,6 +87,7 @@ let id: usize = 0
 let textAt: usize = 0
 let textLength: u32 = 0
 let areIdsClean: bool = false
+let areTextsClean: bool = false
 
 function pad8(n: u64): u64 {
   return (n + 7) & ~(7 as u64)
@@ -150,7 +161,6 @@ function open(): bool {
     store<u32>(row, pair, ROW_PAIRS)
     const more = load<u32>(p, 16)
     store<u32>(row, more, ROW_PAIR_COUNT)
-    store<u32>(row, 0, ROW_JSON)
     if (more > pairs - pair) return false
     pair += more
   }
@@ -166,10 +176,12 @@ function open(): bool {
   }
   if (ids !== (idTotal as u64)) return false
   areIdsClean = areAllClean(id, id + (idTotal as usize))
+  areTextsClean = areAllClean(textBytes, textBytes + (textTotal as usize))
+  memory.fill(KNOWN, 0, (min(texts + 1, KNOWN_MAX) as usize) << 3)
   return true
 }
 
-/** Whether every id is clean, seen at once; when one of them is not they are looked at one by one. */
+/** Whether all of them are plain, seen at once; when one of them is not they are looked at one by one. */
 function areAllClean(from: usize, to: usize): bool {
   let odd = i8x16.splat(0)
   for (; from + 16 <= to; from += 16) {
@@ -177,6 +189,8 @@ function areAllClean(from: usize, to: usize): bool {
     odd = v128.or(odd, i8x16.lt_s(i8x16.add(bytes, i8x16.splat(1)), i8x16.splat(0x21)))
     odd = v128.or(odd, v128.or(i8x16.eq(bytes, i8x16.splat(0x22)), i8x16.eq(bytes, i8x16.splat(0x5c))))
   }
+  // A character in two texts is none in either of them, so only ASCII can be judged as a whole.
+  for (let p = from; p < to; p += 1) if (load<u8>(p) >= 0x80) return false
   return !v128.any_true(odd) && isClean(from, to)
 }
 
@@ -185,10 +199,9 @@ function scanEvents(): i32 {
     const i = count as usize
     const length = load<u16>(idLengths + (i << 1)) as u32
     const row = ROWS + (load<u32>(rowOf + (i << 2)) as usize) * ROW_BYTES
-    if (load<u32>(row, ROW_JSON) === 0) store<u32>(row, jsonOf(row), ROW_JSON)
-    const isIdClean = areIdsClean || isClean(id, id + (length as usize))
-    if (!spendJson(load<u32>(row, ROW_JSON) + (isIdClean ? length : 6 * length))) return BODY
-    if (!isIdClean || !scanEvent(i, row, length)) return exhausted ? BODY : EVENT
+    if (!areIdsClean && !isClean(id, id + (length as usize))) return EVENT
+    if (!scanEvent(i, row, length)) return exhausted ? BODY : EVENT
+    if (!spendJson(load<u32>(row, ROW_JSON) + length)) return BODY
     id += length as usize
     countOne()
   }
@@ -210,17 +223,27 @@ function scanEvent(i: usize, row: usize, idLength: u32): bool {
   store<u32>(HAND, id as u32, H_ID)
   store<u32>(HAND, idLength, H_ID_LENGTH)
   const words = rowWords + ((row - ROWS) / ROW_BYTES) * 20
-  if (!put(H_TENANT, load<u32>(words)) || !put(H_SOURCE, load<u32>(words, 4))) return false
-  if (!put(H_METRIC, load<u32>(words, 8)) || !put(H_SUBJECT, load<u32>(words, 12))) return false
+  const tenant = load<u32>(words)
+  const metric = load<u32>(words, 8)
+  if (!put(H_TENANT, tenant) || !put(H_SOURCE, load<u32>(words, 4))) return false
+  if (!put(H_METRIC, metric) || !put(H_SUBJECT, load<u32>(words, 12))) return false
+  if (tenant < KNOWN_MAX) store<u32>(HAND, load<u32>(KNOWN + ((tenant as usize) << 3)), H_TENANT_NUMBER)
+  if (metric < KNOWN_MAX) store<u32>(HAND, load<u32>(KNOWN + ((metric as usize) << 3), 4), H_METRIC_NUMBER)
+  let json =
+    load<u32>(HAND, H_TENANT_LENGTH) +
+    load<u32>(HAND, H_SOURCE_LENGTH) +
+    load<u32>(HAND, H_METRIC_LENGTH) +
+    load<u32>(HAND, H_SUBJECT_LENGTH)
   const pairs = load<u32>(row, ROW_PAIR_COUNT)
   if (pairs > PAIRS_MAX) return false
-  for (let pair: u32 = 0; pair < pairs; pair += 1) {
-    const at = pairWords + (((load<u32>(row, ROW_PAIRS) + pair) as usize) << 3)
+  let at = pairWords + ((load<u32>(row, ROW_PAIRS) as usize) << 3)
+  for (let pair: u32 = 0; pair < pairs; pair += 1, at += 8) {
     if (!findText(load<u32>(at))) return false
     const name = textAt
     const nameLength = textLength
     if (!findText(load<u32>(at, 4))) return false
     setPair(pair, name, nameLength, textAt, textLength)
+    json += nameLength + textLength + JSON_PAIR_OVERHEAD
   }
   store<u32>(HAND, pairs, H_PAIRS)
   store<f64>(HAND, time, H_TIME)
@@ -232,6 +255,9 @@ function scanEvent(i: usize, row: usize, idLength: u32): bool {
   }
   if (!settle()) return false
   fillRow(row)
+  store<u32>(row, json + JSON_OVERHEAD, ROW_JSON)
+  if (tenant < KNOWN_MAX) store<u32>(KNOWN + ((tenant as usize) << 3), load<u32>(HAND, H_TENANT_NUMBER))
+  if (metric < KNOWN_MAX) store<u32>(KNOWN + ((metric as usize) << 3), load<u32>(HAND, H_METRIC_NUMBER), 4)
   return true
 }
 
@@ -246,35 +272,9 @@ function put(field: usize, number: u32): bool {
 
 /** False for a text that is too long for a name, or unusual. */
 function findText(number: u32): bool {
-  textAt = textBytes + (startOf(number) as usize)
-  textLength = lengthOf(number)
-  return textLength <= NAME_BYTES_MAX && isClean(textAt, textAt + (textLength as usize))
-}
-
-function startOf(number: u32): u32 {
-  return number === 1 ? 0 : load<u32>(textEnds + (((number - 2) as usize) << 2))
-}
-
-function lengthOf(number: u32): u32 {
-  return number === 0 ? 0 : load<u32>(textEnds + (((number - 1) as usize) << 2)) - startOf(number)
-}
-
-/** At least what an event of this row has as JSON, without its id. A row is reckoned once; its texts may all be escapes. */
-function jsonOf(row: usize): u32 {
-  const words = rowWords + ((row - ROWS) / ROW_BYTES) * 20
-  let plain: u64 = 0
-  let isUsual = true
-  for (let word: usize = 0; word < 16; word += 4) {
-    const number = load<u32>(words + word)
-    plain += lengthOf(number) as u64
-    isUsual = isUsual && (number === 0 || findText(number))
-  }
-  const pairs = load<u32>(row, ROW_PAIR_COUNT)
-  isUsual = isUsual && pairs <= PAIRS_MAX
-  const first = pairWords + ((load<u32>(row, ROW_PAIRS) as usize) << 3)
-  for (let p = first, to = p + ((pairs as usize) << 3); p < to; p += 4) {
-    plain += (lengthOf(load<u32>(p)) as u64) + JSON_PAIR_OVERHEAD
-    isUsual = isUsual && findText(load<u32>(p))
-  }
-  return min<u64>((isUsual ? plain : 6 * plain) + JSON_OVERHEAD, 0x7fff_ffff) as u32
+  const ends = textEnds + ((number as usize) << 2)
+  const from = number === 1 ? 0 : load<u32>(ends - 8)
+  textAt = textBytes + (from as usize)
+  textLength = load<u32>(ends - 4) - from
+  return textLength <= NAME_BYTES_MAX && (areTextsClean || isClean(textAt, textAt + (textLength as usize)))
 }

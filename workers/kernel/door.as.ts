@@ -84,7 +84,7 @@ export const ROW_BYTES: usize = 48
 
 /** Of the scanners: records of msgpack, rows of the columnar frame. */
 export const SCRATCH: usize = METRIC_SLOTS + 4 * (TABLE_SLOTS as usize)
-export const FIXED_BYTES: usize = SCRATCH + (EVENTS_MAX as usize) * ROW_BYTES
+export const FIXED_BYTES: usize = SCRATCH + (EVENTS_MAX as usize) * ROW_BYTES + 32_768
 
 // Low 14 bits of a slot: the record + 1. EVENTS_MAX fits.
 const SLOT_RECORD: u32 = 0x3fff
@@ -193,6 +193,9 @@ export const H_KIND: usize = 80
 export const H_PAIRS: usize = 84
 /** 1: a pair that the metric does not name is no concern of ours. */
 export const H_LENIENT: usize = 88
+/** The tenant and the metric as numbers of the catalogue + 1: 0 until settle() has found them, or given by the scanner. */
+export const H_TENANT_NUMBER: usize = 92
+export const H_METRIC_NUMBER: usize = 96
 
 // How the value in hand is given.
 const VALUE_NONE: u32 = 0
@@ -210,6 +213,7 @@ let metrics: usize = 0
 let metricCount: u32 = 0
 let metricSlots: usize = 0
 let metricMask: u32 = 0
+let lastMetric: u32 = 0
 let streams: u32 = 0
 
 // The body.
@@ -357,6 +361,12 @@ export function findTenant(text: usize, length: u32): u32 {
 }
 
 function findMetric(text: usize, length: u32): u32 {
+  // Neighbours mostly share it.
+  if (lastMetric < metricCount) {
+    const record = metrics + (lastMetric as usize) * M_BYTES
+    if (load<u32>(record, M_LENGTH) === length && equal(load<u32>(record, M_TEXT) as usize, text, length))
+      return lastMetric
+  }
   const hash = hashEnd(hashBytes(hashStart(2, 0), text, length))
   let slot = hash & metricMask
   for (let probes: u32 = 0; probes < PROBES_MAX; probes += 1) {
@@ -368,6 +378,7 @@ function findMetric(text: usize, length: u32): u32 {
       load<u32>(record, M_LENGTH) === length &&
       equal(load<u32>(record, M_TEXT) as usize, text, length)
     ) {
+      lastMetric = number - 1
       return number - 1
     }
     slot = (slot + 1) & metricMask
@@ -473,6 +484,7 @@ export function newHand(): void {
   v128.store(HAND, zero, 48)
   v128.store(HAND, zero, 64)
   v128.store(HAND, zero, 80)
+  v128.store(HAND, zero, 96)
   store<f64>(HAND, receivedAt, H_TIME)
   store<u32>(HAND, KIND_UNTIMED, H_KIND)
 }
@@ -493,8 +505,10 @@ export function settle(): bool {
   // Names of the catalogue are no longer than this; a table may name one long text over and over.
   if (tenantLength > NAME_BYTES_MAX || load<u32>(HAND, H_METRIC_LENGTH) > NAME_BYTES_MAX) return false
   if (tenantAt !== 0) {
-    if (tenant === NONE) tenant = findTenant(tenantAt, tenantLength)
-    else {
+    if (tenant === NONE) {
+      const known = load<u32>(HAND, H_TENANT_NUMBER)
+      tenant = known !== 0 ? known - 1 : findTenant(tenantAt, tenantLength)
+    } else {
       const record = tenants + (tenant as usize) * TENANT_BYTES
       if (load<u32>(record, T_LENGTH) !== tenantLength) return false
       if (!equal(load<u32>(record, T_TEXT) as usize, tenantAt, tenantLength)) return false
@@ -507,8 +521,11 @@ export function settle(): bool {
     return false
   const metricAt = load<u32>(HAND, H_METRIC) as usize
   if (metricAt === 0) return false
-  const metric = findMetric(metricAt, load<u32>(HAND, H_METRIC_LENGTH))
+  const knownMetric = load<u32>(HAND, H_METRIC_NUMBER)
+  const metric = knownMetric !== 0 ? knownMetric - 1 : findMetric(metricAt, load<u32>(HAND, H_METRIC_LENGTH))
   if (metric === NONE) return false
+  store<u32>(HAND, tenant + 1, H_TENANT_NUMBER)
+  store<u32>(HAND, metric + 1, H_METRIC_NUMBER)
   const record = metrics + (metric as usize) * M_BYTES
   const kind = load<u32>(HAND, H_KIND)
   const time = load<f64>(HAND, H_TIME)

@@ -46,11 +46,14 @@ import {
 import { isClean, parsedTime, parseTime } from './text.as'
 
 // SCRATCH: for each of the 64 records where its array of names begins, its first name, and how many; 0 when it is not defined.
+// Behind that the fields of its first 16 names, a byte each.
 const RECORDS: usize = SCRATCH
-const RECORD_BYTES: usize = 16
+const RECORD_BYTES: usize = 32
+const RECORD_FIELDS: usize = 16
+const FIELDS_MAX: u32 = 16
 /** Records as they were before the event in hand defined them anew: number, then the record. */
 const UNDO: usize = RECORDS + 64 * RECORD_BYTES
-const UNDO_BYTES: usize = 32
+const UNDO_BYTES: usize = 48
 const UNDO_MAX: u32 = 16
 
 // Names as little-endian numbers; their lengths are compared first.
@@ -85,6 +88,7 @@ let textEnd: usize = 0
 /** Of the map or record just entered: its members, and where its names are when it is a record. */
 let members: u32 = 0
 let names: usize = 0
+let fieldsAt: usize = 0
 let integer: i64 = 0
 let double: f64 = 0
 
@@ -187,30 +191,64 @@ function readText(p: usize): usize {
     p += 5
   } else return 0
   if (length > end - p) return 0
+  const to = p + length
   textAt = p
-  textEnd = p + length
-  return textEnd
+  textEnd = to
+  return to
+}
+
+// Members of an event; a bit each of those that were seen.
+const ID: u32 = 1
+const TENANT: u32 = 2
+const SOURCE: u32 = 3
+const METRIC: u32 = 4
+const SUBJECT: u32 = 5
+const TIME: u32 = 6
+const VALUE: u32 = 7
+const DIMS: u32 = 8
+const KIND: u32 = 9
+const NEEDED: u32 = (1 << ID) | (1 << METRIC)
+
+/** The member whose name was read last; 0 when no event has it. */
+function fieldOf(): u32 {
+  const length = textEnd - textAt
+  const name = load<u64>(textAt)
+  if (length === 2) return (name & MASK_16) === NAME_ID ? ID : 0
+  if (length === 4) {
+    if ((name & MASK_32) === NAME_TIME) return TIME
+    if ((name & MASK_32) === NAME_DIMS) return DIMS
+    return (name & MASK_32) === NAME_KIND ? KIND : 0
+  }
+  if (length === 6) {
+    if ((name & MASK_48) === NAME_METRIC) return METRIC
+    if ((name & MASK_48) === NAME_TENANT) return TENANT
+    return (name & MASK_48) === NAME_SOURCE ? SOURCE : 0
+  }
+  if (length === 7) return (name & MASK_56) === NAME_SUBJECT ? SUBJECT : 0
+  return length === 5 && (name & MASK_40) === NAME_VALUE ? VALUE : 0
 }
 
 /** The array of names at `p` becomes a record. Returns the byte behind it, or 0. */
 function define(number: u32, p: usize): usize {
-  let next = enterArray(p)
-  if (next === 0) return 0
-  const first = next
+  const first = enterArray(p)
+  if (first === 0) return 0
   const count = members
-  for (let i: u32 = 0; i < count; i += 1) {
-    next = readText(next)
-    if (next === 0) return 0
-  }
-  const record = recordOf(number)
   if (undos === UNDO_MAX) {
     giveUp()
     return 0
   }
+  const record = recordOf(number)
   const entry = UNDO + (undos as usize) * UNDO_BYTES
   store<u32>(entry, number)
   v128.store(entry, v128.load(record), 16)
+  v128.store(entry, v128.load(record, 16), 32)
   undos += 1
+  let next = first
+  for (let i: u32 = 0; i < count; i += 1) {
+    next = readText(next)
+    if (next === 0) return 0
+    if (i < FIELDS_MAX) store<u8>(record + (i as usize), fieldOf() as u8, RECORD_FIELDS)
+  }
   store<u32>(record, p as u32)
   store<u32>(record, first as u32, 4)
   store<u32>(record, count, 8)
@@ -220,7 +258,9 @@ function define(number: u32, p: usize): usize {
 function undo(): void {
   undos -= 1
   const entry = UNDO + (undos as usize) * UNDO_BYTES
-  v128.store(recordOf(load<u32>(entry)), v128.load(entry, 16))
+  const record = recordOf(load<u32>(entry))
+  v128.store(record, v128.load(entry, 16))
+  v128.store(record, v128.load(entry, 32), 16)
 }
 
 /** Enters a map or a record; returns its first byte, or 0 when it is something else. */
@@ -253,6 +293,7 @@ function enterMap(p: usize): usize {
   if (load<u32>(record) === 0) return 0
   names = load<u32>(record, 4) as usize
   members = load<u32>(record, 8)
+  fieldsAt = record + RECORD_FIELDS
   return next
 }
 
@@ -270,42 +311,34 @@ function scanEvent(from: usize): usize {
   newHand()
   let nameAt = names
   const isRecord = nameAt !== 0
+  const isKnown = isRecord && members <= FIELDS_MAX
+  let fields = fieldsAt
+  if (isRecord) nameBytes = 12 * members
   let kind: u32 = KIND_UNTIMED
   let seen: u32 = 0
   for (let left = members; left > 0; left -= 1) {
-    if (isRecord) {
-      // Read once when it was defined: it cannot fail.
-      nameAt = readText(nameAt)
-      nameBytes += 12
+    let field: u32
+    if (isKnown) {
+      field = load<u8>(fields) as u32
+      fields += 1
     } else {
-      p = readText(p)
-      if (p === 0) return 0
+      if (isRecord) {
+        // Read once when it was defined: it cannot fail.
+        nameAt = readText(nameAt)
+      } else {
+        p = readText(p)
+        if (p === 0) return 0
+      }
+      field = fieldOf()
     }
-    const length = textEnd - textAt
-    const name = load<u64>(textAt)
     if (isUndefined(p)) {
       p += 3
       continue
     }
-    let bit: u32
-    if (length === 2 && (name & MASK_16) === NAME_ID) bit = 1
-    else if (length === 4) {
-      if ((name & MASK_32) === NAME_TIME) bit = 32
-      else if ((name & MASK_32) === NAME_DIMS) bit = 128
-      else if ((name & MASK_32) === NAME_KIND) bit = 256
-      else return 0
-    } else if (length === 6) {
-      if ((name & MASK_48) === NAME_METRIC) bit = 8
-      else if ((name & MASK_48) === NAME_TENANT) bit = 2
-      else if ((name & MASK_48) === NAME_SOURCE) bit = 4
-      else return 0
-    } else if (length === 7 && (name & MASK_56) === NAME_SUBJECT) bit = 16
-    else if (length === 5 && (name & MASK_40) === NAME_VALUE) bit = 64
-    else return 0
-    if ((seen & bit) !== 0) return 0
-    seen |= bit
+    if (field === 0 || ((seen >> field) & 1) !== 0) return 0
+    seen |= 1 << field
 
-    if (bit === 128) {
+    if (field === DIMS) {
       p = scanDims(p)
       if (p === 0) return 0
       continue
@@ -314,23 +347,23 @@ function scanEvent(from: usize): usize {
     if (next !== 0) {
       if (!isClean(textAt, textEnd)) return 0
       p = next
-      if (bit === 1) put(H_ID)
-      else if (bit === 2) put(H_TENANT)
-      else if (bit === 4) put(H_SOURCE)
-      else if (bit === 8) put(H_METRIC)
-      else if (bit === 16) put(H_SUBJECT)
-      else if (bit === 32) {
+      if (field === ID) put(H_ID)
+      else if (field === TENANT) put(H_TENANT)
+      else if (field === SOURCE) put(H_SOURCE)
+      else if (field === METRIC) put(H_METRIC)
+      else if (field === SUBJECT) put(H_SUBJECT)
+      else if (field === TIME) {
         if (!parseTime(textAt, textEnd)) return 0
         store<f64>(HAND, parsedTime, H_TIME)
         kind &= ~KIND_UNTIMED
-      } else if (bit === 64) {
+      } else if (field === VALUE) {
         put(H_VALUE)
         store<u32>(HAND, VALUE_TEXT, H_VALUE_WAY)
       } else if (textEnd - textAt === 4 && load<u32>(textAt) === 0x64696f76) kind |= KIND_VOID
       else if (textEnd - textAt !== 5 || load<u32>(textAt) !== 0x67617375 || load<u8>(textAt, 4) !== 0x65) return 0
       continue
     }
-    if (bit === 64) {
+    if (field === VALUE) {
       const way = readNumber(p)
       if (way === 0) return 0
       p += numberBytes
@@ -338,7 +371,7 @@ function scanEvent(from: usize): usize {
       if (way === VALUE_FIXED) store<i64>(HAND, integer, H_NUMBER)
       else store<f64>(HAND, double, H_NUMBER)
       store<u32>(HAND, 0, H_DECIMALS)
-    } else if (bit === 32) {
+    } else if (field === TIME) {
       const way = readNumber(p)
       if (way !== 0) p += numberBytes
       else {
@@ -355,7 +388,7 @@ function scanEvent(from: usize): usize {
     } else return 0
   }
   store<u32>(HAND, kind, H_KIND)
-  if ((seen & 9) !== 9) return 0
+  if ((seen & NEEDED) !== NEEDED) return 0
   return settle() ? p : 0
 }
 

@@ -6,9 +6,11 @@ import type { Invoice, KeptInvoice } from '../../invoicing/invoicing.js'
 import { renderInvoice } from '../../invoicing/render.js'
 import type { Verification } from '../../invoicing/verify.js'
 import { call, fetchBytes, type TargetOptions, withTarget } from '../call.js'
+import { invoiceMoveCommands } from './invoice-moves.js'
 
 export function invoiceCommand(program: Command, exit: (code: number) => void): void {
   const invoice = program.command('invoice').description('invoices of the running service')
+  invoiceMoveCommands(invoice, exit)
   const done = (value: unknown, json: boolean | undefined, text: () => string): void => {
     process.stdout.write(json === true ? `${JSON.stringify(value, null, 2)}\n` : text())
     exit(0)
@@ -48,15 +50,13 @@ export function invoiceCommand(program: Command, exit: (code: number) => void): 
       },
     )
   withTarget(invoice.command('preview <contract>'))
-    .description('the running period as an invoice, now; nothing is kept')
+    .description('a period as an invoice, by the usage of now; nothing is kept')
+    .option('--at <time>', 'any instant of the period; the running one by default')
     .option('--language <language>', 'fr or en')
-    .action(async (contract: string, options: TargetOptions & { language?: string }) => {
-      const preview = (await call(
-        'GET',
-        `/v1/contracts/${encodeURIComponent(contract)}/invoice-preview`,
-        undefined,
-        options,
-      )) as Invoice
+    .action(async (contract: string, options: TargetOptions & { at?: string; language?: string }) => {
+      const at = options.at === undefined ? '' : `?${new URLSearchParams({ at: options.at })}`
+      const path = `/v1/contracts/${encodeURIComponent(contract)}/invoice-preview${at}`
+      const preview = (await call('GET', path, undefined, options)) as Invoice
       done(preview, options.json, () => renderInvoice(preview, language(options.language)))
     })
   withTarget(invoice.command('verify <invoice>'))
