@@ -42,6 +42,8 @@ export interface Config {
   readonly fne: { readonly url: string; readonly tokenFile: string } | undefined
   /** Ranges of addresses that webhooks may go to although they are not public, and by plain http. */
   readonly webhookAllow: readonly string[]
+  /** Whether a reservation is answered when the disk has it (each), or when the kernel has it and the disk will soon. */
+  readonly reservationSync: string
   /** undefined: no e-mail. */
   readonly smtp: { readonly url: string; readonly from: string } | undefined
   /** Waits between the attempts at a delivery; not a setting, but tests make them short. */
@@ -200,6 +202,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     nats: nats(),
     fne: fne(),
     webhookAllow: webhookAllow(),
+    reservationSync: oneOf('RELEVE_RESERVATIONS_SYNC', 'soon', ['each', 'soon']),
     smtp: smtp(),
     deliveryRetryMs: limits.deliveryRetryMs,
     crashAt: env.RELEVE_CRASH_AT || '',
@@ -259,6 +262,7 @@ export const settings: readonly string[] = [
   'RELEVE_NATS_STREAM',
   'RELEVE_NATS_STREAM_BYTES',
   'RELEVE_WEBHOOK_ALLOW',
+  'RELEVE_RESERVATIONS_SYNC',
   'RELEVE_SMTP_URL',
   'RELEVE_SMTP_FROM',
 ]

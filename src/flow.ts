@@ -966,7 +966,7 @@ export class StreamFlow {
   }
 
   /** Usage of a tenant that is told after each hand-over from now on. */
-  async guard(tenant: string, now: number): Promise<readonly GuardedUsage[]> {
+  async guard(tenant: string, now: number): Promise<{ sequence: number; usages: readonly GuardedUsage[] }> {
     return this.#o.shard.guard(tenant, now)
   }
 

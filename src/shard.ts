@@ -501,8 +501,8 @@ export class Shard {
     return { crossings: this.#balances.forecast(now), heard: this.#heard.take() }
   }
 
-  guard(tenant: string, now: number): GuardedUsage[] {
-    return this.#balances.guard(tenant, now)
+  guard(tenant: string, now: number): { sequence: number; usages: GuardedUsage[] } {
+    return { sequence: this.#sequence, usages: this.#balances.guard(tenant, now) }
   }
 
   balances(tenant: string): BalanceView[] {
@@ -543,7 +543,9 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
     minThreads: 1,
     maxThreads: 1,
     idleTimeout: 2 ** 31 - 1,
-    concurrentTasksPerWorker: 1,
+    // Handed to the thread at once, which does them one after the other in this order: with 1 it would stand still after each task
+    // until the main thread has come to its answer.
+    concurrentTasksPerWorker: limits.shardTasksMax,
     // Measured for one pool of one thread: 27 µs a task instead of 48.
     atomics: 'disabled',
     maxQueue: limits.shardTasksMax,
@@ -603,7 +605,7 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
       run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     listen: (list: readonly Listening[]) => run<void>('listen', [list]),
     tick: (now: number) => run<ReturnType<Shard['tick']>>('tick', [now]),
-    guard: (tenant: string, now: number) => run<GuardedUsage[]>('guard', [tenant, now]),
+    guard: (tenant: string, now: number) => run<ReturnType<Shard['guard']>>('guard', [tenant, now]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),
     close: () => pool.destroy(),
   }

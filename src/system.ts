@@ -35,13 +35,18 @@ import { Certifications } from './invoicing/certification.js'
 import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
+import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
+import { type Loop, watchLoop } from './loop.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { sqlDirectory } from './paths.js'
 import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
+import { Guard, type ReservationView } from './quota/guard.js'
+import { Journal } from './quota/journal.js'
+import { openPolicies, type Policies, type Policy } from './quota/policy.js'
 import { Refusals } from './refusals.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
@@ -69,6 +74,14 @@ export interface IngestAnswer {
     /** Per event of the request: refused, accepted, duplicate or conflict. */
     readonly verdicts: readonly string[]
   }
+}
+
+/** The event of a reservation: what the reservation does not say itself. */
+export interface ReservedEvent {
+  readonly id: string
+  readonly source?: string
+  readonly time?: string | number
+  readonly dims?: Readonly<Record<string, string>>
 }
 
 /** How a door beside HTTP is. */
@@ -141,6 +154,9 @@ export class System {
   #certifications!: Certifications
   #answers!: Answers
   #alerting!: Alerting
+  #limits!: Policies
+  #guard!: Guard
+  #journalLog: FileLog | undefined
   #refusals!: Refusals
   #cardinality: CardinalityRules | undefined
   #billing!: Billing
@@ -153,6 +169,7 @@ export class System {
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
   #intakes: Intake[] = []
+  readonly #loop: Loop = watchLoop((kind, seconds) => this.metrics.gcPause.observe({ kind }, seconds))
   #idFiles: IdFiles[] = []
   readonly #runPool: RunPool = openRunPool()
   #streams = 1
@@ -196,6 +213,14 @@ export class System {
   /** What waits for a clearance system, and what it said. */
   get certifications(): Certifications {
     return this.#certifications
+  }
+  /** Limits that act, as they were set. */
+  get limits(): Policies {
+    return this.#limits
+  }
+  /** May a tenant use more, and reservations. */
+  get guard(): Guard {
+    return this.#guard
   }
   /** Usage, live quotas. */
   get answers(): Answers {
@@ -309,6 +334,26 @@ export class System {
       onFatal,
     })
 
+    this.#limits = await openPolicies({ postgres, clock })
+    this.#journalLog = await openFileLog({
+      directory: join(config.dataDirectory, 'reservations'),
+      streams: 1,
+      logger,
+      bytesMax: limits.reservationJournalBytesMax,
+      segmentBytes: limits.reservationSegmentBytes,
+      disk: config.reservationSync === 'each' ? realDisk : syncingSoon(realDisk, limits.reservationSyncMs, onFatal),
+      onFatal,
+    })
+    this.#guard = new Guard({
+      clock,
+      logger,
+      metrics,
+      policies: this.#limits,
+      journal: new Journal(this.#journalLog),
+      metricOf: (key) => this.#catalog.metric(key),
+    })
+    await this.#guard.open()
+
     onProgress('streams')
     this.#cardinality = new CardinalityRules({ postgres, clock, logger, shards: this.#shards })
     await this.#cardinality.open()
@@ -356,13 +401,15 @@ export class System {
             epochMs: config.epochMs,
             lateMs: config.lateMs,
             tailBytesMax: config.tailBytesMax,
-            onApplied: () => {},
+            onApplied: (of, sequence, guarded) => this.#guard.applied(of, sequence, guarded),
             onFatal,
           },
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
         )
       }),
     )
+    this.#guard.setEntitlements(entitlements)
+    this.#guard.start((tenant) => this.#flowOf(tenant))
     this.#intakes = this.#shards.map(
       (shard, stream) =>
         new Intake({
@@ -450,7 +497,15 @@ export class System {
       const metric = metrics.get(e.metric)
       return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
-    return this.#alerting.add(live)
+    const all = this.#alerting.add(live)
+    // A limit of a metric that no contract gives needs a balance too.
+    const there = new Set(all.map(({ tenant, metric }) => JSON.stringify([tenant, metric])))
+    for (const { tenant, metric } of this.#limits.list(null)) {
+      if (there.has(JSON.stringify([tenant, metric]))) continue
+      const bare = this.#alerting.bareEntitlement(tenant, metric)
+      if (bare !== undefined) all.push(bare)
+    }
+    return all
   }
 
   /** Shards listen for the meters whose silence is watched. */
@@ -481,6 +536,7 @@ export class System {
             flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream)),
           ),
         )
+        this.#guard.setEntitlements(entitlements)
       })
       .catch((error: unknown) => {
         if (this.#closed === undefined)
@@ -511,11 +567,14 @@ export class System {
       () => this.#alerts?.close(),
       () => this.#alertFeed?.close(),
       () => this.#delivery?.close(),
+      () => this.#guard?.close(),
+      () => this.#journalLog?.close(),
       () => this.#log?.close(),
       () => this.#runPool.close(),
       () => Promise.allSettled(this.#idFiles.map((files) => files.close())),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
+      () => this.#loop.close(),
       () => this.#engines?.close(),
       () => this.#lock?.release(),
       () => this.#tracing?.close(),
@@ -630,6 +689,59 @@ export class System {
     this.metrics.refused.inc({ code: refusal.code })
   }
 
+  /** Resolves when the limit acts. */
+  async putLimit(limit: Omit<Policy, 'changedAt'>): Promise<Policy> {
+    if (!this.#catalog.book().customers.has(limit.tenant))
+      throw new ReleveError('unprocessable', `tenant: there is no customer ${limit.tenant}`)
+    this.#catalog.metric(limit.metric)
+    const put = await this.#limits.put(limit)
+    this.#catalogChanged()
+    await this.#catalogWork
+    return put
+  }
+
+  async removeLimit(tenant: string, metric: string): Promise<Policy> {
+    const gone = await this.#limits.remove(tenant, metric)
+    this.#catalogChanged()
+    await this.#catalogWork
+    return gone
+  }
+
+  /**
+   * Commits a reservation; its event goes first, through the door that every event takes. When the commit then fails, the event
+   * counts all the same, and the same call may be made again.
+   */
+  async commitReservation(
+    id: string,
+    tenant: string | null,
+    amount: string | undefined,
+    event: ReservedEvent | undefined,
+  ): Promise<ReservationView> {
+    const reservation = this.#guard.get(id, tenant)
+    if (event === undefined) return this.#guard.commit(id, tenant, amount)
+    const { metric, subject, quantity } = reservation
+    const { aggregation } = this.#catalog.metric(metric)
+    if (aggregation !== 'sum')
+      throw new ReleveError('unprocessable', `event: ${metric} is a ${aggregation}: send its events, then commit`)
+    const whole = {
+      ...event,
+      tenant: reservation.tenant,
+      metric,
+      value: amount ?? quantity,
+      ...(subject === null ? {} : { subject }),
+    }
+    const { refusals } = await this.ingest({
+      body: Buffer.from(JSON.stringify([whole])),
+      format: 'json',
+      tenant: reservation.tenant,
+      wait: false,
+    })
+    const [refusal] = refusals
+    if (refusal !== undefined)
+      throw new ReleveError('unprocessable', `event: ${refusal.code}, ${refusal.field}: ${refusal.message}`)
+    return this.#guard.commit(id, tenant, amount)
+  }
+
   #flowOf(tenant: string): StreamFlow {
     return this.#flows[streamOf(tenant, this.#streams)]!
   }
@@ -729,6 +841,7 @@ export class System {
   /** Gauges that are read rather than counted. */
   refreshGauges(): void {
     const { metrics } = this
+    for (const [quantile, seconds] of Object.entries(this.#loop.delay())) metrics.loopDelay.set({ quantile }, seconds)
     for (const flow of this.#flows) {
       const stream = String(flow.stream)
       const { last, applied } = flow.position
@@ -737,6 +850,7 @@ export class System {
       metrics.flushLagSeconds.set({ stream }, flow.flushLagMs() / 1000)
       metrics.logLost.set({ stream }, this.health().streams[flow.stream]!.lostRecords)
     }
+    metrics.reservationsKnown.set(this.#guard.size)
     for (const [engine, state] of Object.entries(this.#engines.state()))
       metrics.engineUp.set({ engine }, state.up ? 1 : 0)
   }

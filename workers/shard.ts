@@ -28,7 +28,7 @@ function buffersOf(task: ShardTask, reply: unknown): ArrayBuffer[] {
   }
   if (task.method === 'seal') {
     const { chunks, keys } = reply as SealedEpoch
-    const buffers = chunks.map(({ bytes }) => bytes.buffer as ArrayBuffer)
+    const buffers = chunks.flatMap(({ pieces }) => pieces.map((piece) => piece.buffer as ArrayBuffer))
     return keys === null ? buffers : [...buffers, keys.buffer as ArrayBuffer]
   }
   return []

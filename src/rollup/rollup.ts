@@ -26,7 +26,7 @@ export interface StoreChunk {
   /** From 0 within (stream, epoch, table). */
   readonly chunk: number
   readonly rows: number
-  readonly bytes: Uint8Array
+  readonly pieces: readonly Uint8Array[]
   /** SHA-256 of the bytes, hex. */
   readonly digest: string
   readonly format?: 'RowBinary' | 'JSONEachRow'
@@ -91,9 +91,10 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
     await clickhouse
       .exec({
         query: `INSERT INTO ${chunk.table} FORMAT ${chunk.format ?? 'RowBinary'}`,
-        values: Readable.from([Buffer.from(chunk.bytes.buffer, chunk.bytes.byteOffset, chunk.bytes.byteLength)], {
-          objectMode: false,
-        }),
+        values: Readable.from(
+          chunk.pieces.map((piece) => Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength)),
+          { objectMode: false },
+        ),
         clickhouse_settings: {
           insert_deduplication_token: token,
           insert_deduplicate: 1,
@@ -208,7 +209,14 @@ GROUP BY tenant, metric, subject, dims, minute`,
       }
     }
     const bytes = Buffer.from(lines.join('\n'))
-    return { table: 'usage_minute', chunk, rows: lines.length, bytes, digest: sha256(bytes), format: 'JSONEachRow' }
+    return {
+      table: 'usage_minute',
+      chunk,
+      rows: lines.length,
+      pieces: [bytes],
+      digest: sha256(bytes),
+      format: 'JSONEachRow',
+    }
   }
 
   /**
@@ -260,7 +268,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
         table: 'usage_hour',
         chunk,
         rows: lines.length,
-        bytes,
+        pieces: [bytes],
         digest: sha256(bytes),
         format: 'JSONEachRow',
       }
