@@ -112,6 +112,8 @@ export const limits = {
    * memory. At 80 % of all ids the oldest generation is announced for dropping, and the age limit L shrinks with it.
    */
   dedupeDiskBytes: 16 * 1024 * MiB,
+  /** Ids of one run: its filter, 1.5 bytes each, lies in one kernel memory of 4 GiB, here and while it is built. */
+  dedupeRunIdsMax: 1_000_000_000,
   /** Hash keys of origins, and of tenants, kept per shard; about 150 bytes each. Beyond it they are derived again. */
   dedupeKeysMax: 20_000,
 
