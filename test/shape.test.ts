@@ -31,6 +31,7 @@ function level(file: string): number {
       'answers.ts',
       'alerting.ts',
       'refusals.ts',
+      'cardinality.ts',
       'billing.ts',
       'shared-usage.ts',
       'backup.ts',

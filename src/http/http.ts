@@ -17,6 +17,7 @@ import type { System } from '../system.js'
 import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
+import { cardinalityRoutes } from './routes/cardinality.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { contractRoutes } from './routes/contracts.js'
 import { eventRoutes } from './routes/events.js'
@@ -234,6 +235,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
   await app.register(rejectRoutes(system))
+  await app.register(cardinalityRoutes(system))
   await app.register(alertRoutes(system))
   await app.register(alertRuleRoutes(system))
   await app.register(limitRoutes(system))
