@@ -49,6 +49,10 @@ export const limits = {
   /** Addresses with failed attempts that are remembered, about 150 bytes each; at the bound the oldest is forgotten. */
   failedAddressesMax: 10_000,
 
+  // Cardinality.
+  /** Names (series, subjects, metrics, dimension values) of limited tenants that one shard remembers for a month; about 50 bytes each. */
+  cardinalityNamesMax: 2_000_000,
+
   // Age of an event (architecture.md, «Verdicts and books»).
   /** L: an event older than this, by its eventTime, is refused as too_old. */
   lateMs: 34 * DAY,
@@ -194,6 +198,10 @@ export const limits = {
   natsStallMs: 30_000,
   /** Default size of the stream that is created; when it is full the server refuses publishers, it drops nothing. */
   natsStreamBytesMax: 1024 * MiB,
+  /** Fullness of the stream, in percent, from which health warns: when it is full, publishers over MQTT are not told. */
+  natsStreamWarnPercent: 80,
+  /** Between two looks at it. */
+  natsStreamLookMs: 30_000,
   /** Between two attempts to connect. */
   natsReconnectMs: 1_000,
   /** A question to the server's JetStream. */
@@ -327,6 +335,12 @@ export const limits = {
   planMetricsMax: 200,
   /** Items of one contract. */
   contractItemsMax: 1_000,
+  /** Subjects that one contract item names; a fleet has its own table. */
+  itemSubjectsMax: 1_000,
+  /** Connected objects of one request. */
+  objectsBatchMax: 10_000,
+  /** Object items that a closing reads, and writes the charges of, at once. */
+  objectsPageMax: 2_000,
   /** Objects of the catalogue of one kind; they are all held in memory. */
   catalogObjectsMax: 200_000,
   /** Customers of one import. */

@@ -112,6 +112,7 @@ export function openMetrics() {
       'Connections given up because nothing came though something waited',
     ),
     natsAlerts: counter('releve_nats_alerts_total', 'Alerts handed to the server'),
+    natsStreamBytes: gauge('releve_nats_stream_bytes', 'Bytes that wait in the stream of the server'),
     natsUp: gauge('releve_nats_up', '1 when the door is connected'),
     // Engines.
     engineUp: gauge('releve_engine_up', '1 when the engine answers', ['engine']),

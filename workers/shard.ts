@@ -5,6 +5,7 @@
 import { writeFileSync } from 'node:fs'
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import { ReleveError } from '../src/errors.js'
+import type { Admitted } from '../src/ingest/cardinality.js'
 import { type JudgedGroup, type SealedEpoch, Shard, type ShardOptions, type ShardTask } from '../src/shard.js'
 
 const options = workerData as ShardOptions
@@ -20,6 +21,10 @@ function buffersOf(task: ShardTask, reply: unknown): ArrayBuffer[] {
     return (reply as JudgedGroup[]).flatMap(({ parts }) =>
       parts.flatMap(({ own, indices }) => [own, indices].flatMap((b) => (b === null ? [] : [b.buffer as ArrayBuffer]))),
     )
+  }
+  if (task.method === 'admit') {
+    const admitted = reply as Admitted | null
+    return admitted === null ? [] : [admitted.frame.buffer as ArrayBuffer, admitted.indices.buffer as ArrayBuffer]
   }
   if (task.method === 'seal') {
     const { chunks, keys } = reply as SealedEpoch

@@ -17,6 +17,7 @@ import type { System } from '../system.js'
 import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
+import { cardinalityRoutes } from './routes/cardinality.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { contractRoutes } from './routes/contracts.js'
 import { eventRoutes } from './routes/events.js'
@@ -26,6 +27,7 @@ import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { limitRoutes } from './routes/limits.js'
+import { objectRoutes } from './routes/objects.js'
 import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
 import { shadowRoutes } from './routes/shadow.js'
@@ -233,6 +235,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
   await app.register(rejectRoutes(system))
+  await app.register(cardinalityRoutes(system))
   await app.register(alertRoutes(system))
   await app.register(alertRuleRoutes(system))
   await app.register(limitRoutes(system))
@@ -247,6 +250,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(usageDataRoutes(system))
   await app.register(prepaidRoutes(system))
   await app.register(importRoutes(system))
+  await app.register(objectRoutes(system))
   return app
 }
 

@@ -87,6 +87,17 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
     return result.json<Row>()
   }
 
+  /** The rows of a long answer as they come; memory holds a block of them. */
+  async function* streamOf<Row>(query: string, params: Record<string, unknown>): AsyncGenerator<Row> {
+    const result = await clickhouse.query({
+      query,
+      query_params: params,
+      format: 'JSONEachRow',
+      clickhouse_settings: COLUMNS_FIRST,
+    })
+    for await (const rows of result.stream<Row>()) for (const row of rows) yield row.json() as Row
+  }
+
   async function insert(chunk: StoreChunk, token: string): Promise<void> {
     await clickhouse
       .exec({
@@ -436,5 +447,5 @@ FROM (
     return found
   }
 
-  return { insert, remove, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf }
+  return { insert, remove, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf, streamOf }
 }
