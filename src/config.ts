@@ -248,6 +248,9 @@ export const settings: readonly string[] = [
   'RELEVE_DEDUPE_DISK_BYTES',
   'RELEVE_LOG_BYTES',
   'RELEVE_CRASH_AT',
+  'RELEVE_URL',
+  'RELEVE_KEY',
+  'RELEVE_KEY_FILE',
   'RELEVE_FNE_URL',
   'RELEVE_FNE_TOKEN_FILE',
   'RELEVE_NATS_URL',
@@ -267,4 +270,22 @@ export const settings: readonly string[] = [
 /** The environment as it is. Callers outside tests pass nothing. */
 export function loadConfig(): Config {
   return parseConfig(process.env)
+}
+
+/** What the commands that ask a service read; a machine without a service needs nothing else. */
+export interface ClientConfig {
+  readonly url: string | undefined
+  readonly key: string | undefined
+  readonly keyFile: string | undefined
+  readonly dataDirectory: string
+}
+
+export function loadClientConfig(): ClientConfig {
+  const { env } = process
+  return {
+    url: env.RELEVE_URL || undefined,
+    key: env.RELEVE_KEY || undefined,
+    keyFile: env.RELEVE_KEY_FILE || undefined,
+    dataDirectory: resolve(env.RELEVE_DATA || '.data'),
+  }
 }

@@ -262,13 +262,18 @@ export class StreamFlow {
     this.#flushes = flushes.then(() => held)
     this.#flushes.catch(() => {})
     this.#folding = folding.then(() => held)
+    const ids = this.#o.ids.hold()
     try {
-      await Promise.all([flushes, folding])
+      await Promise.all([flushes, folding, ids])
     } catch (error) {
       release()
       throw error
     }
-    return release
+    const releaseIds = await ids
+    return () => {
+      release()
+      releaseIds()
+    }
   }
 
   /** Resolves when everything that the log has now is in a checkpoint; answers that epoch. A closing's cut. */

@@ -10,6 +10,7 @@ import { Alerting } from './alerting.js'
 import { Answers } from './answers.js'
 import { Backups } from './backup.js'
 import { Billing } from './billing.js'
+import { CardinalityRules } from './cardinality.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
 import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
@@ -37,7 +38,9 @@ import { limits } from './limits.js'
 import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
+import { type Loop, watchLoop } from './loop.js'
 import { type Metrics, openMetrics } from './metrics.js'
+import { Objects } from './objects/objects.js'
 import { sqlDirectory } from './paths.js'
 import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
@@ -54,8 +57,7 @@ import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
 import { openTracing, type Tracing } from './tracing.js'
 import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
-
-export const VERSION = '0.1.0'
+import { VERSION } from './version.js'
 
 export type EventFormat = BodyFormat
 
@@ -89,6 +91,8 @@ export interface DoorState {
   readonly state: string
   /** Why it is not up, for an operator. */
   readonly reason?: string
+  /** It works, and an operator should look at it before it does not. */
+  readonly warning?: string
 }
 
 export interface Health {
@@ -155,16 +159,19 @@ export class System {
   #guard!: Guard
   #journalLog: FileLog | undefined
   #refusals!: Refusals
+  #cardinality: CardinalityRules | undefined
   #billing!: Billing
   #backups!: Backups
   #tracing: Tracing | undefined
   #usageData!: UsageData
   #prepaid!: Prepaid
   #imports!: Imports
+  #objects!: Objects
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
   #intakes: Intake[] = []
+  readonly #loop: Loop = watchLoop((kind, seconds) => this.metrics.gcPause.observe({ kind }, seconds))
   #idFiles: IdFiles[] = []
   readonly #runPool: RunPool = openRunPool()
   #streams = 1
@@ -221,6 +228,10 @@ export class System {
   get answers(): Answers {
     return this.#answers
   }
+  /** What a tenant may name in a month. */
+  get cardinality(): CardinalityRules {
+    return this.#cardinality!
+  }
   /** Refused events: listed, taken out, sent again. */
   get refusals(): Refusals {
     return this.#refusals
@@ -235,6 +246,10 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  /** Connected objects. */
+  get objects(): Objects {
+    return this.#objects
   }
   /** Packs bought ahead, and what became of them. */
   get prepaid(): Prepaid {
@@ -346,6 +361,8 @@ export class System {
     await this.#guard.open()
 
     onProgress('streams')
+    this.#cardinality = new CardinalityRules({ postgres, clock, logger, shards: this.#shards })
+    await this.#cardinality.open()
     const owner = `${hostname()}/${process.pid}`
     const entitlements = this.#entitlements()
     this.#entitlementsText = JSON.stringify(entitlements)
@@ -362,6 +379,7 @@ export class System {
         })
         this.#shards[stream] = shard
         await shard.setCatalog(this.#catalog.snapshot())
+        await this.#cardinality!.introduce(shard)
         const ids = await IdFiles.open({
           directory: join(config.dataDirectory, 'keys', `stream-${stream}`),
           stream,
@@ -401,6 +419,7 @@ export class System {
     this.#intakes = this.#shards.map(
       (shard, stream) =>
         new Intake({
+          admit: (to, frame, indices) => this.#shards[to]!.admit(frame, indices),
           shard,
           stream,
           flowOf: (part) => this.#flows[part]!,
@@ -432,8 +451,10 @@ export class System {
       rollup: this.#rollup,
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
+    this.#cardinality.start(this.#flows, this.#rollup)
     this.#answers = new Answers(room)
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
+    this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
@@ -549,17 +570,17 @@ export class System {
       () => this.#imports?.close(),
       () => this.#billing?.close(),
       () => this.#backups?.settled(),
-      () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
+      () => Promise.allSettled([this.#cardinality?.close(), ...this.#flows.map((flow) => flow.close())]),
       () => this.#alerts?.close(),
       () => this.#alertFeed?.close(),
       () => this.#delivery?.close(),
       () => this.#guard?.close(),
       () => this.#journalLog?.close(),
       () => this.#log?.close(),
-      () => this.#runPool.close(),
-      () => Promise.allSettled(this.#idFiles.map((files) => files.close())),
+      () => Promise.allSettled([...this.#idFiles.map((files) => files.close()), this.#runPool.close()]),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
+      () => this.#loop.close(),
       () => this.#engines?.close(),
       () => this.#lock?.release(),
       () => this.#tracing?.close(),
@@ -805,6 +826,7 @@ export class System {
     for (const [name, door] of Object.entries(doors)) {
       if (!door.up)
         notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
+      if (door.warning !== undefined) notes.push(`the ${name} door: ${door.warning}`)
     }
     notes.push(...(this.#delivery?.notes() ?? []), ...(this.#alerting?.notes() ?? []))
     if (!this.#ready) notes.push('starting or stopping')
@@ -825,6 +847,7 @@ export class System {
   /** Gauges that are read rather than counted. */
   refreshGauges(): void {
     const { metrics } = this
+    for (const [quantile, seconds] of Object.entries(this.#loop.delay())) metrics.loopDelay.set({ quantile }, seconds)
     for (const flow of this.#flows) {
       const stream = String(flow.stream)
       const { last, applied } = flow.position

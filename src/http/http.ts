@@ -8,7 +8,7 @@ import { randomUUID } from 'node:crypto'
 import AjvCompiler from '@fastify/ajv-compiler'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
-import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { Attempts } from '../access/attempts.js'
 import type { ApiKey, Scope } from '../access/keys.js'
 import { ErrorCode, ReleveError } from '../errors.js'
@@ -17,6 +17,7 @@ import type { System } from '../system.js'
 import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
+import { cardinalityRoutes } from './routes/cardinality.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { contractRoutes } from './routes/contracts.js'
 import { eventRoutes } from './routes/events.js'
@@ -26,6 +27,7 @@ import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
 import { limitRoutes } from './routes/limits.js'
+import { objectRoutes } from './routes/objects.js'
 import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
 import { shadowRoutes } from './routes/shadow.js'
@@ -113,7 +115,9 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
 
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
-  app.addHook('onRequest', async (request, reply) => {
+  // Hooks of every request answer at once, without a promise.
+  app.addHook('onRequest', (request, reply, done) => done(faultOf(() => guard(request, reply))))
+  const guard = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.header('x-request-id', request.id)
     const { scope } = request.routeOptions.config
     if (scope === 'public') return
@@ -143,10 +147,16 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       throw new ReleveError('forbidden', `the key has not the scope ${scope}`)
     }
     request.apiKey = key
-  })
+  }
 
   // Room for a body before the first byte of it is read: what is not let in never takes memory.
-  app.addHook('preParsing', async (request, reply) => {
+  app.addHook('preParsing', (request, reply, payload, done) =>
+    done(
+      faultOf(() => admit(request, reply)),
+      payload,
+    ),
+  )
+  const admit = (request: FastifyRequest, reply: FastifyReply): void => {
     const bytes = announcedBytes(request)
     if (bytes === 0) return
     const release = system.admit(bytes)
@@ -163,7 +173,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     }
     // Comes once, after the answer as well as when the sender hangs up.
     reply.raw.once('close', request.holdBody())
-  })
+  }
 
   app.setErrorHandler(
     (
@@ -225,6 +235,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
   await app.register(rejectRoutes(system))
+  await app.register(cardinalityRoutes(system))
   await app.register(alertRoutes(system))
   await app.register(alertRuleRoutes(system))
   await app.register(limitRoutes(system))
@@ -239,7 +250,18 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(usageDataRoutes(system))
   await app.register(prepaidRoutes(system))
   await app.register(importRoutes(system))
+  await app.register(objectRoutes(system))
   return app
+}
+
+/** What a hook's work throws. */
+function faultOf(run: () => void): Error | undefined {
+  try {
+    run()
+    return undefined
+  } catch (error) {
+    return error as Error
+  }
 }
 
 /** A body without a stated length may be as large as any. One that states too much is refused by its header alone. */

@@ -3,17 +3,18 @@
  * route without an entry fails the first test.
  */
 import { beforeAll, describe, expect, test } from 'vitest'
+import { Scope } from '../../src/access/keys.js'
 import { ErrorCode } from '../../src/errors.js'
 import { promises } from '../promises.js'
 import { openTestSystem, type TestSystem } from '../system.js'
 
-type Who = 'ingest' | 'read' | 'admin' | 'own' | 'other'
+type Who = Scope | 'own' | 'other'
 
 interface Route {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   /** As fastify prints it. */
   readonly route: string
-  readonly scope: 'public' | 'any' | 'ingest' | 'read' | 'manage' | 'admin'
+  readonly scope: 'public' | 'any' | Scope
   /** An address that works. */
   readonly url: string
   readonly body?: unknown
@@ -35,6 +36,16 @@ const usage = (tenant: string) => `/v1/usage?metric=data&${range}&tenant=${tenan
 
 /** An address of this machine where nobody listens. */
 const nobody = 'http://127.0.0.1:1/hook'
+
+/** A route of one object, asked for an object that is not there; whose it may be is tested where such objects are made. */
+const absent = (method: Route['method'], route: string, scope: Scope, body?: unknown): Route => ({
+  method,
+  route,
+  scope,
+  url: route.replace(':id', 'nothing'),
+  status: 404,
+  ...(body === undefined ? {} : { body }),
+})
 
 /** Filled by beforeAll, since ids are made by the service. */
 const ids: Record<string, string> = {}
@@ -576,6 +587,47 @@ const routes: readonly Route[] = [
     },
   },
   { method: 'POST', route: '/v1/audit', scope: 'admin', url: '/v1/audit' },
+  { method: 'POST', route: '/v1/backups', scope: 'admin', url: '/v1/backups', status: 202 },
+  { method: 'GET', route: '/v1/backups/current', scope: 'admin', url: '/v1/backups/current' },
+  { method: 'GET', route: '/v1/backups', scope: 'admin', url: '/v1/backups' },
+  {
+    method: 'GET',
+    route: '/v1/cardinality',
+    scope: 'read',
+    url: '/v1/cardinality?tenant=alpha',
+    tenants: { own: '/v1/cardinality?tenant=alpha', other: '/v1/cardinality?tenant=gamma', refused: 403 },
+  },
+  { method: 'PUT', route: '/v1/cardinality', scope: 'admin', url: '/v1/cardinality', ...json({ series: null }) },
+  {
+    method: 'POST',
+    route: '/v1/usage-data',
+    scope: 'ingest',
+    url: '/v1/usage-data',
+    status: 201,
+    ...json({ contract: 'contract-alpha', start: '2026-03-01', value: '1' }),
+  },
+  { method: 'GET', route: '/v1/usage-data', scope: 'read', url: '/v1/usage-data' },
+  absent('GET', '/v1/usage-data/:id', 'read'),
+  absent('PATCH', '/v1/usage-data/:id', 'admin', { notes: 'x' }),
+  absent('DELETE', '/v1/usage-data/:id', 'admin'),
+  // Any bytes are a file of rows; what is wrong with them is told later.
+  {
+    method: 'POST',
+    route: '/v1/usage-data-imports',
+    scope: 'ingest',
+    url: '/v1/usage-data-imports',
+    status: 202,
+    ...json({}),
+  },
+  { method: 'GET', route: '/v1/usage-data-imports', scope: 'read', url: '/v1/usage-data-imports' },
+  absent('GET', '/v1/usage-data-imports/:id', 'read'),
+  {
+    method: 'GET',
+    route: '/v1/usage-data-imports/:id/rejects',
+    scope: 'read',
+    url: '/v1/usage-data-imports/nothing/rejects',
+  },
+  absent('POST', '/v1/usage-data-imports/:id/undo', 'admin'),
   { method: 'GET', route: '/docs', scope: 'any', url: '/docs/' },
   { method: 'GET', route: '/docs/', scope: 'any', url: '/docs/' },
   { method: 'GET', route: '/docs/json', scope: 'any', url: '/docs/json' },
@@ -655,6 +707,7 @@ beforeAll(async () => {
   }
   keys.ingest = await t.key(null, ['ingest'])
   keys.read = await t.key(null, ['read'])
+  keys.manage = await t.key(null, ['manage'])
   keys.admin = await t.key(null, ['admin'])
   keys.own = await t.key('alpha', ['ingest', 'read'])
   keys.other = await t.key('gamma', ['ingest', 'read'])
@@ -709,7 +762,7 @@ describe(`${promises('tenant:isolated')} every route with every key`, () => {
         }
       }
 
-      for (const scope of ['ingest', 'read', 'admin'] as const) {
+      for (const scope of Scope) {
         if (may(route, [scope])) {
           if (route.streams) continue
           const answer = await call(route, keys[scope])
