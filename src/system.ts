@@ -11,6 +11,7 @@ import { Answers } from './answers.js'
 import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
+import { Coupons } from './catalog/coupons.js'
 import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
@@ -145,6 +146,7 @@ export class System {
   #tracing: Tracing | undefined
   #usageData!: UsageData
   #prepaid!: Prepaid
+  #coupons!: Coupons
   #imports!: Imports
   #log: FileLog | undefined
   #shards: ShardThread[] = []
@@ -212,6 +214,9 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  get coupons(): Coupons {
+    return this.#coupons
   }
   /** Packs bought ahead, and what became of them. */
   get prepaid(): Prepaid {
@@ -391,6 +396,7 @@ export class System {
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
+    this.#coupons = new Coupons({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
