@@ -411,7 +411,21 @@ export class Catalog {
                 : old.limitVersion + 1
           return { ...entitlement, limitVersion }
         })
+        if (item.subjects !== undefined && item.fleet !== undefined)
+          unprocessable(`items: ${item.id} has subjects or is a fleet, not both`)
+        if (item.subjects !== undefined || item.fleet !== undefined) {
+          if (item.prepaid !== undefined)
+            unprocessable(`items: ${item.id} has prepaid packs, whose usage is not shared by subject`)
+          // Shared out by subject, and added up again.
+          const other = entitlements.find(({ metric }) => !['sum', 'count'].includes(book.metricOf(metric).aggregation))
+          if (other !== undefined)
+            unprocessable(
+              `items: ${other.metric} of ${item.id} is neither a sum nor a count, and is not shared by subject`,
+            )
+        }
         for (const { name, metric } of item.calculators ?? []) {
+          if (metric === null && item.fleet !== undefined)
+            unprocessable(`items: calculator ${name} of a fleet gives a quantity of a metric`)
           if (metric === null) continue
           if (!entitlements.some((one) => one.metric === metric))
             unprocessable(`items: calculator ${name} gives ${metric}, which ${item.id} does not have`)

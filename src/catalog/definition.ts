@@ -138,6 +138,10 @@ export interface ContractItem extends Days {
   readonly addOns?: readonly AddOn[]
   /** What becomes of usage data that are handed in beside the stream. */
   readonly calculators?: readonly Calculator[]
+  /** Whose usage it takes of the customer's; absent: what no other item takes (objects/share.ts). */
+  readonly subjects?: readonly string[]
+  /** An item for connected objects: fee and usage are due for each that is active, for so many periods. */
+  readonly fleet?: { readonly months: number }
   readonly prepaid?: readonly PrepaidRule[]
   /** What of the plan it bills; absent: the fee each cycle, and usage. */
   readonly kind?: ItemKind
@@ -224,6 +228,8 @@ export interface ContractInput extends Omit<Contract, 'items'> {
     readonly until?: string
     readonly addOns?: readonly AddOn[]
     readonly calculators?: readonly Calculator[]
+    readonly subjects?: readonly string[]
+    readonly fleet?: { readonly months: number }
     readonly prepaid?: readonly PrepaidRule[]
     readonly kind?: ItemKind
     /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
@@ -494,6 +500,8 @@ export function parseContract(json: unknown): ContractInput {
       'until',
       'addOns',
       'calculators',
+      'subjects',
+      'fleet',
       'prepaid',
       'kind',
       'entitlements',
@@ -506,6 +514,8 @@ export function parseContract(json: unknown): ContractInput {
       ...(at.calculators === undefined
         ? {}
         : { calculators: parseCalculators(at.calculators, `items[${i}].calculators`) }),
+      ...(at.subjects === undefined ? {} : { subjects: subjects(at.subjects, `items[${i}].subjects`) }),
+      ...(at.fleet === undefined ? {} : { fleet: fleet(at.fleet, `items[${i}].fleet`) }),
       ...(at.prepaid === undefined ? {} : { prepaid: prepaidRules(at.prepaid, `items[${i}].prepaid`) }),
       ...(at.kind === undefined ? {} : { kind: oneOf(at.kind, ItemKind, `items[${i}].kind`) }),
     }
@@ -552,6 +562,18 @@ export function parseContract(json: unknown): ContractInput {
     ...(fields.late === undefined ? {} : { late: parseLate(fields.late) }),
     items,
   }
+}
+
+function subjects(value: unknown, at: string): string[] {
+  const all = list(value, at, limits.itemSubjectsMax).map((one, i) => name(one, `${at}[${i}]`))
+  if (all.length === 0) throw new ReleveError('invalid_request', `${at}: names at least one, or is left out`)
+  assertOnce(all, at)
+  return all
+}
+
+function fleet(value: unknown, at: string): { months: number } {
+  const fields = fieldsOf(value, at, ['months'])
+  return { months: wholeNumber(fields.months ?? 12, `${at}.months`, 1, limits.scheduleMonthsMax) }
 }
 
 function date(value: unknown, field: string, timeZone: string): string {

@@ -425,7 +425,17 @@ export function lastCounted(
 export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[]): boolean {
   const text = (usage: readonly ItemUsage[]): string =>
     usage
-      .map((one) => JSON.stringify([one.item, one.metric, one.quantity, one.count, one.data?.count, one.data?.digest]))
+      .map((one) =>
+        JSON.stringify([
+          one.item,
+          one.metric,
+          one.quantity,
+          one.count,
+          one.data?.count,
+          one.data?.digest,
+          one.fleet?.exact,
+        ]),
+      )
       .sort()
       .join()
   return text(a) === text(b)

@@ -30,6 +30,7 @@ import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
+import { type FleetCharge, fleetLines, fleetRegularisation } from './fleet.js'
 import { type Funded, type Funding, fund, type Prepaid } from './funding.js'
 import type { DataEntry, DataProof, Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
 
@@ -48,6 +49,10 @@ export interface ItemUsage extends Proof {
   /** The amounts of the events, when a price is by the event. */
   readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
   readonly data?: DataUsage
+  /** By which rule it was shared with other items of the customer (objects/share.ts); absent: all of it is the item's. */
+  readonly share?: unknown
+  /** Of a fleet: what its objects come to, of one kind. */
+  readonly fleet?: FleetCharge
   /** Not a quantity but an amount, made of usage data alone; `metric` is the name of its calculator. */
   readonly charge?: true
 }
@@ -166,7 +171,7 @@ function refusals({ terms, period, billed, usage }: LatePart): Notice[] {
   })
 }
 
-type DraftLine = Omit<InvoiceLine, 'no'>
+export type DraftLine = Omit<InvoiceLine, 'no'>
 
 interface Charges {
   readonly lines: readonly DraftLine[]
@@ -190,7 +195,30 @@ function chargesOf(
     const part = item.period ?? period
     const taxRate = taxRateOf(terms, item.product)
     const base = { item: item.item, product: item.product.key, plan: item.plan, taxRate, since: null }
-    if (item.fee !== null) {
+    const fleet = terms.contract.items.some((one) => one.id === item.item && one.fleet !== undefined)
+    if (fleet) {
+      const first = lines.length
+      lines.push(...fleetLines(terms, item, usage, period))
+      for (const one of usage.filter((entry) => entry.item === item.item && entry.fleet?.kind === 'usage')) {
+        const metric = item.metrics.find((entry) => entry.metric === one.metric)
+        const at = lines.findIndex((line, i) => i >= first && line.metric === one.metric)
+        if (metric === undefined) continue
+        if (new Decimal(one.fleet?.unpriced ?? '0').gt(0))
+          notices.push(unpricedOverage(item.item, metric, one.fleet!.included, one.fleet!.unpriced))
+        statement.push({
+          item: item.item,
+          product: item.product.key,
+          metric: one.metric,
+          unit: metric.unit,
+          quantity: one.quantity,
+          // Each object has its own quota; the fleet has none.
+          limit: null,
+          ...quotaStatus(one.quantity, null),
+          line: at === -1 ? null : at + 1,
+          proof: proofOf(one),
+        })
+      }
+    } else if (item.fee !== null) {
       // What was billed in advance is corrected below.
       if (terms.billedAhead === undefined && isTriggered(terms, item.item, usage))
         lines.push(...feeLines(terms, item, item.fees ?? [{ period, part }]))
@@ -217,7 +245,7 @@ function chargesOf(
         period: addOn.period,
       })
     }
-    for (const metric of item.metrics) {
+    for (const metric of fleet ? [] : item.metrics) {
       const measured = usageOf(usage, item.item, metric.metric)
       const proof = proofOf(measured)
       const limit = limitOf(item, metric, terms, period)
@@ -511,7 +539,7 @@ export function limitOf(
 }
 
 /** A period by its name: the month it begins in, or its days when it is no month. */
-function monthOf({ contract }: Terms, period: Period): Words {
+export function monthOf({ contract }: Terms, period: Period): Words {
   const { timeZone } = contract
   const say = (language: 'fr' | 'en'): string => {
     if (isMonth(daysOf(period, timeZone))) return formatMonth(period.from, timeZone, language)
@@ -602,6 +630,10 @@ function regularise(
   const { contract } = terms
   const month = (language: 'fr' | 'en'): string => formatMonth(part.period.from, contract.timeZone, language)
   for (const item of terms.items) {
+    if (contract.items.some((one) => one.id === item.item && one.fleet !== undefined)) {
+      lines.push(...fleetRegularisation(part, item, currency))
+      continue
+    }
     for (const metric of item.metrics) {
       const now = usageOf(part.usage, item.item, metric.metric)
       const billed = usageOf(part.billed, item.item, metric.metric)
@@ -766,7 +798,7 @@ function rateMetric(
 }
 
 /** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
-function askOf(metric: TermsMetric, price: Price, limit: string) {
+export function askOf(metric: TermsMetric, price: Price, limit: string) {
   const included = convertUnit(limit, metric.unit, price.unit ?? metric.unit)
   return (measured: string) => ({ price, included, ...pricedQuantity(measured, metric, price) })
 }
@@ -779,7 +811,7 @@ function both(before: Words | null, words: Words): Words {
   return before === null ? words : { fr: `${before.fr} ; ${words.fr}`, en: `${before.en}; ${words.en}` }
 }
 
-function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
+export function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
   if (data === undefined) return { cut, query, count, digest }
   const { entries: _, ...own } = data
   return { cut, query, count, digest, data: own }
@@ -838,7 +870,7 @@ function billedIn(
 }
 
 /** A product of a category of its own is taxed by it in the seller's country, unless the customer owes no tax at all. */
-function taxRateOf({ customer, legalEntity }: Terms, { taxCategory }: Product): string {
+export function taxRateOf({ customer, legalEntity }: Terms, { taxCategory }: Product): string {
   if (taxCategory === undefined || customer.taxCategory !== 'S' || new Decimal(customer.taxRate).isZero())
     return customer.taxRate
   return taxOf(legalEntity.country, taxCategory).rate

@@ -188,6 +188,11 @@ async function draftAgain(
     const again: ItemUsage[] = []
     for (const { data, charge, parts, ...one } of usage) {
       if (charge === true) continue
+      // Counted again by its objects.
+      if (one.fleet !== undefined) {
+        again.push(one)
+        continue
+      }
       const part = terms.items.find((item) => item.item === one.item)?.period ?? period
       const asked = { tenant: terms.contract.tenant, metric: one.metric, cut: one.cut }
       const found = await recount({ ...asked, period: part })
@@ -208,7 +213,8 @@ async function draftAgain(
     const facts = (usage: ItemUsage | undefined) =>
       usage && [usage.quantity, usage.count, usage.digest, usage.data?.count ?? 0, usage.data?.digest ?? '']
     for (const one of part.billed) {
-      const found = billed.find((other) => other.item === one.item && other.metric === one.metric)
+      const same = (other: ItemUsage) => other.item === one.item && other.metric === one.metric
+      const found = billed.find((other) => same(other) && other.fleet?.kind === one.fleet?.kind)
       document.push(...compare(`billed before of ${one.metric}`, facts(one), facts(found)))
     }
     late.push({
@@ -319,6 +325,7 @@ const FIGURES = [
   'price',
   'period',
   'since',
+  'objects',
 ] as const
 
 function compareLines(stored: InvoiceLine | undefined, found: InvoiceLine | undefined): Difference[] {
