@@ -130,7 +130,7 @@ for (let epoch = 0; epoch < EPOCHS; epoch += 1) {
   bytes = 0
   for (const chunk of [...encoded, ...archived]) {
     digest.update(chunk.digest)
-    bytes += chunk.bytes.length
+    for (const piece of chunk.pieces) bytes += piece.length
   }
 }
 for (const [stage, rounds] of spent) {

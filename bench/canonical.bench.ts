@@ -6,12 +6,14 @@
  *     node dist/bench/canonical.bench.js                          small: 20 requests
  *     node dist/bench/canonical.bench.js large                    2 million events, 1,000 a batch, archive on and off
  *     node dist/bench/canonical.bench.js large 100 500000 off     batches of 100, 500,000 events, archive off
+ *     … large 1000 2000000 off columnar                           another format, by plain sockets
  */
 import { fileURLToPath } from 'node:url'
-import { sendByAutocannon, sendBySockets } from './producer.js'
-import { nsPerEvent, ownCpu, startService, totalOf } from './service.js'
+import { type BenchFormat, sendByAutocannon, sendBySockets } from './producer.js'
+import { metricOf, nsPerEvent, ownCpu, startService, totalOf } from './service.js'
 
 export interface CanonicalResult {
+  readonly format: BenchFormat
   readonly archive: boolean
   readonly batch: number
   readonly sent: number
@@ -20,6 +22,9 @@ export interface CanonicalResult {
   readonly p50Ms: number
   readonly p99Ms: number
   readonly p999Ms: number
+  /** Delay of the main thread's event loop, and how much of each second it collects garbage. */
+  readonly loopP999Ms: number
+  readonly gcMsPerS: number
   readonly startMs: number
   /** From an event to its figure. */
   readonly figureMs: number
@@ -35,7 +40,12 @@ export async function benchCanonical(options: {
   readonly events: number
   readonly batch: number
   readonly archive: boolean
+  /** @default 'json' */
+  readonly format?: BenchFormat
+  /** Plain sockets instead of autocannon. */
   readonly sockets?: boolean
+  /** Requests a second at most; latencies are counted from when a request was due. With sockets only. */
+  readonly perSecond?: number
   readonly connections?: number
   readonly env?: Readonly<Record<string, string>>
   readonly nodeArguments?: readonly string[]
@@ -51,19 +61,26 @@ export async function benchCanonical(options: {
     const before = { cpu: service.cpu(), own: ownCpu(), plain: await service.metric('releve_events_plain_total') }
     const began = performance.now()
     const send = options.sockets === true ? sendBySockets : sendByAutocannon
+    const requests = Math.max(1, Math.round(options.events / options.batch))
     const sent = await send({
       ...service,
       batch: options.batch,
-      requests: Math.max(1, Math.round(options.events / options.batch)),
-      connections: options.connections ?? 8,
+      requests,
+      connections: Math.min(options.connections ?? 8, requests),
+      ...(options.format === undefined ? {} : { format: options.format }),
+      ...(options.perSecond === undefined ? {} : { perSecond: options.perSecond }),
     })
     const producer = ownCpu() - before.own
     await service.flushed()
     const flushed = (performance.now() - began) / 1000
     const cpuNs = nsPerEvent(before.cpu, service.cpu(), sent.events)
-    const plain = (await service.metric('releve_events_plain_total')) - before.plain
+    const text = await service.metricsText()
+    const plain = metricOf(text, 'releve_events_plain_total') - before.plain
     return {
+      format: options.format ?? 'json',
       archive: options.archive,
+      loopP999Ms: Math.round(metricOf(text, 'releve_event_loop_delay_seconds', 'quantile="0.999"') * 10_000) / 10,
+      gcMsPerS: Math.round((metricOf(text, 'releve_gc_pause_seconds_sum') / flushed) * 10_000) / 10,
       batch: options.batch,
       sent: sent.events,
       ackedPerS: Math.round(sent.events / sent.seconds),
@@ -87,9 +104,10 @@ export async function benchCanonical(options: {
 export function printCanonical(r: CanonicalResult): string {
   const cpu = Object.entries(r.cpuNs).map(([name, ns]) => `${name} ${ns}`)
   return [
-    `archive ${r.archive ? 'on ' : 'off'}  batch ${r.batch}  sent ${r.sent}  acknowledged ${r.ackedPerS} events/s  flushed ${r.flushedPerS} events/s`,
+    `${r.format}  archive ${r.archive ? 'on ' : 'off'}  batch ${r.batch}  sent ${r.sent}  acknowledged ${r.ackedPerS} events/s  flushed ${r.flushedPerS} events/s`,
     `  ack p50 ${r.p50Ms} p99 ${r.p99Ms} p99.9 ${r.p999Ms} ms  start to first ack ${r.startMs} ms  event to figure ${r.figureMs} ms  plain ${r.plainPercent} %`,
     `  CPU ns/event ${cpu.join(', ')}`,
+    `  main thread: delay p99.9 ${r.loopP999Ms} ms, garbage ${r.gcMsPerS} ms of each second`,
     `  memory MB ${JSON.stringify(r.memoryMb)}  totals ${r.isTotalRight ? 'right' : 'WRONG'}`,
   ].join('\n')
 }
@@ -99,12 +117,14 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const batch = Number(process.argv[3] ?? 1000)
   const events = large ? Number(process.argv[4] ?? 2_000_000) : 20 * batch
   const only = process.argv[5]
+  const format = (process.argv[6] ?? 'json') as BenchFormat
   for (const archive of only === undefined ? [true, false] : [only === 'on']) {
     const result = await benchCanonical({
       events,
       batch,
       archive,
-      sockets: process.env.BENCH_SOCKETS !== undefined,
+      format,
+      sockets: format !== 'json' || process.env.BENCH_SOCKETS !== undefined,
       connections: Number(process.env.BENCH_CONNECTIONS ?? 8),
       nodeArguments: (process.env.BENCH_NODE ?? '').split(' ').filter((argument) => argument !== ''),
     })

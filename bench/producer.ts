@@ -7,6 +7,10 @@
  */
 import { connect, type Socket } from 'node:net'
 import autocannon from 'autocannon'
+import { Packr } from 'msgpackr'
+import { BatchEncoder } from '../src/client/encoder.js'
+import type { ClientEvent } from '../src/client/event.js'
+import { COLUMNAR_TYPE } from '../src/columnar.js'
 import { TENANTS } from './service.js'
 
 export interface Sent {
@@ -26,15 +30,31 @@ interface Body {
   readonly sum: number
 }
 
-/** More than there are connections, so that a body is in flight once at most. */
+/** More than there are connections with large bodies, so that none of those is in flight twice. */
 const BODIES = 64
 /** Every 33rd batch is the one before again: 3 %. */
 const RETRIED = 33
 
-function makeBody(batch: number, seed: number): Body {
-  const ids: number[] = []
-  const parts: string[] = []
-  let at = 1
+export type BenchFormat = 'json' | 'msgpack' | 'columnar'
+
+const CONTENT_TYPE: Readonly<Record<BenchFormat, string>> = {
+  json: 'application/json',
+  msgpack: 'application/msgpack',
+  columnar: COLUMNAR_TYPE,
+}
+
+function encode(events: readonly ClientEvent[], format: BenchFormat): Buffer {
+  if (format === 'json') return Buffer.from(JSON.stringify(events))
+  if (format === 'msgpack') return Buffer.from(new Packr({ useRecords: true }).pack(events))
+  const encoder = new BatchEncoder(events.length)
+  for (const event of events) encoder.add(event)
+  return Buffer.from(encoder.take())
+}
+
+const ID_HEAD = '5f0c3f6e-8d1b-4a57-9a3e-'
+
+function makeBody(batch: number, seed: number, format: BenchFormat): Body {
+  const events: ClientEvent[] = []
   let sum = 0
   const now = Date.now()
   for (let i = 0; i < batch; i += 1) {
@@ -43,14 +63,21 @@ function makeBody(batch: number, seed: number): Body {
     const series = Math.floor((r * r) / 1_000_000)
     const value = (r % 997) + 1
     sum += value
-    const head = `{"id":"`
-    const place = i.toString(16).padStart(4, '0')
-    const text = `${head}5f0c3f6e-8d1b-4a57-9a3e-00000000${place}","tenant":"bench-${series % TENANTS}","metric":"data","subject":"dev-${series}","time":${now - (r % 600_000)},"value":"${value}","dims":{"region":"eu-west"}}`
-    ids.push(at + head.length + 24)
-    parts.push(text)
-    at += text.length + 1
+    events.push({
+      id: `${ID_HEAD}00000000${i.toString(16).padStart(4, '0')}`,
+      tenant: `bench-${series % TENANTS}`,
+      metric: 'data',
+      subject: `dev-${series}`,
+      time: now - (r % 600_000),
+      value: String(value),
+      dims: { region: 'eu-west' },
+    })
   }
-  return { bytes: Buffer.from(`[${parts.join(',')}]`), ids, sum }
+  const bytes = encode(events, format)
+  const ids: number[] = []
+  for (let at = bytes.indexOf(ID_HEAD); at >= 0; at = bytes.indexOf(ID_HEAD, at + 36)) ids.push(at + ID_HEAD.length)
+  if (ids.length !== batch) throw new Error(`cannot bench: ${ids.length} ids in a body of ${batch}`)
+  return { bytes, ids, sum }
 }
 
 /** Bodies one after the other, each with ids of its own but for the retries. */
@@ -62,9 +89,9 @@ export class Bodies {
   events = 0
   sum = 0
 
-  constructor(batch: number) {
+  constructor(batch: number, format: BenchFormat = 'json') {
     this.#batch = batch
-    this.#bodies = Array.from({ length: BODIES }, (_, i) => makeBody(batch, i + 1))
+    this.#bodies = Array.from({ length: BODIES }, (_, i) => makeBody(batch, i + 1, format))
   }
 
   next(): Buffer {
@@ -95,16 +122,20 @@ export interface Load {
   readonly batch: number
   readonly requests: number
   readonly connections: number
+  /** @default 'json' */
+  readonly format?: BenchFormat
+  /** Goes on behind what these have made; events and sum of the answer are then theirs, from their beginning. */
+  readonly bodies?: Bodies
 }
 
 /** With autocannon, which is what others measure with. */
 export async function sendByAutocannon(load: Load): Promise<Sent> {
-  const bodies = new Bodies(load.batch)
+  const bodies = load.bodies ?? new Bodies(load.batch, load.format ?? 'json')
   const began = performance.now()
   const result = await autocannon({
     url: `${load.url}/v1/events`,
     method: 'POST',
-    headers: { authorization: `Bearer ${load.key}`, 'content-type': 'application/json' },
+    headers: { authorization: `Bearer ${load.key}`, 'content-type': CONTENT_TYPE[load.format ?? 'json'] },
     connections: load.connections,
     amount: load.requests,
     requests: [{ setupRequest: (request) => ({ ...request, body: bodies.next() }) }],
@@ -121,9 +152,9 @@ export async function sendByAutocannon(load: Load): Promise<Sent> {
  * rate of requests down; latency is then counted from when a request was due.
  */
 export async function sendBySockets(load: Load & { readonly perSecond?: number }): Promise<Sent> {
-  const bodies = new Bodies(load.batch)
+  const bodies = load.bodies ?? new Bodies(load.batch, load.format ?? 'json')
   const { hostname, port, host } = new URL(load.url)
-  const head = `POST /v1/events HTTP/1.1\r\nhost: ${host}\r\nauthorization: Bearer ${load.key}\r\ncontent-type: application/json\r\n`
+  const head = `POST /v1/events HTTP/1.1\r\nhost: ${host}\r\nauthorization: Bearer ${load.key}\r\ncontent-type: ${CONTENT_TYPE[load.format ?? 'json']}\r\n`
   const waits = new Float64Array(load.requests)
   let begunCount = 0
   let doneCount = 0

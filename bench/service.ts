@@ -138,12 +138,7 @@ export async function startService(options: {
           await new Promise((resolve) => setTimeout(resolve, 50))
         }
       },
-      async metric(name) {
-        let sum = 0
-        for (const [, value] of (await metricsText()).matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm')))
-          sum += Number(value)
-        return sum
-      },
+      metric: async (name) => metricOf(await metricsText(), name),
       cpu: () => cpuOf(service.pid!),
       memory: () => memoryOf(service.pid!),
       async restart() {
@@ -160,6 +155,14 @@ export async function startService(options: {
     rmSync(directory, { recursive: true, force: true })
     throw error
   }
+}
+
+/** One metric of a page of /metrics, summed over its labels, or those of them that say `label`. */
+export function metricOf(text: string, name: string, label = ''): number {
+  let sum = 0
+  for (const [, labels, value] of text.matchAll(new RegExp(`^${name}(?:\\{([^}]*)\\})? (\\S+)$`, 'gm')))
+    if ((labels ?? '').includes(label)) sum += Number(value)
+  return sum
 }
 
 /** The sum of `data` of all tenants, as the service answers it, over the three days around now. */

@@ -216,6 +216,8 @@ export class Backups {
 async function pin(from: string, to: string): Promise<{ path: string; bytes: number }[]> {
   const pinned: { path: string; bytes: number }[] = []
   for await (const path of filesOf(from)) {
+    // A run of ids that is being built: nobody needs it.
+    if (/\.tmp(\.[0-9]+)?$/.test(path)) continue
     const { size } = await lstat(join(from, path))
     await mkdir(dirname(join(to, path)), { recursive: true, mode: 0o700 })
     await link(join(from, path), join(to, path))

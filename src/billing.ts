@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type pg from 'pg'
+import type { Book } from './catalog/book.js'
 import type { Catalog, Terms } from './catalog/catalog.js'
 import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
@@ -15,15 +16,19 @@ import {
   type Closed,
   type CloseOptions,
   closePeriod,
+  type DataPort,
   periodOf,
   previewInvoice,
   termsOf,
   type UsageAtCut,
+  withPriceParts,
 } from './invoicing/close.js'
 import { type CloseManyOptions, type CloseManyReport, type CountRequest, closeMany } from './invoicing/close-many.js'
 import { type LateFinding, previewLate, settleLate } from './invoicing/correct.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
+import type { ObjectCharge } from './invoicing/fleet.js'
+import type { Notice } from './invoicing/invoice.js'
 import type { Invoicing, KeptInvoice, Mover } from './invoicing/invoicing.js'
 import {
   type ShadowChange,
@@ -37,13 +42,16 @@ import {
 } from './invoicing/shadow.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { limits } from './limits.js'
+import { keepCharges } from './objects/charges.js'
+import { isShared } from './objects/share.js'
 import type { Period } from './period.js'
 import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
+import { type CompleteOptions, completeUsage } from './shared-usage.js'
 import { span } from './tracing.js'
-import { collect, withData } from './usage-data/collect.js'
+import { claim } from './usage-data/collect.js'
 import type { UsageData } from './usage-data/usage-data.js'
 
 export interface BillingOptions {
@@ -179,8 +187,14 @@ export class Billing {
       metrics: metrics.map((metric) => metric.metric),
       ...(part === undefined ? {} : { period: part }),
     }))
-    const usage = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
-    return withData(this.#postgres, { terms, period, usage }, { upTo: Number.MAX_SAFE_INTEGER })
+    const counted = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
+    const usage = await withPriceParts(terms, period, counted, async (item, metric, part) => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      return (await this.#measure(tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
+    })
+    // The order of a closing is an int.
+    const completing = this.#completing(tenant, this.#catalog.book(), { upTo: 2 ** 31 - 1 })
+    return completeUsage(completing, { terms, period, usage })
   }
 
   /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
@@ -236,7 +250,7 @@ export class Billing {
       catalog: this.#catalog,
       invoicing: this.#invoicing,
       usageAtCut: this.#usageAtCut,
-      data: { collect, waiting: (contracts) => this.#usageData.waiting(contracts) },
+      data: this.#data,
       prepaid: this.#prepaid,
       settleLate: (request) =>
         settleLate(this.#closing(), { ...request, by: { actor: 'system', reason: 'late usage' } }),
@@ -248,6 +262,40 @@ export class Billing {
         ])
       },
     }
+  }
+
+  #completing(tenant: string, book: Book | null, which: CompleteOptions['which']): CompleteOptions {
+    const { stream, position } = this.#flowOf(tenant)
+    return {
+      store: this.#postgres,
+      rollup: this.#rollup,
+      stream,
+      folded: position.folded,
+      metricOf: (key) => this.#catalog.metric(key),
+      book,
+      which,
+    }
+  }
+
+  /** What a closing adds to the figures of its tenant's metrics, in its own transaction. */
+  readonly #data: DataPort = {
+    collect: async (client, { closing, order, parts, now }) => {
+      const usage: (readonly ItemUsage[])[] = []
+      const notices: Notice[] = []
+      for (const part of parts) {
+        notices.push(...(await claim(client, { closing, order, terms: part.terms, period: part.period, now })))
+        const completing = this.#completing(part.terms.contract.tenant, this.#catalog.book(), { upTo: order })
+        const keep = (charges: readonly ObjectCharge[], item: string, period: Period) =>
+          keepCharges(client, closing, charges, item, period)
+        usage.push(await completeUsage({ ...completing, store: client, keep }, part))
+      }
+      return { usage, notices }
+    },
+    waiting: async (contracts) => {
+      const book = this.#catalog.book()
+      const shared = contracts.filter((id) => isShared(book, book.contractOf(id)))
+      return new Set([...shared, ...(await this.#usageData.waiting(contracts))])
+    },
   }
 
   /** One cut of all streams. Those that a killed batch has left are released: nothing was kept from them. */
@@ -315,11 +363,14 @@ export class Billing {
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
     const own = await termsOf(this.#postgres, this.#catalog, contract, period)
-    const counted = await withData(this.#postgres, { terms: own, period, usage }, 'pending')
-    const parts = await this.#prepaid.partsOf(own, period, async (item, metric, part) => {
+    const countPart = async (item: string, metric: string, part: Period): Promise<string> => {
       const asked = [{ item, metrics: [metric], period: part }]
-      return (await this.#measure(own.contract.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
-    })
+      return (await this.#measure(terms.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
+    }
+    const cut = await withPriceParts(own, period, usage, countPart)
+    const completing = this.#completing(terms.tenant, this.#catalog.book(), 'pending')
+    const counted = await completeUsage(completing, { terms: own, period, usage: cut })
+    const parts = await this.#prepaid.partsOf(own, period, countPart)
     const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
     return previewInvoice(this.#catalog, contract, period, counted, prepaid, own)
   }
@@ -407,7 +458,8 @@ export class Billing {
         postgres: this.#postgres,
         invoicing: this.#invoicing,
         book: this.#catalog.book(),
-        recountData: (part, order) => withData(this.#postgres, part, { upTo: order }),
+        recountData: (part, order) =>
+          completeUsage(this.#completing(part.terms.contract.tenant, null, { upTo: order }), part),
         recount: async ({ tenant, metric: key, period, cut }) => {
           const metric = this.#catalog.metric(key)
           if (!metric.archive) return null

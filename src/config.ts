@@ -42,6 +42,8 @@ export interface Config {
   readonly fne: { readonly url: string; readonly tokenFile: string } | undefined
   /** Ranges of addresses that webhooks may go to although they are not public, and by plain http. */
   readonly webhookAllow: readonly string[]
+  /** Whether a reservation is answered when the disk has it (each), or when the kernel has it and the disk will soon. */
+  readonly reservationSync: string
   /** undefined: no e-mail. */
   readonly smtp: { readonly url: string; readonly from: string } | undefined
   /** Waits between the attempts at a delivery; not a setting, but tests make them short. */
@@ -200,6 +202,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     nats: nats(),
     fne: fne(),
     webhookAllow: webhookAllow(),
+    reservationSync: oneOf('RELEVE_RESERVATIONS_SYNC', 'soon', ['each', 'soon']),
     smtp: smtp(),
     deliveryRetryMs: limits.deliveryRetryMs,
     crashAt: env.RELEVE_CRASH_AT || '',
@@ -245,6 +248,9 @@ export const settings: readonly string[] = [
   'RELEVE_DEDUPE_DISK_BYTES',
   'RELEVE_LOG_BYTES',
   'RELEVE_CRASH_AT',
+  'RELEVE_URL',
+  'RELEVE_KEY',
+  'RELEVE_KEY_FILE',
   'RELEVE_FNE_URL',
   'RELEVE_FNE_TOKEN_FILE',
   'RELEVE_NATS_URL',
@@ -256,6 +262,7 @@ export const settings: readonly string[] = [
   'RELEVE_NATS_STREAM',
   'RELEVE_NATS_STREAM_BYTES',
   'RELEVE_WEBHOOK_ALLOW',
+  'RELEVE_RESERVATIONS_SYNC',
   'RELEVE_SMTP_URL',
   'RELEVE_SMTP_FROM',
 ]
@@ -263,4 +270,22 @@ export const settings: readonly string[] = [
 /** The environment as it is. Callers outside tests pass nothing. */
 export function loadConfig(): Config {
   return parseConfig(process.env)
+}
+
+/** What the commands that ask a service read; a machine without a service needs nothing else. */
+export interface ClientConfig {
+  readonly url: string | undefined
+  readonly key: string | undefined
+  readonly keyFile: string | undefined
+  readonly dataDirectory: string
+}
+
+export function loadClientConfig(): ClientConfig {
+  const { env } = process
+  return {
+    url: env.RELEVE_URL || undefined,
+    key: env.RELEVE_KEY || undefined,
+    keyFile: env.RELEVE_KEY_FILE || undefined,
+    dataDirectory: resolve(env.RELEVE_DATA || '.data'),
+  }
 }

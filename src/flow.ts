@@ -262,13 +262,18 @@ export class StreamFlow {
     this.#flushes = flushes.then(() => held)
     this.#flushes.catch(() => {})
     this.#folding = folding.then(() => held)
+    const ids = this.#o.ids.hold()
     try {
-      await Promise.all([flushes, folding])
+      await Promise.all([flushes, folding, ids])
     } catch (error) {
       release()
       throw error
     }
-    return release
+    const releaseIds = await ids
+    return () => {
+      release()
+      releaseIds()
+    }
   }
 
   /** Resolves when everything that the log has now is in a checkpoint; answers that epoch. A closing's cut. */
@@ -966,7 +971,7 @@ export class StreamFlow {
   }
 
   /** Usage of a tenant that is told after each hand-over from now on. */
-  async guard(tenant: string, now: number): Promise<readonly GuardedUsage[]> {
+  async guard(tenant: string, now: number): Promise<{ sequence: number; usages: readonly GuardedUsage[] }> {
     return this.#o.shard.guard(tenant, now)
   }
 

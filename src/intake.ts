@@ -13,6 +13,7 @@
 
 import { ReleveError } from './errors.js'
 import type { Applied, StreamFlow } from './flow.js'
+import type { Admitted } from './ingest/cardinality.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import type { BodyFormat } from './ingest/ingest.js'
 import type { Refusal, ShardVerdict } from './ingest/verdict.js'
@@ -45,6 +46,8 @@ export interface IntakeOptions {
   readonly shard: Pick<ShardThread, 'judge' | 'slabs'>
   /** The flow of a stream. */
   readonly flowOf: (stream: number) => Pick<StreamFlow, 'append' | 'forget'>
+  /** A frame of another stream within the limits of cardinality of its tenants; null when it is. */
+  readonly admit: (stream: number, frame: Uint8Array, indices: Uint32Array) => Promise<Admitted | null>
   /** The stream of the shard: its frames are kept there. */
   readonly stream: number
   /** When a task of bodies begins: its time of arrival, and the bounds of age. */
@@ -174,6 +177,7 @@ export class Intake {
   /** Never rejects: its bodies do. */
   async #write(group: JudgedGroup, bodies: readonly Waiting[], head: JudgeHead, memory: Uint8Array): Promise<void> {
     const { error, parts } = group
+    const more: Refusal[] = []
     if (error !== null) {
       bodies[0]!.reject(new ReleveError(error.code, error.detail))
       return
@@ -181,20 +185,21 @@ export class Intake {
     const wait = bodies.some(({ body }) => body.wait)
     try {
       // All of them, also behind a failed one: the slab is in use until then.
-      const settled = await Promise.allSettled(parts.map((part) => this.#append(part, head, memory, wait)))
+      const settled = await Promise.allSettled(parts.map((part) => this.#append(part, head, memory, wait, more)))
       const written = settled.map((one) => {
         if (one.status === 'rejected') throw one.reason
         return one.value
       })
       const verdicts = wait ? verdictsOf(group, written) : undefined
       verdicts?.catch(() => {})
+      const all = more.length === 0 ? group.refusals : [...group.refusals, ...more].sort((a, b) => a.index - b.index)
       let from = 0
       let refusal = 0
       for (const [i, { body, resolve }] of bodies.entries()) {
         const to = group.ends[i]!
         const refusals: Refusal[] = []
-        for (; refusal < group.refusals.length && group.refusals[refusal]!.index < to; refusal += 1) {
-          const refused = group.refusals[refusal]!
+        for (; refusal < all.length && all[refusal]!.index < to; refusal += 1) {
+          const refused = all[refusal]!
           refusals.push(from === 0 ? refused : { ...refused, index: refused.index - from })
         }
         const begin = from
@@ -213,15 +218,19 @@ export class Intake {
     head: JudgeHead,
     memory: Uint8Array,
     wait: boolean,
+    /** Gets what is refused here. */
+    more: Refusal[],
   ): Promise<{ part: JudgedPart; applied: Promise<Applied> | undefined }> {
-    const { stream, at, length, own, kept } = part
+    const { stream, at, length, own, kept, unjudged } = part
     // Another shard's frame outlives the slab.
     const isMine = stream === this.#o.stream
     const frame = own ?? (isMine ? memory.subarray(at, at + length) : new Uint8Array(memory.subarray(at, at + length)))
     const flow = this.#o.flowOf(stream)
     try {
-      const { applied } = await flow.append(head.receivedAt, head.floorTime, frame, wait, kept)
-      return { part, applied }
+      const admitted = unjudged ? await this.#o.admit(stream, frame, part.indices!) : null
+      if (admitted !== null) for (const refusal of admitted.refusals) more.push(refusal)
+      const { applied } = await flow.append(head.receivedAt, head.floorTime, admitted?.frame ?? frame, wait, kept)
+      return { part: admitted === null ? part : { ...part, indices: admitted.indices }, applied }
     } catch (error) {
       if (kept > 0) flow.forget(kept)
       throw error

@@ -46,6 +46,15 @@ export function openMetrics() {
     logBytes: gauge('releve_log_bytes', 'Log on disk', ['stream']),
     logLag: gauge('releve_log_lag_records', 'Records on disk that the shard has not applied yet', ['stream']),
     logLost: gauge('releve_log_lost_records', 'Acknowledged records that cannot be read any more', ['stream']),
+    loopDelay: gauge('releve_event_loop_delay_seconds', 'How late the main thread came, since the last scrape', [
+      'quantile',
+    ]),
+    gcPause: histogram(
+      'releve_gc_pause_seconds',
+      'Stops of the main thread for its garbage',
+      [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2],
+      ['kind'],
+    ),
     // Dedupe.
     dedupeIds: gauge('releve_dedupe_ids', 'Ids remembered', ['stream']),
     dedupeMemoryIds: gauge('releve_dedupe_memory_ids', 'Ids, and voids, in memory', ['stream']),
@@ -82,6 +91,14 @@ export function openMetrics() {
     alerts: counter('releve_alerts_total', 'Alerts recorded', ['type']),
     sseStreams: gauge('releve_sse_streams', 'Open alert streams'),
     sseDropped: counter('releve_sse_dropped_total', 'Alert streams closed because the reader was too slow'),
+    reserveSeconds: histogram(
+      'releve_reserve_seconds',
+      'From the request for a reservation to its answer, within the service',
+      [0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1],
+    ),
+    quotaChecks: counter('releve_quota_checks_total', 'Answers to «may this tenant use n more»', ['why']),
+    reservations: counter('releve_reservations_total', 'Reservations by what became of them', ['outcome']),
+    reservationsKnown: gauge('releve_reservations_known', 'Reservations in memory, ended ones included'),
     // Delivery.
     deliveries: counter('releve_deliveries_total', 'Attempts to tell an endpoint', ['channel', 'outcome']),
     deliveriesWaiting: gauge('releve_deliveries_waiting', 'Deliveries that wait for their first or next attempt'),
@@ -95,6 +112,7 @@ export function openMetrics() {
       'Connections given up because nothing came though something waited',
     ),
     natsAlerts: counter('releve_nats_alerts_total', 'Alerts handed to the server'),
+    natsStreamBytes: gauge('releve_nats_stream_bytes', 'Bytes that wait in the stream of the server'),
     natsUp: gauge('releve_nats_up', '1 when the door is connected'),
     // Engines.
     engineUp: gauge('releve_engine_up', '1 when the engine answers', ['engine']),

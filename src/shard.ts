@@ -22,6 +22,13 @@ import type { DedupeState } from './dedupe/generations.js'
 import { MemberHash, memberHash } from './dedupe/identity.js'
 import { type ErrorCode, ReleveError } from './errors.js'
 import { decodeFrame } from './frame.js'
+import {
+  type Admitted,
+  Cardinality,
+  type CardinalityCounts,
+  type CardinalityLimits,
+  type KnownSeries,
+} from './ingest/cardinality.js'
 import type { CloudEventHeaders } from './ingest/cloudevents-binary.js'
 import { type BodyFormat, buildDoor, type Door, type IngestRequest, type Judged, judge } from './ingest/ingest.js'
 import { type JudgedTogether, type KernelDoor, type KernelJudged, openKernelDoor } from './ingest/kernel-door.js'
@@ -101,8 +108,10 @@ export interface JudgedPart {
   readonly own: Uint8Array | null
   /** The number under which the shard keeps it, 0 when the part is another shard's. */
   readonly kept: number
-  /** Place in the group of each stored event; only when somebody waits. */
+  /** Place in the group of each stored event; only when somebody waits, or when it is unjudged. */
   readonly indices: Uint32Array | null
+  /** Its cardinality is still to be judged, in the thread of its stream. */
+  readonly unjudged: boolean
 }
 
 /** Consecutive bodies of a task that were judged as one: mostly one body, or many small ones. */
@@ -181,6 +190,7 @@ export class Shard {
   readonly #dedupe: Dedupe
   readonly #rows: Epoch
   readonly #balances: Balances
+  readonly #cardinality = new Cardinality()
   readonly #heard = new Heard()
   #door: Door | undefined
   /** Null when the kernel was not built: then the plain path does all. */
@@ -233,8 +243,9 @@ export class Shard {
     // Frames go behind the last body.
     let free = 0
     for (const { at, length, own } of jobs) if (own === null) free = Math.max(free, pad8(at + length))
-    const put = (judged: JudgedTogether, some: readonly JudgeJob[]): void => {
+    const put = (vouched: JudgedTogether, some: readonly JudgeJob[]): void => {
       const wait = some.some((job) => job.wait)
+      const judged = this.#cardinality.isIdle ? vouched : this.#withinLimits(vouched)
       const { group, end } = this.#place(bytes, free, judged, wait)
       free = end
       groups.push(group)
@@ -250,7 +261,8 @@ export class Shard {
     }
     // A broken one, or too many events: by halves, so that it costs its neighbours little.
     const judgeSmall = (some: readonly JudgeJob[]): void => {
-      const together = some.length > 1 ? this.#judgeTogether(bytes, some, head) : null
+      // With limits of cardinality a body may be told to come again, and its neighbours must not.
+      const together = some.length > 1 && this.#cardinality.isIdle ? this.#judgeTogether(bytes, some, head) : null
       if (together !== null) put(together, some)
       else if (some.length === 1) judgeAlone(some[0]!)
       else {
@@ -309,10 +321,47 @@ export class Shard {
       }
       // What does not fit is handed over, and what is kept must stay.
       const own = fits ? null : isMine ? frame.slice() : frame
-      return { stream, at, length: frame.length, own, kept, indices: wait ? indices : null }
+      const unjudged = !isMine && !this.#cardinality.isIdle
+      return { stream, at, length: frame.length, own, kept, indices: wait || unjudged ? indices : null, unjudged }
     })
     const { ends, plain, refusals } = judged
     return { group: { ends, plain, refusals, parts, error: null }, end }
+  }
+
+  /** Parts of other streams are left to their threads, which alone know what their tenants have named. */
+  #withinLimits(judged: JudgedTogether): JudgedTogether {
+    const refusals = [...judged.refusals]
+    const parts = judged.parts.map((part) => {
+      if (part.stream !== this.#options.stream) return part
+      const admitted = this.admit(part.frame, part.indices)
+      if (admitted === null) return part
+      const { refusals: more, ...rest } = admitted
+      refusals.push(...more)
+      return { ...part, ...rest }
+    })
+    refusals.sort((a, b) => a.index - b.index)
+    return { ...judged, parts, refusals, refused: refusals.length, stored: judged.received - refusals.length }
+  }
+
+  /** A frame within the limits of cardinality of its tenants; null when it is. */
+  admit(frame: Uint8Array, indices: Uint32Array): Admitted | null {
+    return this.#cardinality.admit(decodeFrame(frame), indices, this.#door!.metrics)
+  }
+
+  setCardinality(fallback: CardinalityLimits | null, own: readonly (readonly [string, CardinalityLimits])[]): void {
+    this.#cardinality.setLimits(fallback, new Map(own))
+  }
+
+  learnSeries(known: readonly KnownSeries[], at: number): void {
+    this.#cardinality.learn(known, at)
+  }
+
+  cardinalityComplete(): void {
+    this.#cardinality.complete()
+  }
+
+  cardinality(tenant: string): { counts: CardinalityCounts; month: string; complete: boolean } {
+    return this.#cardinality.state(tenant)
   }
 
   // Opening: beginRestore, restoreBlock…, open. `state` is null for a stream without a checkpoint.
@@ -358,6 +407,7 @@ export class Shard {
     for (const [i, record] of records.entries()) {
       if (this.full) break
       const frame = decodeFrame(frames[i]!)
+      if (!this.#cardinality.isIdle) this.#cardinality.learnFrame(frame)
       const verdict = new Uint8Array(frame.events)
       this.#dedupe.judge(frame, verdict)
       const books = this.#rows.apply(frame, record.sequence, verdict)
@@ -451,8 +501,8 @@ export class Shard {
     return { crossings: this.#balances.forecast(now), heard: this.#heard.take() }
   }
 
-  guard(tenant: string, now: number): GuardedUsage[] {
-    return this.#balances.guard(tenant, now)
+  guard(tenant: string, now: number): { sequence: number; usages: GuardedUsage[] } {
+    return { sequence: this.#sequence, usages: this.#balances.guard(tenant, now) }
   }
 
   balances(tenant: string): BalanceView[] {
@@ -493,7 +543,9 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
     minThreads: 1,
     maxThreads: 1,
     idleTimeout: 2 ** 31 - 1,
-    concurrentTasksPerWorker: 1,
+    // Handed to the thread at once, which does them one after the other in this order: with 1 it would stand still after each task
+    // until the main thread has come to its answer.
+    concurrentTasksPerWorker: limits.shardTasksMax,
     // Measured for one pool of one thread: 27 µs a task instead of 48.
     atomics: 'disabled',
     maxQueue: limits.shardTasksMax,
@@ -526,6 +578,12 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
         [slab, jobs, head],
         jobs.flatMap(({ own }) => (own === null ? [] : ownBuffer(own))),
       ),
+    /** Copies go over: the frame stays with whoever asks. */
+    admit: (frame: Uint8Array, indices: Uint32Array) => run<Admitted | null>('admit', [frame, indices]),
+    setCardinality: (...args: Parameters<Shard['setCardinality']>) => run<void>('setCardinality', args),
+    learnSeries: (...args: Parameters<Shard['learnSeries']>) => run<void>('learnSeries', args),
+    cardinalityComplete: () => run<void>('cardinalityComplete', []),
+    cardinality: (tenant: string) => run<ReturnType<Shard['cardinality']>>('cardinality', [tenant]),
     beginRestore: (state: DedupeState | null) => run<void>('beginRestore', [state]),
     restoreBlock: (block: Uint8Array) => run<void>('restoreBlock', [block], ownBuffer(block)),
     attachRun: (path: string) => run<boolean>('attachRun', [path]),
@@ -547,7 +605,7 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
       run<Crossing[]>('observe', [of, periodFrom, usage, asOf]),
     listen: (list: readonly Listening[]) => run<void>('listen', [list]),
     tick: (now: number) => run<ReturnType<Shard['tick']>>('tick', [now]),
-    guard: (tenant: string, now: number) => run<GuardedUsage[]>('guard', [tenant, now]),
+    guard: (tenant: string, now: number) => run<ReturnType<Shard['guard']>>('guard', [tenant, now]),
     balances: (tenant: string) => run<BalanceView[]>('balances', [tenant]),
     close: () => pool.destroy(),
   }

@@ -10,7 +10,9 @@ import { Alerting } from './alerting.js'
 import { Answers } from './answers.js'
 import { Backups } from './backup.js'
 import { Billing } from './billing.js'
+import { CardinalityRules } from './cardinality.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
+import { Coupons } from './catalog/coupons.js'
 import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
@@ -34,13 +36,19 @@ import { Certifications } from './invoicing/certification.js'
 import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
+import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
+import { type Loop, watchLoop } from './loop.js'
 import { type Metrics, openMetrics } from './metrics.js'
+import { Objects } from './objects/objects.js'
 import { sqlDirectory } from './paths.js'
 import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
+import { Guard, type ReservationView } from './quota/guard.js'
+import { Journal } from './quota/journal.js'
+import { openPolicies, type Policies, type Policy } from './quota/policy.js'
 import { Refusals } from './refusals.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
@@ -50,8 +58,7 @@ import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
 import { openTracing, type Tracing } from './tracing.js'
 import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
-
-export const VERSION = '0.1.0'
+import { VERSION } from './version.js'
 
 export type EventFormat = BodyFormat
 
@@ -71,12 +78,22 @@ export interface IngestAnswer {
   }
 }
 
+/** The event of a reservation: what the reservation does not say itself. */
+export interface ReservedEvent {
+  readonly id: string
+  readonly source?: string
+  readonly time?: string | number
+  readonly dims?: Readonly<Record<string, string>>
+}
+
 /** How a door beside HTTP is. */
 export interface DoorState {
   readonly up: boolean
   readonly state: string
   /** Why it is not up, for an operator. */
   readonly reason?: string
+  /** It works, and an operator should look at it before it does not. */
+  readonly warning?: string
 }
 
 export interface Health {
@@ -139,17 +156,24 @@ export class System {
   #certifications!: Certifications
   #answers!: Answers
   #alerting!: Alerting
+  #limits!: Policies
+  #guard!: Guard
+  #journalLog: FileLog | undefined
   #refusals!: Refusals
+  #cardinality: CardinalityRules | undefined
   #billing!: Billing
   #backups!: Backups
   #tracing: Tracing | undefined
   #usageData!: UsageData
   #prepaid!: Prepaid
+  #coupons!: Coupons
   #imports!: Imports
+  #objects!: Objects
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
   #intakes: Intake[] = []
+  readonly #loop: Loop = watchLoop((kind, seconds) => this.metrics.gcPause.observe({ kind }, seconds))
   #idFiles: IdFiles[] = []
   readonly #runPool: RunPool = openRunPool()
   #streams = 1
@@ -194,9 +218,21 @@ export class System {
   get certifications(): Certifications {
     return this.#certifications
   }
+  /** Limits that act, as they were set. */
+  get limits(): Policies {
+    return this.#limits
+  }
+  /** May a tenant use more, and reservations. */
+  get guard(): Guard {
+    return this.#guard
+  }
   /** Usage, live quotas. */
   get answers(): Answers {
     return this.#answers
+  }
+  /** What a tenant may name in a month. */
+  get cardinality(): CardinalityRules {
+    return this.#cardinality!
   }
   /** Refused events: listed, taken out, sent again. */
   get refusals(): Refusals {
@@ -212,6 +248,13 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  get coupons(): Coupons {
+    return this.#coupons
+  }
+  /** Connected objects. */
+  get objects(): Objects {
+    return this.#objects
   }
   /** Packs bought ahead, and what became of them. */
   get prepaid(): Prepaid {
@@ -302,7 +345,29 @@ export class System {
       onFatal,
     })
 
+    this.#limits = await openPolicies({ postgres, clock })
+    this.#journalLog = await openFileLog({
+      directory: join(config.dataDirectory, 'reservations'),
+      streams: 1,
+      logger,
+      bytesMax: limits.reservationJournalBytesMax,
+      segmentBytes: limits.reservationSegmentBytes,
+      disk: config.reservationSync === 'each' ? realDisk : syncingSoon(realDisk, limits.reservationSyncMs, onFatal),
+      onFatal,
+    })
+    this.#guard = new Guard({
+      clock,
+      logger,
+      metrics,
+      policies: this.#limits,
+      journal: new Journal(this.#journalLog),
+      metricOf: (key) => this.#catalog.metric(key),
+    })
+    await this.#guard.open()
+
     onProgress('streams')
+    this.#cardinality = new CardinalityRules({ postgres, clock, logger, shards: this.#shards })
+    await this.#cardinality.open()
     const owner = `${hostname()}/${process.pid}`
     const entitlements = this.#entitlements()
     this.#entitlementsText = JSON.stringify(entitlements)
@@ -319,6 +384,7 @@ export class System {
         })
         this.#shards[stream] = shard
         await shard.setCatalog(this.#catalog.snapshot())
+        await this.#cardinality!.introduce(shard)
         const ids = await IdFiles.open({
           directory: join(config.dataDirectory, 'keys', `stream-${stream}`),
           stream,
@@ -346,16 +412,19 @@ export class System {
             epochMs: config.epochMs,
             lateMs: config.lateMs,
             tailBytesMax: config.tailBytesMax,
-            onApplied: () => {},
+            onApplied: (of, sequence, guarded) => this.#guard.applied(of, sequence, guarded),
             onFatal,
           },
           entitlements.filter((e) => streamOf(e.tenant, this.#streams) === stream),
         )
       }),
     )
+    this.#guard.setEntitlements(entitlements)
+    this.#guard.start((tenant) => this.#flowOf(tenant))
     this.#intakes = this.#shards.map(
       (shard, stream) =>
         new Intake({
+          admit: (to, frame, indices) => this.#shards[to]!.admit(frame, indices),
           shard,
           stream,
           flowOf: (part) => this.#flows[part]!,
@@ -387,10 +456,13 @@ export class System {
       rollup: this.#rollup,
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
+    this.#cardinality.start(this.#flows, this.#rollup)
     this.#answers = new Answers(room)
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
+    this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
+    this.#coupons = new Coupons({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,
@@ -438,7 +510,15 @@ export class System {
       const metric = metrics.get(e.metric)
       return metric === undefined || !isLive(metric.aggregation) ? [] : [{ ...e, aggregation: metric.aggregation }]
     })
-    return this.#alerting.add(live)
+    const all = this.#alerting.add(live)
+    // A limit of a metric that no contract gives needs a balance too.
+    const there = new Set(all.map(({ tenant, metric }) => JSON.stringify([tenant, metric])))
+    for (const { tenant, metric } of this.#limits.list(null)) {
+      if (there.has(JSON.stringify([tenant, metric]))) continue
+      const bare = this.#alerting.bareEntitlement(tenant, metric)
+      if (bare !== undefined) all.push(bare)
+    }
+    return all
   }
 
   /** Shards listen for the meters whose silence is watched. */
@@ -469,6 +549,7 @@ export class System {
             flow.setEntitlements(entitlements.filter((e) => streamOf(e.tenant, this.#streams) === flow.stream)),
           ),
         )
+        this.#guard.setEntitlements(entitlements)
       })
       .catch((error: unknown) => {
         if (this.#closed === undefined)
@@ -495,15 +576,17 @@ export class System {
       () => this.#imports?.close(),
       () => this.#billing?.close(),
       () => this.#backups?.settled(),
-      () => Promise.allSettled(this.#flows.map((flow) => flow.close())),
+      () => Promise.allSettled([this.#cardinality?.close(), ...this.#flows.map((flow) => flow.close())]),
       () => this.#alerts?.close(),
       () => this.#alertFeed?.close(),
       () => this.#delivery?.close(),
+      () => this.#guard?.close(),
+      () => this.#journalLog?.close(),
       () => this.#log?.close(),
-      () => this.#runPool.close(),
-      () => Promise.allSettled(this.#idFiles.map((files) => files.close())),
+      () => Promise.allSettled([...this.#idFiles.map((files) => files.close()), this.#runPool.close()]),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
+      () => this.#loop.close(),
       () => this.#engines?.close(),
       () => this.#lock?.release(),
       () => this.#tracing?.close(),
@@ -618,6 +701,59 @@ export class System {
     this.metrics.refused.inc({ code: refusal.code })
   }
 
+  /** Resolves when the limit acts. */
+  async putLimit(limit: Omit<Policy, 'changedAt'>): Promise<Policy> {
+    if (!this.#catalog.book().customers.has(limit.tenant))
+      throw new ReleveError('unprocessable', `tenant: there is no customer ${limit.tenant}`)
+    this.#catalog.metric(limit.metric)
+    const put = await this.#limits.put(limit)
+    this.#catalogChanged()
+    await this.#catalogWork
+    return put
+  }
+
+  async removeLimit(tenant: string, metric: string): Promise<Policy> {
+    const gone = await this.#limits.remove(tenant, metric)
+    this.#catalogChanged()
+    await this.#catalogWork
+    return gone
+  }
+
+  /**
+   * Commits a reservation; its event goes first, through the door that every event takes. When the commit then fails, the event
+   * counts all the same, and the same call may be made again.
+   */
+  async commitReservation(
+    id: string,
+    tenant: string | null,
+    amount: string | undefined,
+    event: ReservedEvent | undefined,
+  ): Promise<ReservationView> {
+    const reservation = this.#guard.get(id, tenant)
+    if (event === undefined) return this.#guard.commit(id, tenant, amount)
+    const { metric, subject, quantity } = reservation
+    const { aggregation } = this.#catalog.metric(metric)
+    if (aggregation !== 'sum')
+      throw new ReleveError('unprocessable', `event: ${metric} is a ${aggregation}: send its events, then commit`)
+    const whole = {
+      ...event,
+      tenant: reservation.tenant,
+      metric,
+      value: amount ?? quantity,
+      ...(subject === null ? {} : { subject }),
+    }
+    const { refusals } = await this.ingest({
+      body: Buffer.from(JSON.stringify([whole])),
+      format: 'json',
+      tenant: reservation.tenant,
+      wait: false,
+    })
+    const [refusal] = refusals
+    if (refusal !== undefined)
+      throw new ReleveError('unprocessable', `event: ${refusal.code}, ${refusal.field}: ${refusal.message}`)
+    return this.#guard.commit(id, tenant, amount)
+  }
+
   #flowOf(tenant: string): StreamFlow {
     return this.#flows[streamOf(tenant, this.#streams)]!
   }
@@ -696,6 +832,7 @@ export class System {
     for (const [name, door] of Object.entries(doors)) {
       if (!door.up)
         notes.push(`the ${name} door is ${door.state}${door.reason === undefined ? '' : `: ${door.reason}`}`)
+      if (door.warning !== undefined) notes.push(`the ${name} door: ${door.warning}`)
     }
     notes.push(...(this.#delivery?.notes() ?? []), ...(this.#alerting?.notes() ?? []))
     if (!this.#ready) notes.push('starting or stopping')
@@ -716,6 +853,7 @@ export class System {
   /** Gauges that are read rather than counted. */
   refreshGauges(): void {
     const { metrics } = this
+    for (const [quantile, seconds] of Object.entries(this.#loop.delay())) metrics.loopDelay.set({ quantile }, seconds)
     for (const flow of this.#flows) {
       const stream = String(flow.stream)
       const { last, applied } = flow.position
@@ -724,6 +862,7 @@ export class System {
       metrics.flushLagSeconds.set({ stream }, flow.flushLagMs() / 1000)
       metrics.logLost.set({ stream }, this.health().streams[flow.stream]!.lostRecords)
     }
+    metrics.reservationsKnown.set(this.#guard.size)
     for (const [engine, state] of Object.entries(this.#engines.state()))
       metrics.engineUp.set({ engine }, state.up ? 1 : 0)
   }

@@ -107,14 +107,14 @@ test('the life of a service: it answers, a second one on its directory gives up,
   expect(second.err).toMatch(/in use|another|already/i)
   expect((await fetch(`${service.url}/health/ready`)).status).toBe(200)
 
-  const made = await run(['keys', 'create', 'reader', '--scopes', 'read'])
+  const made = await run(['keys', 'create', 'reader', '--scopes', 'read', '--json'])
   expect(made.code, made.err).toBe(0)
   const { key, secret } = JSON.parse(made.out)
   expect(secret).toMatch(/^rlv_/)
   const usable = (): Promise<Response> =>
     fetch(`${service.url}/v1/plans`, { headers: { authorization: `Bearer ${secret}` } })
   expect((await usable()).status).toBe(200)
-  const list = await run(['keys', 'list'])
+  const list = await run(['keys', 'list', '--json'])
   expect(JSON.parse(list.out).keys.map((k: { name: string }) => k.name)).toContain('reader')
   expect(list.out).not.toContain(secret)
   expect((await run(['keys', 'revoke', key.id])).code).toBe(0)

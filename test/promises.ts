@@ -14,6 +14,7 @@ export const Promises = {
     'received = stored + refused; stored = accepted + duplicate + conflict; accepted = counted = archived.',
   'quota:bounded-staleness': 'A quota answer carries its age.',
   'alert:once-per-crossing': 'A threshold crossed in a period is recorded once and delivered at least once.',
+  'limit:never-oversold': 'Reservations never grant more than a hard limit leaves, whoever races and whatever dies.',
   'rating:pure': 'Same input, same lines, for ever.',
   'rating:lines-sum-to-total': 'The lines sum to the total, to the last unit, with any model and any rounding.',
   'invoice:issued-never-changes': 'An issued invoice never changes; corrections are new documents.',

@@ -15,7 +15,7 @@ const textOf = (file: string): string => readFileSync(join(rootDirectory, 'src',
 const roads = ['ingest', 'log', 'dedupe', 'aggregate', 'rollup', 'quota', 'rating', 'invoicing']
 const doors = ['http', 'nats', 'cli', 'demo']
 /** Rooms beside the road, and what they may know of each other. */
-const beside = ['access', 'catalog', 'client', 'delivery', 'engines', 'prepaid', 'usage-data']
+const beside = ['access', 'catalog', 'client', 'delivery', 'engines', 'prepaid', 'usage-data', 'objects']
 
 /** 0 ground, 1 rooms, 2 the road written out, 3 system, 4 doors, 5 the process. */
 function level(file: string): number {
@@ -31,7 +31,9 @@ function level(file: string): number {
       'answers.ts',
       'alerting.ts',
       'refusals.ts',
+      'cardinality.ts',
       'billing.ts',
+      'shared-usage.ts',
       'backup.ts',
       'invoicing/close.ts',
       'invoicing/close-many.ts',
@@ -97,6 +99,8 @@ const neighbours: Readonly<Record<string, string>> = {
   'rating → catalog/unit.ts': 'a quantity is converted to the unit of its price',
   'invoicing → catalog/': 'the price book is read by all',
   'catalog → rating/formula.ts': 'a formula that cannot be read is refused when its calculator is defined',
+  'usage-data → objects/objects.ts': 'whether an item is that of an object',
+  'objects → catalog/': 'contracts and their days are read by all',
   'prepaid → invoicing/funding.ts': 'a closing debits what its invoice says that packs paid',
   'prepaid → invoicing/draft.ts': 'the quota of a part of a period',
   'prepaid → catalog/schedule.ts': 'a day is a midnight of the contract’s zone',

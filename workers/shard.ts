@@ -5,6 +5,7 @@
 import { writeFileSync } from 'node:fs'
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import { ReleveError } from '../src/errors.js'
+import type { Admitted } from '../src/ingest/cardinality.js'
 import { type JudgedGroup, type SealedEpoch, Shard, type ShardOptions, type ShardTask } from '../src/shard.js'
 
 const options = workerData as ShardOptions
@@ -21,9 +22,13 @@ function buffersOf(task: ShardTask, reply: unknown): ArrayBuffer[] {
       parts.flatMap(({ own, indices }) => [own, indices].flatMap((b) => (b === null ? [] : [b.buffer as ArrayBuffer]))),
     )
   }
+  if (task.method === 'admit') {
+    const admitted = reply as Admitted | null
+    return admitted === null ? [] : [admitted.frame.buffer as ArrayBuffer, admitted.indices.buffer as ArrayBuffer]
+  }
   if (task.method === 'seal') {
     const { chunks, keys } = reply as SealedEpoch
-    const buffers = chunks.map(({ bytes }) => bytes.buffer as ArrayBuffer)
+    const buffers = chunks.flatMap(({ pieces }) => pieces.map((piece) => piece.buffer as ArrayBuffer))
     return keys === null ? buffers : [...buffers, keys.buffer as ArrayBuffer]
   }
   return []

@@ -23,6 +23,8 @@ export interface PriceVersion {
   readonly status: PriceStatus
   /** In force for periods that begin at or after it, epoch ms, until a later version is. */
   readonly effectiveFrom: number
+  /** Whether it holds within the period that `effectiveFrom` lies in, for usage from then on; absent: from the next period on. */
+  readonly takesEffect?: 'event_time'
   /** The rule's JSON as a person wrote it. */
   readonly definition: unknown
   /** Whether an issued invoice used it: then it is never changed. */
@@ -85,6 +87,8 @@ export interface TermsMetric {
   readonly rule: string | null
   /** The version in force when the period began; null when no rule or no active version prices it. */
   readonly price: Price | null
+  /** Versions that take effect within the period, for usage from their instant on, in their order. */
+  readonly later?: readonly { readonly from: number; readonly price: Price }[]
 }
 
 export interface BookParts {
@@ -226,6 +230,18 @@ export class Book {
     return this.#pricedByEvent.get(metric) ?? null
   }
 
+  /** Versions that hold from an instant within the range on. Of one instant the last one counts. */
+  versionsWithin(rule: string, range: Period): { from: number; price: Price }[] {
+    const within = (this.prices.get(rule) ?? []).filter(
+      ({ status, takesEffect, effectiveFrom: at }) =>
+        status !== 'draft' && takesEffect === 'event_time' && at > range.from && at < range.to,
+    )
+    const byTime = new Map(within.map((version) => [version.effectiveFrom, version]))
+    return [...byTime.values()]
+      .sort((a, b) => a.effectiveFrom - b.effectiveFrom)
+      .map((version) => ({ from: version.effectiveFrom, price: normalForm(version) }))
+  }
+
   /** One version of a rule in normal form, whatever its status; null when there is none. */
   priceAt(rule: string, version: string): Price | null {
     const found = this.prices.get(rule)?.find((price) => price.version === version)
@@ -287,6 +303,7 @@ export class Book {
           metrics: (kind === 'fixed' || kind === 'once' ? [] : item.entitlements).map((entitlement) => {
             const rule = plan.metrics.find((entry) => entry.metric === entitlement.metric)?.rule ?? null
             const { unit, rounding } = this.metricOf(entitlement.metric)
+            const later = rule === null ? [] : this.versionsWithin(rule, part)
             return {
               metric: entitlement.metric,
               unit,
@@ -294,6 +311,7 @@ export class Book {
               limit: entitlement.limit,
               rule,
               price: price(rule),
+              ...(later.length === 0 ? {} : { later }),
             }
           }),
         }

@@ -14,7 +14,7 @@ import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
-import type { Period } from '../period.js'
+import { MINUTE_MS, type Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
 import {
   Book,
@@ -43,7 +43,7 @@ import {
 import { type Finding, lint, lintPrice } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
 import { extendTrial, giveNotice, type Move, type Moved, moveContract } from './moves.js'
-import { parsePrice } from './price.js'
+import { type Price, parsePrice } from './price.js'
 import { midnightOf } from './schedule.js'
 import { assertSubscriptionMove, type SubscriptionState } from './subscription.js'
 import { convertUnit } from './unit.js'
@@ -75,6 +75,8 @@ export interface PriceInput {
   readonly status?: PriceStatus
   /** Epoch ms; absent: now, so that the next period is the first with it. */
   readonly effectiveFrom?: number
+  /** next_period (default), or event_time: then also usage of the running period, from `effectiveFrom` on. */
+  readonly takesEffect?: 'next_period' | 'event_time'
 }
 
 /** Who does something with a contract and why, and from which day of its zone it counts. */
@@ -308,17 +310,23 @@ export class Catalog {
       const status = input.status ?? kept?.status ?? 'draft'
       if (status === 'archived' && kept === undefined) unprocessable('status: a new version is a draft or active')
       const effectiveFrom = input.effectiveFrom ?? kept?.effectiveFrom ?? this.#clock.now()
+      const takesEffect = input.takesEffect ?? kept?.takesEffect ?? 'next_period'
+      if (takesEffect === 'event_time') assertByEventTime(price, effectiveFrom)
       const value: PriceVersion = {
         rule,
         version,
         status,
         effectiveFrom,
+        ...(takesEffect === 'event_time' ? { takesEffect } : {}),
         definition: input.rule,
         billed: kept?.billed ?? false,
       }
       if (kept !== undefined) {
         if (same(kept, value)) return kept
-        const content = same(kept.definition, value.definition) && kept.effectiveFrom === effectiveFrom
+        const content =
+          same(kept.definition, value.definition) &&
+          kept.effectiveFrom === effectiveFrom &&
+          kept.takesEffect === value.takesEffect
         if (kept.status !== 'draft' && !content) {
           throw new ReleveError(
             'conflict',
@@ -335,11 +343,11 @@ export class Catalog {
         part: 'prices',
         before: kept ?? null,
         after: value,
-        sql: `INSERT INTO catalog_prices (rule, version, status, effective_from, definition, changed_in)
-              VALUES ($2, $3, $4, $5, $6, $1)
+        sql: `INSERT INTO catalog_prices (rule, version, status, effective_from, definition, takes_effect, changed_in)
+              VALUES ($2, $3, $4, $5, $6, $7, $1)
               ON CONFLICT (rule, version) DO UPDATE SET status = excluded.status, effective_from = excluded.effective_from,
-                definition = excluded.definition, changed_in = excluded.changed_in`,
-        values: [rule, version, status, effectiveFrom, JSON.stringify(input.rule)],
+                definition = excluded.definition, takes_effect = excluded.takes_effect, changed_in = excluded.changed_in`,
+        values: [rule, version, status, effectiveFrom, JSON.stringify(input.rule), takesEffect],
       }
     })
   }
@@ -403,7 +411,21 @@ export class Catalog {
                 : old.limitVersion + 1
           return { ...entitlement, limitVersion }
         })
+        if (item.subjects !== undefined && item.fleet !== undefined)
+          unprocessable(`items: ${item.id} has subjects or is a fleet, not both`)
+        if (item.subjects !== undefined || item.fleet !== undefined) {
+          if (item.prepaid !== undefined)
+            unprocessable(`items: ${item.id} has prepaid packs, whose usage is not shared by subject`)
+          // Shared out by subject, and added up again.
+          const other = entitlements.find(({ metric }) => !['sum', 'count'].includes(book.metricOf(metric).aggregation))
+          if (other !== undefined)
+            unprocessable(
+              `items: ${other.metric} of ${item.id} is neither a sum nor a count, and is not shared by subject`,
+            )
+        }
         for (const { name, metric } of item.calculators ?? []) {
+          if (metric === null && item.fleet !== undefined)
+            unprocessable(`items: calculator ${name} of a fleet gives a quantity of a metric`)
           if (metric === null) continue
           if (!entitlements.some((one) => one.metric === metric))
             unprocessable(`items: calculator ${name} gives ${metric}, which ${item.id} does not have`)
@@ -604,13 +626,22 @@ function assertPriceInput(input: PriceInput): void {
     throw new ReleveError('invalid_request', detail)
   }
   if (typeof input !== 'object' || input === null)
-    wrong('price: an object with rule, version, status, effectiveFrom is expected')
-  const { rule: _, version, status, effectiveFrom, ...others } = input
+    wrong('price: an object with rule, version, status, effectiveFrom, takesEffect is expected')
+  const { rule: _, version, status, effectiveFrom, takesEffect, ...others } = input
   for (const member of Object.keys(others)) wrong(`price: unknown member ${member.slice(0, 80)}`)
   if (version !== undefined && typeof version !== 'string') wrong('version: a text such as "3.1" is expected')
   if (status !== undefined && !['draft', 'active', 'archived'].includes(status))
     wrong('status: draft, active or archived')
   if (effectiveFrom !== undefined && !Number.isSafeInteger(effectiveFrom)) wrong('effectiveFrom: epoch milliseconds')
+  if (takesEffect !== undefined && takesEffect !== 'next_period' && takesEffect !== 'event_time')
+    wrong('takesEffect: next_period or event_time')
+}
+
+/** Usage of the running period is cut at the instant, so it must be a quantity that can be, at a minute it is counted by. */
+function assertByEventTime(price: Price, effectiveFrom: number): void {
+  if (!('metric' in price) || price.model === 'percentage')
+    unprocessable(`takesEffect: a ${price.model} price takes effect with the next period`)
+  if (effectiveFrom % MINUTE_MS !== 0) unprocessable('effectiveFrom: by event time it must lie on a whole minute')
 }
 
 function same(a: unknown, b: unknown): boolean {
@@ -637,8 +668,9 @@ async function readBook(client: PoolClient): Promise<Book> {
     status: PriceStatus
     effective_from: string
     definition: unknown
+    takes_effect: 'next_period' | 'event_time'
     billed: boolean
-  }>('SELECT rule, version, status, effective_from, definition, billed FROM catalog_prices')
+  }>('SELECT rule, version, status, effective_from, definition, takes_effect, billed FROM catalog_prices')
   return new Book({
     version: Number(head.rows[0]?.version),
     metrics: await definitions<Metric>('catalog_metrics'),
@@ -649,6 +681,7 @@ async function readBook(client: PoolClient): Promise<Book> {
       version: row.version,
       status: row.status,
       effectiveFrom: Number(row.effective_from),
+      ...(row.takes_effect === 'event_time' ? { takesEffect: row.takes_effect } : {}),
       definition: row.definition,
       billed: row.billed,
     })),

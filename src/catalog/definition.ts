@@ -20,10 +20,13 @@ import type { Days } from './part.js'
 import type { Renewal } from './renewal.js'
 import { midnightOf } from './schedule.js'
 import { isSubscriptionState, type SubscriptionState, TRIAL_DAYS } from './subscription.js'
+import { isExemption, TaxCategory, taxOf } from './tax-table.js'
 
 export interface Product {
   readonly key: string
   readonly name: string
+  /** Taxed at the rate of its category in the seller's country; absent: at the customer's rate. */
+  readonly taxCategory?: TaxCategory
 }
 
 /** One metric of a plan. */
@@ -46,6 +49,8 @@ export interface Plan {
   readonly metrics: readonly PlanMetric[]
   /** Whether an item that covers a part of a period has that part of the included quantities; default: all of them. */
   readonly prorateIncluded?: boolean
+  /** Its price and quotas are agreed on with each customer. */
+  readonly onQuote?: boolean
   readonly features: readonly string[]
 }
 
@@ -133,6 +138,10 @@ export interface ContractItem extends Days {
   readonly addOns?: readonly AddOn[]
   /** What becomes of usage data that are handed in beside the stream. */
   readonly calculators?: readonly Calculator[]
+  /** Whose usage it takes of the customer's; absent: what no other item takes (objects/share.ts). */
+  readonly subjects?: readonly string[]
+  /** An item for connected objects: fee and usage are due for each that is active, for so many periods. */
+  readonly fleet?: { readonly months: number }
   readonly prepaid?: readonly PrepaidRule[]
   /** What of the plan it bills; absent: the fee each cycle, and usage. */
   readonly kind?: ItemKind
@@ -219,6 +228,8 @@ export interface ContractInput extends Omit<Contract, 'items'> {
     readonly until?: string
     readonly addOns?: readonly AddOn[]
     readonly calculators?: readonly Calculator[]
+    readonly subjects?: readonly string[]
+    readonly fleet?: { readonly months: number }
     readonly prepaid?: readonly PrepaidRule[]
     readonly kind?: ItemKind
     /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
@@ -293,12 +304,25 @@ function roundingOf(value: unknown): NonNullable<Metric['rounding']> {
 }
 
 export function parseProduct(json: unknown): Product {
-  const fields = fieldsOf(json, 'product', ['key', 'name'])
-  return { key: name(fields.key, 'key'), name: name(fields.name, 'name') }
+  const fields = fieldsOf(json, 'product', ['key', 'name', 'taxCategory'])
+  return {
+    key: name(fields.key, 'key'),
+    name: name(fields.name, 'name'),
+    ...(fields.taxCategory === undefined ? {} : { taxCategory: oneOf(fields.taxCategory, TaxCategory, 'taxCategory') }),
+  }
 }
 
 export function parsePlan(json: unknown): PlanInput {
-  const fields = fieldsOf(json, 'plan', ['key', 'product', 'name', 'feeRule', 'metrics', 'prorateIncluded', 'features'])
+  const fields = fieldsOf(json, 'plan', [
+    'key',
+    'product',
+    'name',
+    'feeRule',
+    'metrics',
+    'prorateIncluded',
+    'onQuote',
+    'features',
+  ])
   const metrics = list(fields.metrics ?? [], 'metrics', limits.planMetricsMax).map((entry, i) => {
     const at = fieldsOf(entry, `metrics[${i}]`, ['metric', 'included', 'rule'])
     return {
@@ -320,6 +344,7 @@ export function parsePlan(json: unknown): PlanInput {
     ...(fields.prorateIncluded === undefined
       ? {}
       : { prorateIncluded: flag(fields.prorateIncluded, 'prorateIncluded') }),
+    ...(fields.onQuote === undefined ? {} : { onQuote: flag(fields.onQuote, 'onQuote') }),
     features: list(fields.features ?? [], 'features', 100).map((feature, i) => name(feature, `features[${i}]`)),
   }
 }
@@ -383,12 +408,14 @@ export function parseCustomer(json: unknown): Customer {
     'registrations',
     'taxRate',
     'taxCategory',
+    'taxReason',
     'currency',
     'timeZone',
     'language',
     'termDays',
   ])
-  const taxRate = quantity(fields.taxRate, 'taxRate')
+  const registrations = texts(fields.registrations ?? {}, 'registrations')
+  const { taxRate, taxCategory, reason } = taxTerms(fields, registrations)
   if (parseDecimal(taxRate, 'taxRate').gt(100))
     throw new ReleveError('invalid_request', 'taxRate: percent from 0 to 100')
   const currency = name(fields.currency, 'currency')
@@ -398,14 +425,33 @@ export function parseCustomer(json: unknown): Customer {
     name: name(fields.name, 'name'),
     country: country(fields.country),
     address: list(fields.address ?? [], 'address', 10).map((line, i) => name(line, `address[${i}]`)),
-    registrations: texts(fields.registrations ?? {}, 'registrations'),
+    registrations: reason === null ? registrations : { ...registrations, Exonération: reason },
     taxRate,
-    taxCategory: name(fields.taxCategory ?? 'S', 'taxCategory'),
+    taxCategory,
     currency,
     timeZone: zone(fields.timeZone),
     language: oneOf(fields.language ?? 'fr', ['fr', 'en'] as const, 'language'),
     termDays: wholeNumber(fields.termDays ?? 30, 'termDays', 0, 365),
   }
+}
+
+/** A rate with its EN 16931 code as they are entered, or the rate of a category in the customer's country. */
+function taxTerms(
+  fields: Fields,
+  registrations: Readonly<Record<string, string>>,
+): { readonly taxRate: string; readonly taxCategory: string; readonly reason: string | null } {
+  const reason = fields.taxReason === undefined ? null : name(fields.taxReason, 'taxReason')
+  if (fields.taxRate !== undefined)
+    return {
+      taxRate: quantity(fields.taxRate, 'taxRate'),
+      taxCategory: name(fields.taxCategory ?? 'S', 'taxCategory'),
+      reason,
+    }
+  const category = name(fields.taxCategory ?? 'standard', 'taxCategory')
+  const { rate, code } = taxOf(country(fields.country), category)
+  if (isExemption(category) && reason === null && registrations.Exonération === undefined)
+    throw new ReleveError('invalid_request', `taxReason: ${category} needs the reason that is printed`)
+  return { taxRate: rate, taxCategory: code, reason }
 }
 
 function parseLate(json: unknown): LatePolicies {
@@ -454,6 +500,8 @@ export function parseContract(json: unknown): ContractInput {
       'until',
       'addOns',
       'calculators',
+      'subjects',
+      'fleet',
       'prepaid',
       'kind',
       'entitlements',
@@ -466,6 +514,8 @@ export function parseContract(json: unknown): ContractInput {
       ...(at.calculators === undefined
         ? {}
         : { calculators: parseCalculators(at.calculators, `items[${i}].calculators`) }),
+      ...(at.subjects === undefined ? {} : { subjects: subjects(at.subjects, `items[${i}].subjects`) }),
+      ...(at.fleet === undefined ? {} : { fleet: fleet(at.fleet, `items[${i}].fleet`) }),
       ...(at.prepaid === undefined ? {} : { prepaid: prepaidRules(at.prepaid, `items[${i}].prepaid`) }),
       ...(at.kind === undefined ? {} : { kind: oneOf(at.kind, ItemKind, `items[${i}].kind`) }),
     }
@@ -512,6 +562,18 @@ export function parseContract(json: unknown): ContractInput {
     ...(fields.late === undefined ? {} : { late: parseLate(fields.late) }),
     items,
   }
+}
+
+function subjects(value: unknown, at: string): string[] {
+  const all = list(value, at, limits.itemSubjectsMax).map((one, i) => name(one, `${at}[${i}]`))
+  if (all.length === 0) throw new ReleveError('invalid_request', `${at}: names at least one, or is left out`)
+  assertOnce(all, at)
+  return all
+}
+
+function fleet(value: unknown, at: string): { months: number } {
+  const fields = fieldsOf(value, at, ['months'])
+  return { months: wholeNumber(fields.months ?? 12, `${at}.months`, 1, limits.scheduleMonthsMax) }
 }
 
 function date(value: unknown, field: string, timeZone: string): string {

@@ -2,11 +2,12 @@
  * What is allowed in a catalogue but probably not meant: each finding with a code, where it is, and a sentence. Errors (gaps,
  * overlaps, no open tier) are refused when a price is parsed; these are warnings. Pure.
  */
-import { exponentOf } from '../currency.js'
+import { exponentOf, fixedRate } from '../currency.js'
 import { Decimal } from '../decimal.js'
 import type { Book } from './book.js'
 import type { Plan } from './definition.js'
 import { type Price, parsePrice, type TieredPrice } from './price.js'
+import { isRateOf } from './tax-table.js'
 import { convertsExactly, isKnownUnit } from './unit.js'
 
 export interface Finding {
@@ -20,6 +21,8 @@ export interface Finding {
     | 'conversion_does_not_end'
     | 'currencies_differ'
     | 'includes_differ'
+    | 'tax_rate_unknown'
+    | 'currency_of_other_customer'
     | 'rule_missing'
     | 'rule_of_other_metric'
     | 'metric_missing_from_plan'
@@ -80,9 +83,26 @@ export function lint(book: Book): Finding[] {
       }
     }
   }
+  for (const { tenant, country, taxRate } of book.customers.values()) {
+    if (isRateOf(country, taxRate)) continue
+    const message = `${taxRate} % is no rate of ${country}`
+    findings.push({ code: 'tax_rate_unknown', at: `customer ${tenant}`, message })
+  }
   for (const contract of book.contracts.values()) {
+    const { currency } = book.customers.get(contract.tenant) ?? { currency: '' }
     for (const item of contract.items) {
       const plan = book.planOf(item.plan, item.planVersion)
+      for (const rule of new Set([plan.feeRule, ...plan.metrics.map((metric) => metric.rule)])) {
+        const version = rule === null ? undefined : book.prices.get(rule)?.at(-1)
+        const price = version === undefined ? null : parsePrice(version.definition, version.version)
+        if (price === null || price.currency === currency) continue
+        const fixed = fixedRate(price.currency, currency) !== null
+        const then = fixed
+          ? 'converted at the fixed parity'
+          : 'there is no fixed parity, so nothing of it can be billed'
+        const message = `${price.rule} is in ${price.currency}, the customer is billed in ${currency}: ${then}`
+        findings.push({ code: 'currency_of_other_customer', at: `contract ${contract.id}`, message })
+      }
       for (const entitlement of item.entitlements) {
         if (!plan.metrics.some((entry) => entry.metric === entitlement.metric)) {
           findings.push({

@@ -86,6 +86,7 @@ export function changePlan(
       ...(item.until === undefined ? {} : { until: item.until }),
       ...(item.addOns === undefined ? {} : { addOns: item.addOns.filter((one) => !one.once) }),
       ...(item.calculators === undefined ? {} : { calculators: item.calculators }),
+      ...(item.subjects === undefined ? {} : { subjects: item.subjects }),
       ...(item.prepaid === undefined ? {} : { prepaid: item.prepaid }),
       ...(item.kind === undefined ? {} : { kind: item.kind }),
     }

@@ -1,45 +1,39 @@
 /**
- * The command line: data on stdout, everything else on stderr. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 key refused, 4 not
- * found, 5 conflict, 6 an audit or a verification found a difference, 7 an import refused rows.
+ * The command line: data on stdout, everything else on stderr, and an exit code of the table in exit.ts. `releve` and
+ * `ods-billing` are the same program. What needs the whole service is loaded when it is called, so that the others start at once.
  */
+import { basename } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { loadConfig } from '../config.js'
-import { runDemo } from '../demo/demo.js'
-import { ReleveError } from '../errors.js'
-import { VERSION } from '../system.js'
-import { auditCommand } from './commands/audit.js'
+import { VERSION } from '../version.js'
+import { alertsCommand } from './commands/alerts.js'
 import { backupCommands } from './commands/backup.js'
+import { completionCommand } from './commands/completion.js'
+import { eventsCommand } from './commands/events.js'
 import { importCommand } from './commands/import.js'
 import { invoiceCommand } from './commands/invoice.js'
 import { keysCommand } from './commands/keys.js'
-import { rebuildCommand } from './commands/rebuild.js'
-import { serveCommand } from './commands/serve.js'
-
-const exitCodes: Readonly<Partial<Record<string, number>>> = {
-  unauthorized: 3,
-  forbidden: 3,
-  not_found: 4,
-  conflict: 5,
-}
+import { rejectsCommand } from './commands/rejects.js'
+import { usageCommands } from './commands/usage.js'
+import { Exit, exitCodeOf, exitTable } from './exit.js'
 
 /** Returns the exit code; never throws. */
 export async function runCli(args: readonly string[]): Promise<number> {
   let code = 0
-  const program = new Command('releve')
+  const exit = (to: number): void => {
+    code = to
+  }
+  const program = new Command(basename(process.argv[1] ?? '') === 'ods-billing' ? 'ods-billing' : 'releve')
     .description('releve counts what customers use and turns it into invoices that nobody can dispute.')
     .version(VERSION)
     .exitOverride()
     .showHelpAfterError('(releve --help explains)')
-    .addHelpText(
-      'after',
-      `
-Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 key refused,
-4 not found, 5 conflict, 6 an audit or a verification found a difference, 7 an import refused rows.`,
-    )
+    .addHelpText('after', `\nSettings come from the environment; .env.example lists them.\n\nExit codes:\n${exitTable}`)
   program
     .command('serve')
     .description('run the service (npm start)')
     .action(async () => {
+      const { serveCommand } = await import('./commands/serve.js')
       code = await serveCommand(loadConfig())
     })
   program
@@ -49,6 +43,7 @@ Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1
     .option('--events <n>', 'IoT events to send', '1000000')
     .option('--data <directory>', 'data directory', '.data/demo')
     .action(async (options: { exit?: boolean; events: string; data: string }) => {
+      const { runDemo } = await import('../demo/demo.js')
       code = await runDemo({ exit: options.exit ?? false, events: Number(options.events), data: options.data })
     })
   program
@@ -56,6 +51,7 @@ Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1
     .description('hold books, checkpoints, rows and archive against each other')
     .option('--json', 'machine-readable')
     .action(async (options: { json?: boolean }) => {
+      const { auditCommand } = await import('./commands/audit.js')
       code = await auditCommand(loadConfig(), options.json ?? false)
     })
   program
@@ -64,24 +60,35 @@ Settings come from the environment; .env.example lists them. Exit codes: 0 ok, 1
     .option('--dry-run', 'only compare')
     .option('--json', 'machine-readable')
     .action(async (options: { dryRun?: boolean; json?: boolean }) => {
+      const { rebuildCommand } = await import('./commands/rebuild.js')
       code = await rebuildCommand(loadConfig(), { dryRun: options.dryRun ?? false, json: options.json ?? false })
     })
-  keysCommand(program, (n) => {
-    code = n
-  })
+  eventsCommand(program, exit)
+  usageCommands(program, exit)
+  alertsCommand(program, exit)
+  rejectsCommand(program, exit)
+  keysCommand(program, exit)
   backupCommands(program)
-  invoiceCommand(program, (n) => {
-    code = n
-  })
-  importCommand(program, (n) => {
-    code = n
-  })
+  invoiceCommand(program, exit)
+  importCommand(program, exit)
+  program
+    .command('doctor')
+    .description('what is wrong here, and what to do; exit code 1 when something is')
+    .option('--json', 'machine-readable')
+    .action(async (options: { json?: boolean }) => {
+      const { doctorCommand } = await import('./commands/doctor.js')
+      code = await doctorCommand(options.json ?? false)
+    })
+  completionCommand(program)
+  const codes = program.command('exit-codes').description('what the exit codes mean')
+  codes.helpInformation = () => `${exitTable}\n`
+  codes.action(() => void process.stdout.write(codes.helpInformation()))
   try {
     await program.parseAsync(args, { from: 'user' })
     return code
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    if (error instanceof CommanderError) return error.exitCode === 0 ? Exit.ok.code : Exit.usage.code
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
-    return error instanceof ReleveError ? (exitCodes[error.code] ?? 1) : 1
+    return exitCodeOf(error)
   }
 }

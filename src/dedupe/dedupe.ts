@@ -18,7 +18,7 @@ import { crossBarrier, type DedupeState, firstOf, type Generation, type Generati
 import { type IdStore, PlainStore } from './id-store.js'
 import { openKernelStore } from './kernel-store.js'
 import { decodeKeyBlock, encodeKeyBlock } from './key-block.js'
-import { Runs } from './runs.js'
+import { type RunStats, Runs } from './runs.js'
 
 export interface DedupeOptions {
   readonly stream: number
@@ -47,19 +47,11 @@ export interface EpochBarrier {
   readonly floorTime: number
 }
 
-export interface DedupeStats {
+export interface DedupeStats extends RunStats {
   /** Ids known, in memory and on disk. */
   readonly entries: number
   /** Entries in memory: ids and voids. */
   readonly memoryEntries: number
-  /** Entries in runs on disk. */
-  readonly diskEntries: number
-  readonly runs: number
-  /** Memory of the runs: filters and fences. */
-  readonly runBytes: number
-  /** Since the start: ids that a filter did not exclude, and pages read for them. */
-  readonly filterHits: number
-  readonly pageReads: number
   /** Slots of the table. */
   readonly capacity: number
   /** Memory of the table. */
@@ -237,6 +229,7 @@ export class Dedupe {
       )
     }
     const { idsMax } = this.#bounds
+    if (this.#store.held === 0) this.#store.reserve(this.#heldFrom(state, this.#memoryFrom))
     if (this.#store.held + block.keys + block.voids > idsMax) {
       throw new Error(
         `cannot hold the ids of stream ${this.#stream} in memory: room for ${idsMax} is less than there was, raise RELEVE_DEDUPE_IDS`,
@@ -246,6 +239,12 @@ export class Dedupe {
       throw new Error(`FATAL: the key block of epoch ${epoch} holds an id twice or was given twice`)
     }
     this.#store.addVoids(voidWords, byteOf(generation))
+  }
+
+  /** Entries of the generations from this one on. */
+  #heldFrom(state: DedupeState, number: number): number {
+    const generations = state.generations.filter((one) => one.number >= number)
+    return generations.reduce((sum, { entries, voids }) => sum + entries + voids, 0)
   }
 
   /** Counts what a restore brings for the generation of the state that reaches from first to last; false when there is none. */

@@ -170,12 +170,13 @@ function joinForDisk(generations: readonly Generation[], bounds: GenerationLimit
 
 /** Neighbours together, as far as a joined generation may reach. */
 function join(generations: readonly Generation[], level: 1 | 2, bounds: GenerationLimits): Generation[] {
+  const most = Math.min(JOINED_SHARE * (bounds.idsMax + bounds.diskIdsMax), limits.dedupeRunIdsMax)
   const joined: Generation[] = []
   for (const next of generations) {
     const last = joined.at(-1)
     const fits =
       last !== undefined &&
-      heldBy(last) + heldBy(next) <= JOINED_SHARE * (bounds.idsMax + bounds.diskIdsMax) &&
+      heldBy(last) + heldBy(next) <= most &&
       next.toReceivedAt - last.fromReceivedAt <= bounds.windowMs / 8
     if (!fits) {
       joined.push({ ...next, first: firstOf(next), level })

@@ -69,6 +69,8 @@ export class IdFiles {
   #retry: NodeJS.Timeout | undefined
   #retryMs = RETRY_MS
   #waiting: (() => void)[] = []
+  /** The placing of a run, or a hold: one after the other. */
+  #placing: Promise<void> = Promise.resolve()
   #isClosed = false
   #fault: string | null = null
 
@@ -146,12 +148,24 @@ export class IdFiles {
     })
   }
 
+  /** Resolves when no run takes the place of its sources, and none does until what it answers is called. */
+  async hold(): Promise<() => void> {
+    let release = (): void => {}
+    const before = this.#placing
+    const held = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    this.#placing = before.then(() => held)
+    await before
+    return release
+  }
+
   /** Resolves when nothing is being built. Of a build that failed another one may come. */
   async idle(): Promise<void> {
     while (this.#working !== null) await this.#working
   }
 
-  /** After the pool was closed. */
+  /** Waits for what is being built: close the pool as well, at the same time. */
   async close(): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#retry)
@@ -207,9 +221,8 @@ export class IdFiles {
   }
 
   async #build(task: RunTask): Promise<void> {
-    const { directory, stream, pool, attachRun, logger, onStep = () => {} } = this.#o
+    const { stream, pool, logger, onStep = () => {} } = this.#o
     const started = performance.now()
-    const path = join(directory, runName(task.first, task.last))
     let built: Awaited<ReturnType<RunPool['build']>>
     try {
       built = await pool.build(task)
@@ -218,6 +231,19 @@ export class IdFiles {
       throw error
     }
     onStep('written')
+    const placed = this.#placing.then(() => this.#place(task))
+    this.#placing = placed.catch(() => {})
+    await placed
+    logger.info(
+      { stream, first: task.first, last: task.last, ...built, ms: Math.round(performance.now() - started) },
+      'ids went to disk',
+    )
+  }
+
+  /** Puts a run that is written in the place of its sources. */
+  async #place(task: RunTask): Promise<void> {
+    const { directory, attachRun, onStep = () => {} } = this.#o
+    const path = join(directory, runName(task.first, task.last))
     await rename(task.target, path)
     await syncDirectory(directory)
     onStep('renamed')
@@ -233,10 +259,6 @@ export class IdFiles {
     const oldest = this.#state!.generations[0]!
     if (run.last < firstOf(oldest)) await this.#dropThrough(run.last)
     onStep('cleared')
-    logger.info(
-      { stream, ...run, ...built, sources: task.sources.length, ms: Math.round(performance.now() - started) },
-      'ids went to disk',
-    )
   }
 
   /** Deletes what holds no generation younger than this one. */

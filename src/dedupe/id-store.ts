@@ -47,6 +47,8 @@ export interface IdStore {
    * forgotten, −Infinity when none was.
    */
   judge(frame: Frame, verdicts: Uint8Array, generation: number, forgottenTime: number, runs: IdRuns): FrameCounts
+  /** Before a restore: so many entries will come. */
+  reserve(entries: number): void
   /** Adds the keys of a key block; the place of the first that is held already, or their number. */
   addKeys(words: Int32Array, generation: number): number
   /** Adds the voids of a key block; those that are held go to this generation. */
@@ -160,6 +162,8 @@ export class PlainStore implements IdStore {
     this.#voids.push(entries, at, VOID_BIT)
     return ShardVerdict.accepted
   }
+
+  reserve(): void {}
 
   addKeys(words: Int32Array, generation: number): number {
     for (let at = 0; at < words.length; at += ENTRY_WORDS) {

@@ -23,6 +23,7 @@ interface Exports {
   readonly DEDUPE_PENDING: KernelConstant
   readonly DEDUPE_PENDING_OF: KernelConstant
   dedupeLayOut(keys: number, voids: number, partitions: number, atBound: number, most: number): void
+  dedupeReserve(entries: number): void
   dedupeHash(at: number, length: number): number
   dedupeFind(): number
   dedupeJudge(verdicts: number, generation: number, forgotten: number, hasRuns: number): void
@@ -54,7 +55,7 @@ const STRIDE = 1.25
 /** Addresses of the kernel are 32 bits; a frame of the largest size must find room behind the table. */
 const BYTES_MAX = 2 ** 32 - 2 ** 27
 /** A partition is swept after so many events, so that single events do not pay for it each time. */
-const SWEEP_EVENTS = 500
+const SWEEP_EVENTS = 2_000
 
 const pad = (bytes: number, to = 8): number => Math.ceil(bytes / to) * to
 
@@ -80,7 +81,7 @@ export class KernelStore implements IdStore {
     this.#keysAt = pad(kernel.DEDUPE_FIXED_BYTES.value, 64)
     this.#voidsAt = pad(this.#keysAt + entries)
     const table = pad(this.#voidsAt + entries, GROUP_BYTES)
-    const end = table + (partitions + 1) * most * GROUP_BYTES
+    const end = pad(table + (partitions + 1) * most * GROUP_BYTES + most, 64)
     if (end > BYTES_MAX) throw new Error(`cannot hold ${idsMax} ids in one kernel`)
     this.#frameAt = end
     growTo(kernel.memory, end)
@@ -153,6 +154,11 @@ export class KernelStore implements IdStore {
       this.#bytes[kernel.DEDUPE_KNOWN.value + of[i]!] = this.#known[i]!
       tags[of[i]!] = this.#knownTags[i]!
     }
+  }
+
+  reserve(entries: number): void {
+    const mean = entries / this.#kernel.DEDUPE_PARTITIONS.value
+    this.#kernel.dedupeReserve(Math.ceil(mean + 3 * Math.sqrt(mean)))
   }
 
   addKeys(words: Int32Array, generation: number): number {

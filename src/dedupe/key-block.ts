@@ -13,6 +13,8 @@ import { assert } from '../assert.js'
 import { limits } from '../limits.js'
 
 const MAGIC = 0x32424b44
+/** «DKB1»: entries with fewer bits, which cannot be made up. */
+const EARLIER_MAGIC = 0x31424b44
 export const BLOCK_HEADER_BYTES = 32
 export const ENTRY_WORDS = 4
 const ENTRY_BYTES = 4 * ENTRY_WORDS
@@ -57,7 +59,14 @@ export function encodeKeyBlock(
 
 /** The head of a block from its first 32 bytes, or null when they are not one. Says nothing about the rest of the block. */
 export function readKeyBlockHead(bytes: Buffer): KeyBlockHead | null {
-  if (bytes.length < BLOCK_HEADER_BYTES || bytes.readUInt32LE(0) !== MAGIC) return null
+  if (bytes.length < BLOCK_HEADER_BYTES) return null
+  const magic = bytes.readUInt32LE(0)
+  if (magic === EARLIER_MAGIC) {
+    throw new Error(
+      'FATAL: the key files are of an earlier version, whose ids cannot be read: begin with an empty directory',
+    )
+  }
+  if (magic !== MAGIC) return null
   const keys = bytes.readUInt32LE(16)
   const voids = bytes.readUInt32LE(20)
   if (keys > blockEntriesMax || voids > blockEntriesMax) return null

@@ -4,13 +4,13 @@
  *      0  head, one page: u32 magic «DRN1»  u32 stream  u32 first  u32 last (generations)  u32 pages  u32 filter blocks
  *         f64 ids  f64 marks (voids that are here)  f64 voids (as the state counts them)  u32 crc of the fences  u32 crc of the filter
  *         u32 crc of the head so far
- *   4096  pages of 4,096 bytes: 255 entries of 16 bytes (identity.ts) in order, then u32 crc of everything else in the page,
- *         u32 its number, u32 its entries, u32 last generation of the run
+ *   4096  pages of 4,096 bytes: 255 entries of 16 bytes (identity.ts) in order, then u32 its number, u32 its entries, u32 last
+ *         generation of the run, u32 crc of all of it
  *         fences: u32 per page, the high 32 bits of its first hash; filled up to a whole page
  *         filter: blocks of 64 bytes (workers/kernel/runs.as.ts)
  *
  * Memory of an open run, per id: 1.5 bytes of filter and 4 / 255 of fence. An id that a run does not have is let through by the
- * filter once in 250; then, as for an id that is there, one page is read and its checksum compared. Whatever cannot be read as it
+ * filter once in 237; then, as for an id that is there, one page is read and its checksum compared. Whatever cannot be read as it
  * was written is refused by name and offset, never taken for an unknown id.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
@@ -22,7 +22,7 @@ export const PAGE_BYTES = 4_096
 export const PAGE_ENTRIES = 255
 export const ENTRY_BYTES = 16
 export const FILTER_BLOCK_BYTES = 64
-/** 12 bits an id: measured against 10.4 (1 in 120 let through) and 16 (1 in 1,300), see README.md. */
+/** Measured against fewer and more: README.md of this folder. */
 const FILTER_BITS = 12
 const MAGIC = 0x314e5244
 const HEAD_BYTES = 60
@@ -91,29 +91,24 @@ function decodeRunHead(bytes: Buffer): RunHead | null {
   }
 }
 
+/** Behind the entries of a page. */
+const SEAL_AT = PAGE_ENTRIES * ENTRY_BYTES
+const CRC_AT = PAGE_BYTES - 4
+
 /** Writes what stands behind the entries of a page. */
 export function sealPage(page: Buffer, number: number, entries: number, last: number): void {
-  const at = PAGE_ENTRIES * ENTRY_BYTES
-  page.writeUInt32LE(number, at + 4)
-  page.writeUInt32LE(entries, at + 8)
-  page.writeUInt32LE(last, at + 12)
-  page.writeUInt32LE(pageCrc(page), at)
+  page.writeUInt32LE(number, SEAL_AT)
+  page.writeUInt32LE(entries, SEAL_AT + 4)
+  page.writeUInt32LE(last, SEAL_AT + 8)
+  page.writeUInt32LE(crc32(page.subarray(0, CRC_AT)), CRC_AT)
 }
 
 /** Entries of a page, or −1 when it is not what was written. */
 export function readSealedPage(page: Buffer, number: number, last: number): number {
-  const at = PAGE_ENTRIES * ENTRY_BYTES
-  const entries = page.readUInt32LE(at + 8)
-  const isWhole =
-    page.readUInt32LE(at) === pageCrc(page) &&
-    page.readUInt32LE(at + 4) === number &&
-    page.readUInt32LE(at + 12) === last
-  return isWhole && entries > 0 && entries <= PAGE_ENTRIES ? entries : -1
-}
-
-function pageCrc(page: Buffer): number {
-  const at = PAGE_ENTRIES * ENTRY_BYTES
-  return crc32(page.subarray(at + 4, PAGE_BYTES), crc32(page.subarray(0, at)))
+  if (page.readUInt32LE(CRC_AT) !== crc32(page.subarray(0, CRC_AT))) return -1
+  const entries = page.readUInt32LE(SEAL_AT + 4)
+  const isIts = page.readUInt32LE(SEAL_AT) === number && page.readUInt32LE(SEAL_AT + 8) === last
+  return isIts && entries > 0 && entries <= PAGE_ENTRIES ? entries : -1
 }
 
 /** An open run, without its filter. Synchronous: it is read in the shard's thread, and in the builder's. */

@@ -61,6 +61,18 @@ class Filter {
   }
 }
 
+export interface RunStats {
+  /** Entries in runs on disk. */
+  readonly diskEntries: number
+  readonly runs: number
+  /** Memory of the runs: filters and fences. */
+  readonly runBytes: number
+  /** Since the start: questions to a filter, those that it did not answer with no, and pages read for these. */
+  readonly filterAsked: number
+  readonly filterHits: number
+  readonly pageReads: number
+}
+
 /** A run that is ready to be asked. */
 export interface OpenRun {
   readonly head: RunFile['head']
@@ -77,6 +89,7 @@ export class Runs {
   /** Of each entry: the run of its id, and of its void, by last generation; −1 for none. */
   readonly #idAt = new Float64Array(PROBE_MAX)
   readonly #markAt = new Float64Array(PROBE_MAX)
+  #filterAsked = 0
   #filterHits = 0
   /** Of runs that are closed. */
   #pageReads = 0
@@ -96,6 +109,7 @@ export class Runs {
     for (const run of this.#runs) {
       const hits = run.filter?.probe(words, count)
       const length = hits?.length ?? count
+      this.#filterAsked += count
       this.#filterHits += length
       for (let i = 0; i < length; i += 1) {
         const entry = hits?.[i] ?? i
@@ -156,14 +170,21 @@ export class Runs {
     this.#runs = this.#runs.filter((run) => run.head.last > number)
   }
 
-  stats(): { diskEntries: number; runs: number; runBytes: number; filterHits: number; pageReads: number } {
+  stats(): RunStats {
     let [diskEntries, runBytes, pageReads] = [0, 0, this.#pageReads]
     for (const { head, file, filter } of this.#runs) {
       diskEntries += head.ids + head.marks
       runBytes += (filter?.bytes ?? 0) + file.fences.byteLength
       pageReads += file.reads
     }
-    return { diskEntries, runs: this.#runs.length, runBytes, filterHits: this.#filterHits, pageReads }
+    return {
+      diskEntries,
+      runs: this.#runs.length,
+      runBytes,
+      filterAsked: this.#filterAsked,
+      filterHits: this.#filterHits,
+      pageReads,
+    }
   }
 
   close(): void {

@@ -9,6 +9,7 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { QuotaLine } from '../answers.js'
 import { loadSeeds } from '../catalog/seeds.js'
+import { progressLine } from '../cli/terminal.js'
 import { HandClock } from '../clock.js'
 import { type Config, parseConfig } from '../config.js'
 import { formatNumber, formatPercent } from '../format.js'
@@ -31,25 +32,6 @@ export interface DemoOptions {
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 const tell = (line: string): void => void process.stderr.write(`${line}\n`)
-
-/** One line that is rewritten on a terminal; a line every two seconds elsewhere. */
-function progressLine(): { show(line: string): void; end(): void } {
-  let shownAt = Number.NEGATIVE_INFINITY
-  let last = ''
-  return {
-    show(line) {
-      last = line
-      if (process.stderr.isTTY) process.stderr.write(`\r\x1b[2K${line}`)
-      else if (performance.now() - shownAt > 2_000) {
-        shownAt = performance.now()
-        tell(line)
-      }
-    },
-    end() {
-      process.stderr.write(process.stderr.isTTY ? '\n' : `${last}\n`)
-    },
-  }
-}
 
 async function counted(metric: { get(): Promise<{ values: { value: number }[] }> }): Promise<number> {
   return (await metric.get()).values.reduce((sum, { value }) => sum + value, 0)

@@ -191,7 +191,8 @@ export function buildEmbeddedClickHouse(options: {
   return { process: engine, http }
 }
 
-function findLibrary(): string {
+/** The library of the embedded ClickHouse. */
+export function findLibrary(): string {
   const require = createRequire(import.meta.url)
   const name = `@chdb/lib-${process.platform}-${process.arch}${process.platform === 'linux' ? '-gnu' : ''}`
   try {

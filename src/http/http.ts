@@ -5,9 +5,10 @@
  * Every route but health answers only to a key. Errors are RFC 9457 problem details with a code from errors.ts.
  */
 import { randomUUID } from 'node:crypto'
+import AjvCompiler from '@fastify/ajv-compiler'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
-import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { Attempts } from '../access/attempts.js'
 import type { ApiKey, Scope } from '../access/keys.js'
 import { ErrorCode, ReleveError } from '../errors.js'
@@ -16,14 +17,18 @@ import type { System } from '../system.js'
 import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
+import { cardinalityRoutes } from './routes/cardinality.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { contractRoutes } from './routes/contracts.js'
+import { couponRoutes } from './routes/coupons.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
 import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+import { limitRoutes } from './routes/limits.js'
+import { objectRoutes } from './routes/objects.js'
 import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
 import { shadowRoutes } from './routes/shadow.js'
@@ -96,17 +101,24 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     keepAliveTimeout: 75_000,
     routerOptions: { maxParamLength: 3 * limits.nameBytesMax },
     genReqId: () => randomUUID(),
-    // Numbers and booleans in query strings; bodies are never coerced.
-    ajv: { customOptions: { coerceTypes: true, removeAdditional: false, allErrors: true } },
     return503OnClosing: true,
     forceCloseConnections: 'idle',
   })
 
   if (system.config.otlpEndpoint !== undefined) traceRequests(app)
   const attempts = new Attempts(system.clock)
+  // Numbers and booleans in query strings; bodies are never coerced: a quantity that came as a JSON number has lost its digits.
+  const compilers = AjvCompiler()
+  const compilerOf = (coerceTypes: boolean) =>
+    compilers({}, { customOptions: { coerceTypes, removeAdditional: false, allErrors: true } })
+  const [ofBodies, ofQueries] = [compilerOf(false), compilerOf(true)]
+  app.setValidatorCompiler((route) => (route.httpPart === 'body' ? ofBodies(route) : ofQueries(route)))
+
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
-  app.addHook('onRequest', async (request, reply) => {
+  // Hooks of every request answer at once, without a promise.
+  app.addHook('onRequest', (request, reply, done) => done(faultOf(() => guard(request, reply))))
+  const guard = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.header('x-request-id', request.id)
     const { scope } = request.routeOptions.config
     if (scope === 'public') return
@@ -136,10 +148,16 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       throw new ReleveError('forbidden', `the key has not the scope ${scope}`)
     }
     request.apiKey = key
-  })
+  }
 
   // Room for a body before the first byte of it is read: what is not let in never takes memory.
-  app.addHook('preParsing', async (request, reply) => {
+  app.addHook('preParsing', (request, reply, payload, done) =>
+    done(
+      faultOf(() => admit(request, reply)),
+      payload,
+    ),
+  )
+  const admit = (request: FastifyRequest, reply: FastifyReply): void => {
     const bytes = announcedBytes(request)
     if (bytes === 0) return
     const release = system.admit(bytes)
@@ -156,7 +174,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     }
     // Comes once, after the answer as well as when the sender hangs up.
     reply.raw.once('close', request.holdBody())
-  })
+  }
 
   app.setErrorHandler(
     (
@@ -218,12 +236,15 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(eventRoutes(system))
   await app.register(usageRoutes(system))
   await app.register(rejectRoutes(system))
+  await app.register(cardinalityRoutes(system))
   await app.register(alertRoutes(system))
   await app.register(alertRuleRoutes(system))
+  await app.register(limitRoutes(system))
   await app.register(webhookRoutes(system))
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(contractRoutes(system))
+  await app.register(couponRoutes(system))
   await app.register(invoiceRoutes(system))
   await app.register(invoiceMoveRoutes(system))
   await app.register(shadowRoutes(system))
@@ -231,7 +252,18 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(usageDataRoutes(system))
   await app.register(prepaidRoutes(system))
   await app.register(importRoutes(system))
+  await app.register(objectRoutes(system))
   return app
+}
+
+/** What a hook's work throws. */
+function faultOf(run: () => void): Error | undefined {
+  try {
+    run()
+    return undefined
+  } catch (error) {
+    return error as Error
+  }
 }
 
 /** A body without a stated length may be as large as any. One that states too much is refused by its header alone. */

@@ -19,6 +19,10 @@ export const RefusalCode = [
   'too_old',
   'too_far_ahead',
   'too_large', // an id, a name or a value longer than limits.ts allows
+  'too_many_metrics', // new beyond the tenant's limits of cardinality
+  'too_many_subjects',
+  'too_many_series',
+  'too_many_dim_values',
   'void_unavailable', // the metric is not archived, so nothing can be voided
 ] as const
 export type RefusalCode = (typeof RefusalCode)[number]

@@ -12,7 +12,15 @@ import type { Contract } from '../catalog/definition.js'
 import { isBilled, periodAt } from '../catalog/part.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
-import { type Closed, type CloseOptions, closePeriod, type Measured, sameQuantities, withBilledAhead } from './close.js'
+import {
+  type Closed,
+  type CloseOptions,
+  changesWithin,
+  closePeriod,
+  type Measured,
+  sameQuantities,
+  withBilledAhead,
+} from './close.js'
 import type { ItemUsage } from './draft.js'
 import type { Drafted, DraftPool } from './draft-batch.js'
 import { unpackJson } from './pack.js'
@@ -199,6 +207,10 @@ async function closeChunk(
     try {
       const own = (earlier.get(entry.contract) ?? []).map(({ period, measured }) => ({ period, terms: measured.terms }))
       const terms = withBilledAhead(catalog.terms(entry.contract, entry.period), entry.period, own)
+      if (changesWithin(terms)) {
+        single.push(entry)
+        return []
+      }
       const recounts = (earlier.get(entry.contract) ?? []).map((one) => ({
         at: asked.push(requestOf(one.measured.terms, one.period)) - 1,
         billed: one.billed,

@@ -315,7 +315,12 @@ export async function countItems(
     metrics: item.metrics.map((metric) => metric.metric),
     ...(item.period === undefined ? {} : { period: item.period }),
   }))
-  const usage = await usageAtCut({ closing: cut, tenant: contract.tenant, contract: contract.id, items, period })
+  const asked = { closing: cut, tenant: contract.tenant, contract: contract.id }
+  const counted = await usageAtCut({ ...asked, items, period })
+  const usage = await withPriceParts(terms, period, counted, async (item, metric, part) => {
+    const [found] = await usageAtCut({ ...asked, items: [{ item, metrics: [metric], period: part }], period: part })
+    return found!.quantity
+  })
   for (const { item, metrics } of items) {
     for (const metric of metrics) {
       if (!usage.some((one) => one.item === item && one.metric === metric)) {
@@ -324,6 +329,32 @@ export async function countItems(
     }
   }
   return usage
+}
+
+/** With the usage of the parts that prices which change within the period cut it into. */
+export async function withPriceParts(
+  terms: Terms,
+  period: Period,
+  usage: readonly ItemUsage[],
+  count: (item: string, metric: string, part: Period) => Promise<string>,
+): Promise<readonly ItemUsage[]> {
+  const all: ItemUsage[] = []
+  for (const one of usage) {
+    const item = terms.items.find((other) => other.item === one.item)
+    const later = item?.metrics.find((other) => other.metric === one.metric)?.later ?? []
+    const parts: { period: Period; quantity: string }[] = []
+    for (const [i, { from: to }] of later.entries()) {
+      const part = { from: later[i - 1]?.from ?? item?.period?.from ?? period.from, to }
+      parts.push({ period: part, quantity: await count(one.item, one.metric, part) })
+    }
+    all.push(parts.length === 0 ? one : { ...one, parts })
+  }
+  return all
+}
+
+/** Whether a price changes within the period: then usage is counted by its parts. */
+export function changesWithin(terms: Terms): boolean {
+  return terms.items.some((item) => item.metrics.some((metric) => metric.later !== undefined))
 }
 
 /** The last few periods before this one that were measured, with the terms they are billed by. */
@@ -394,7 +425,17 @@ export function lastCounted(
 export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[]): boolean {
   const text = (usage: readonly ItemUsage[]): string =>
     usage
-      .map((one) => JSON.stringify([one.item, one.metric, one.quantity, one.count, one.data?.count, one.data?.digest]))
+      .map((one) =>
+        JSON.stringify([
+          one.item,
+          one.metric,
+          one.quantity,
+          one.count,
+          one.data?.count,
+          one.data?.digest,
+          one.fleet?.exact,
+        ]),
+      )
       .sort()
       .join()
   return text(a) === text(b)

@@ -12,21 +12,25 @@
  */
 import { assert } from '../assert.js'
 import type { Ahead, FeePart, Terms, TermsMetric } from '../catalog/book.js'
+import type { Product } from '../catalog/definition.js'
 import type { Price } from '../catalog/price.js'
+import { taxOf } from '../catalog/tax-table.js'
 import { convertUnit } from '../catalog/unit.js'
-import { printMoney } from '../currency.js'
+import { CFA_PARITY, convertMoney, fixedRate, printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, round } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { dateIn, formatDate, formatMoney, formatMonth, formatNumber, type Words } from '../format.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import { quotaStatus } from '../quota/status.js'
+import { spread } from '../rating/adjust.js'
 import { rateDelta } from '../rating/delta.js'
 import { daysOf, prorate } from '../rating/prorate.js'
 import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
+import { type FleetCharge, fleetLines, fleetRegularisation } from './fleet.js'
 import { type Funded, type Funding, fund, type Prepaid } from './funding.js'
 import type { DataEntry, DataProof, Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
 
@@ -38,11 +42,17 @@ export interface ItemUsage extends Proof {
   readonly metric: string
   /** Decimal text; what usage data came to is in it. */
   readonly quantity: string
+  /** Usage of the parts of the period up to the instants at which prices change within it; the last part has the rest. */
+  readonly parts?: readonly { readonly period: Period; readonly quantity: string }[]
   /** Of a level over time: what it was when the period began. */
   readonly opening?: string
   /** The amounts of the events, when a price is by the event. */
   readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
   readonly data?: DataUsage
+  /** By which rule it was shared with other items of the customer (objects/share.ts); absent: all of it is the item's. */
+  readonly share?: unknown
+  /** Of a fleet: what its objects come to, of one kind. */
+  readonly fleet?: FleetCharge
   /** Not a quantity but an amount, made of usage data alone; `metric` is the name of its calculator. */
   readonly charge?: true
 }
@@ -161,7 +171,7 @@ function refusals({ terms, period, billed, usage }: LatePart): Notice[] {
   })
 }
 
-type DraftLine = Omit<InvoiceLine, 'no'>
+export type DraftLine = Omit<InvoiceLine, 'no'>
 
 interface Charges {
   readonly lines: readonly DraftLine[]
@@ -183,8 +193,32 @@ function chargesOf(
   const month = monthOf(terms, period)
   for (const item of terms.items) {
     const part = item.period ?? period
-    const base = { item: item.item, product: item.product.key, plan: item.plan, taxRate: customer.taxRate, since: null }
-    if (item.fee !== null) {
+    const taxRate = taxRateOf(terms, item.product)
+    const base = { item: item.item, product: item.product.key, plan: item.plan, taxRate, since: null }
+    const fleet = terms.contract.items.some((one) => one.id === item.item && one.fleet !== undefined)
+    if (fleet) {
+      const first = lines.length
+      lines.push(...fleetLines(terms, item, usage, period))
+      for (const one of usage.filter((entry) => entry.item === item.item && entry.fleet?.kind === 'usage')) {
+        const metric = item.metrics.find((entry) => entry.metric === one.metric)
+        const at = lines.findIndex((line, i) => i >= first && line.metric === one.metric)
+        if (metric === undefined) continue
+        if (new Decimal(one.fleet?.unpriced ?? '0').gt(0))
+          notices.push(unpricedOverage(item.item, metric, one.fleet!.included, one.fleet!.unpriced))
+        statement.push({
+          item: item.item,
+          product: item.product.key,
+          metric: one.metric,
+          unit: metric.unit,
+          quantity: one.quantity,
+          // Each object has its own quota; the fleet has none.
+          limit: null,
+          ...quotaStatus(one.quantity, null),
+          line: at === -1 ? null : at + 1,
+          proof: proofOf(one),
+        })
+      }
+    } else if (item.fee !== null) {
       // What was billed in advance is corrected below.
       if (terms.billedAhead === undefined && isTriggered(terms, item.item, usage))
         lines.push(...feeLines(terms, item, item.fees ?? [{ period, part }]))
@@ -194,7 +228,6 @@ function chargesOf(
         notices.push(unpricedRule('add_on_unpriced', item.item, addOn.rule))
         continue
       }
-      assertCurrency(addOn.price.currency, customer.currency, addOn.rule)
       const line = rate({ price: addOn.price, quantity: addOn.quantity }).lines[0]
       if (line === undefined) continue
       const label = `${item.plan.name} — ${addOn.name}`
@@ -204,13 +237,15 @@ function chargesOf(
         metric: null,
         unit: null,
         label: { fr: `${label}, ${month.fr}`, en: `${label}, ${month.en}` },
-        ...(addOn.once ? rated(line) : byPart(rated(line), terms, { period, part: addOn.period })),
+        ...(addOn.once
+          ? rated(line, customer.currency)
+          : byPart(rated(line, customer.currency), terms, { period, part: addOn.period })),
         price: addOn.price,
         proof: null,
         period: addOn.period,
       })
     }
-    for (const metric of item.metrics) {
+    for (const metric of fleet ? [] : item.metrics) {
       const measured = usageOf(usage, item.item, metric.metric)
       const proof = proofOf(measured)
       const limit = limitOf(item, metric, terms, period)
@@ -226,25 +261,22 @@ function chargesOf(
       // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
       if (new Decimal(blocked).gt(0)) notices.push(usageBlocked(item.item, metric, blocked))
       else if (limit !== null && metric.price !== null) {
-        assertCurrency(metric.price.currency, customer.currency, metric.price.rule)
-        const asked = askOf(metric, metric.price, printDecimal(new Decimal(limit).plus(funded?.covered ?? '0')))
-        const { words, ...priced } = asked(quantity)
-        const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
-        unpriced = convertUnit(rating.unpriced, metric.price.unit ?? metric.unit, metric.unit)
-        for (const line of rating.lines) {
-          no = lines.length + 1
+        const included = printDecimal(new Decimal(limit).plus(funded?.covered ?? '0'))
+        const rated = rateMetric(metric, { ...measured, quantity }, included, customer.currency)
+        unpriced = rated.unpriced
+        for (const { price, ...line } of rated.lines) {
+          no ??= lines.length + 1
           lines.push({
             ...base,
             type: 'usage',
             metric: metric.metric,
-            unit: metric.price.unit ?? metric.unit,
+            unit: price.unit ?? metric.unit,
             label: {
               fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
               en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
             },
-            ...rated(line),
-            explanation: both(words, line.explanation),
-            price: metric.price,
+            ...line,
+            price,
             proof,
             period: part,
           })
@@ -308,7 +340,8 @@ function chargesOf(
     const item = terms.items.find((one) => one.item === id)!
     const { quantity, amount } = recharge!
     const total = printMoney(new Decimal(amount).times(packs), customer.currency)
-    const base = { item: id, product: item.product.key, plan: item.plan, taxRate: customer.taxRate, since: null }
+    const taxRate = taxRateOf(terms, item.product)
+    const base = { item: id, product: item.product.key, plan: item.plan, taxRate, since: null }
     const name = (language: 'fr' | 'en'): string => `${formatNumber(quantity, language)} ${unit}`
     const label = { fr: `Recharge automatique — ${name('fr')}`, en: `Automatic recharge — ${name('en')}` }
     const say = (language: 'fr' | 'en'): string => {
@@ -333,12 +366,11 @@ function feeLines(terms: Terms, item: Ahead['items'][number], parts: readonly Fe
   const { customer } = terms
   const { fee } = item
   if (fee === null) return []
-  assertCurrency(fee.currency, customer.currency, fee.rule)
   const line = rate({ price: fee, quantity: '1' }).lines[0]
   if (line === undefined) return []
   return parts.flatMap((one): DraftLine[] => {
     const month = monthOf(terms, one.period)
-    const amounts = byPart(rated(line), terms, one)
+    const amounts = byPart(rated(line, customer.currency), terms, one)
     // Suspended all the time.
     if (new Decimal(amounts.amount).isZero() && one.paused !== undefined) return []
     return [
@@ -346,7 +378,7 @@ function feeLines(terms: Terms, item: Ahead['items'][number], parts: readonly Fe
         item: item.item,
         product: item.product.key,
         plan: item.plan,
-        taxRate: customer.taxRate,
+        taxRate: taxRateOf(terms, item.product),
         since: null,
         type: 'fee',
         metric: null,
@@ -507,7 +539,7 @@ export function limitOf(
 }
 
 /** A period by its name: the month it begins in, or its days when it is no month. */
-function monthOf({ contract }: Terms, period: Period): Words {
+export function monthOf({ contract }: Terms, period: Period): Words {
   const { timeZone } = contract
   const say = (language: 'fr' | 'en'): string => {
     if (isMonth(daysOf(period, timeZone))) return formatMonth(period.from, timeZone, language)
@@ -551,31 +583,40 @@ function adjustmentLines(
         ? `${money(is)} au lieu de ${money(was)} = ${money(amount)}`
         : `${money(is)} instead of ${money(was)} = ${money(amount)}`
     }
-    return [
-      {
-        item: item.item,
-        product: item.product.key,
-        plan: item.plan,
-        type: regularised ? 'regularisation' : one.type,
-        metric: null,
-        unit: null,
-        label: regularised
-          ? { fr: `Régularisation ${month.fr} — ${one.label.fr}`, en: `Adjustment for ${month.en} — ${one.label.en}` }
-          : one.label,
-        quantity: '1',
-        included: '0',
-        billable: '1',
-        steps: [],
-        exact: amount,
-        amount,
-        explanation: { fr: say('fr'), en: say('en') },
-        taxRate: terms.customer.taxRate,
-        price: null,
-        proof: null,
-        period,
-        since: null,
-      },
-    ]
+    const byRate = new Map<string, Decimal>()
+    for (const line of charges) byRate.set(line.taxRate, (byRate.get(line.taxRate) ?? new Decimal(0)).plus(line.amount))
+    const rates = byRate.size === 0 ? [terms.customer.taxRate] : [...byRate.keys()]
+    // A discount comes off each rate of tax by its share of the charges.
+    const shares = byRate.size < 2 ? [amount] : spread(amount, [...byRate.values()].map(printDecimal), currency)
+    return rates.flatMap((taxRate, i): DraftLine[] => {
+      const share = shares[i]!
+      if (new Decimal(share).isZero()) return []
+      return [
+        {
+          item: item.item,
+          product: item.product.key,
+          plan: item.plan,
+          type: regularised ? 'regularisation' : one.type,
+          metric: null,
+          unit: null,
+          label: regularised
+            ? { fr: `Régularisation ${month.fr} — ${one.label.fr}`, en: `Adjustment for ${month.en} — ${one.label.en}` }
+            : one.label,
+          quantity: '1',
+          included: '0',
+          billable: '1',
+          steps: [],
+          exact: share,
+          amount: share,
+          explanation: { fr: say('fr'), en: say('en') },
+          taxRate,
+          price: null,
+          proof: null,
+          period,
+          since: null,
+        },
+      ]
+    })
   })
 }
 
@@ -586,9 +627,13 @@ function regularise(
   const lines: DraftLine[] = []
   const notices: Notice[] = []
   const { terms } = part
-  const { contract, customer } = terms
+  const { contract } = terms
   const month = (language: 'fr' | 'en'): string => formatMonth(part.period.from, contract.timeZone, language)
   for (const item of terms.items) {
+    if (contract.items.some((one) => one.id === item.item && one.fleet !== undefined)) {
+      lines.push(...fleetRegularisation(part, item, currency))
+      continue
+    }
     for (const metric of item.metrics) {
       const now = usageOf(part.usage, item.item, metric.metric)
       const billed = usageOf(part.billed, item.item, metric.metric)
@@ -606,9 +651,11 @@ function regularise(
         if (more.gt(0)) notices.push(unpricedOverage(item.item, metric, limit, printDecimal(more)))
         continue
       }
-      assertCurrency(metric.price.currency, currency, metric.price.rule)
+      const { price } = metric
       const asked = askOf(metric, metric.price, limit)
       const { words: _, ...priced } = asked(quantity)
+      // Prices that changed within the period: each counting by its own parts.
+      const changed = metric.later !== undefined && now.parts !== undefined && billed.parts !== undefined
       const delta = rateDelta({
         ...priced,
         billed: asked(old).quantity,
@@ -617,14 +664,20 @@ function regularise(
         ...amountsOf(now),
         ...(billed.amounts === undefined ? {} : { billedAmounts: billed.amounts }),
       })
-      if (new Decimal(delta.amount).isZero()) continue
+      const [after, before] = changed
+        ? [now, billed].map(
+            (one) => rateMetric(metric, { ...one, quantity: atLeastZero(one.quantity) }, limit, currency).total,
+          )
+        : [delta.after.total, delta.before.total].map((total) => billedIn(currency, price, total))
+      const amount = printMoney(new Decimal(after!).minus(before!), currency)
+      if (new Decimal(amount).isZero()) continue
       const say = (language: 'fr' | 'en'): string => {
         const money = (amount: string): string => formatMoney(amount, currency, language)
         const counts = [formatNumber(quantity, language), formatNumber(old, language)]
-        const sum = `${money(delta.after.total)} − ${money(delta.before.total)}`
+        const sum = `${money(after!)} − ${money(before!)}`
         return language === 'fr'
-          ? `${counts[0]} ${metric.metric} au lieu de ${counts[1]} : ${sum} déjà facturés = ${money(delta.amount)}`
-          : `${counts[0]} ${metric.metric} instead of ${counts[1]}: ${sum} already billed = ${money(delta.amount)}`
+          ? `${counts[0]} ${metric.metric} au lieu de ${counts[1]} : ${sum} déjà facturés = ${money(amount)}`
+          : `${counts[0]} ${metric.metric} instead of ${counts[1]}: ${sum} already billed = ${money(amount)}`
       }
       lines.push({
         item: item.item,
@@ -640,11 +693,11 @@ function regularise(
         quantity: delta.quantity,
         included: '0',
         billable: delta.quantity,
-        steps: delta.after.lines[0]?.steps ?? [],
-        exact: delta.amount,
-        amount: delta.amount,
+        steps: changed ? [] : (delta.after.lines[0]?.steps ?? []),
+        exact: amount,
+        amount,
         explanation: { fr: say('fr'), en: say('en') },
-        taxRate: customer.taxRate,
+        taxRate: taxRateOf(terms, item.product),
         price: metric.price,
         proof: proofOf(now),
         period: item.period ?? part.period,
@@ -674,7 +727,7 @@ function regularise(
         exact: amount,
         amount,
         explanation: chargeWords(now, amount, currency),
-        taxRate: customer.taxRate,
+        taxRate: taxRateOf(terms, item.product),
         price: null,
         proof: proofOf(now),
         period: item.period ?? part.period,
@@ -689,8 +742,63 @@ function regularise(
   return { lines, notices }
 }
 
+type MetricLine = Rated & { readonly price: Price }
+
+/**
+ * The lines of a metric: one, or one for each version of the price that held within the period, which continue each other's tiers.
+ * `total` is in the customer's currency, `unpriced` in the metric's unit.
+ */
+function rateMetric(
+  metric: TermsMetric,
+  measured: ItemUsage,
+  included: string,
+  currency: string,
+): { readonly lines: readonly MetricLine[]; readonly total: string; readonly unpriced: string } {
+  const first = metric.price!
+  const parts = metric.later === undefined ? [] : (measured.parts ?? [])
+  const begun = printDecimal(parts[0] === undefined ? new Decimal(measured.quantity) : new Decimal(parts[0].quantity))
+  const { words, ...priced } = askOf(metric, first, included)(atLeastZero(begun))
+  const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
+  const lines: MetricLine[] = rating.lines.map((line) => ({ ...rated(line, currency, words), price: first }))
+  let counted = atLeastZero(begun)
+  for (const [i, { price }] of (parts.length === 0 ? [] : metric.later!).entries()) {
+    const part = parts[i + 1]?.quantity
+    const whole = part === undefined ? measured.quantity : atLeastZero(printDecimal(new Decimal(counted).plus(part)))
+    const asked = askOf(metric, price, included)
+    const { words: _, ...now } = asked(whole)
+    const before = asked(counted)
+    const delta = rateDelta({ ...now, billed: before.quantity })
+    counted = whole
+    if (new Decimal(delta.amount).isZero()) continue
+    const amount = billedIn(currency, price, delta.amount)
+    const say = (language: 'fr' | 'en'): string => {
+      const money = (text: string): string => formatMoney(text, price.currency, language)
+      const sum = `${money(delta.after.total)} − ${money(delta.before.total)} = ${money(delta.amount)}`
+      const [more, of] = [delta.quantity, now.quantity].map((text) => formatNumber(text, language))
+      return language === 'fr'
+        ? `${more} ${metric.metric} de plus, ${of} en tout, au prix v${price.version} : ${sum}`
+        : `${more} ${metric.metric} more, ${of} in all, at price v${price.version}: ${sum}`
+    }
+    const figures = {
+      quantity: delta.quantity,
+      included: '0',
+      billable: delta.quantity,
+      steps: [],
+      exact: amount,
+      amount,
+    }
+    lines.push({ ...figures, explanation: { fr: say('fr'), en: say('en') }, price })
+  }
+  const total = lines.reduce((all, line) => all.plus(line.amount), new Decimal(0))
+  return {
+    lines,
+    total: printMoney(total, currency),
+    unpriced: convertUnit(rating.unpriced, first.unit ?? metric.unit, metric.unit),
+  }
+}
+
 /** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
-function askOf(metric: TermsMetric, price: Price, limit: string) {
+export function askOf(metric: TermsMetric, price: Price, limit: string) {
   const included = convertUnit(limit, metric.unit, price.unit ?? metric.unit)
   return (measured: string) => ({ price, included, ...pricedQuantity(measured, metric, price) })
 }
@@ -703,7 +811,7 @@ function both(before: Words | null, words: Words): Words {
   return before === null ? words : { fr: `${before.fr} ; ${words.fr}`, en: `${before.en}; ${words.en}` }
 }
 
-function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
+export function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
   if (data === undefined) return { cut, query, count, digest }
   const { entries: _, ...own } = data
   return { cut, query, count, digest, data: own }
@@ -729,14 +837,43 @@ function atLeastZero(quantity: string): string {
 
 type Rated = Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'>
 
-function rated(line: RatedLine): Rated {
-  const { quantity, free, billable, steps, exact, amount, explanation } = line
-  return { quantity, included: free, billable, steps, exact, amount, explanation }
+/** A line as the customer is billed; a price in another currency is converted at the fixed parity, and that is said. */
+function rated(line: RatedLine, currency: string, before: Words | null = null): Rated {
+  const { quantity, free, billable, steps, exact, amount } = line
+  const explanation = both(before, line.explanation)
+  if (line.currency === currency) return { quantity, included: free, billable, steps, exact, amount, explanation }
+  const converted = billedIn(currency, line, amount)
+  const parity =
+    line.currency === 'EUR' ? `1 EUR = ${CFA_PARITY} ${currency}` : `${CFA_PARITY} ${line.currency} = 1 EUR`
+  const say = (language: 'fr' | 'en'): string =>
+    `${explanation[language]} ; ${parity} : ${formatMoney(converted, currency, language)}`
+  return {
+    ...{ quantity, included: free, billable, steps, exact: converted, amount: converted },
+    explanation: { fr: say('fr'), en: say('en') },
+  }
 }
 
-function assertCurrency(price: string, customer: string, rule: string): void {
-  if (price !== customer)
-    throw new ReleveError('unprocessable', `${rule} is in ${price}, the customer is billed in ${customer}`)
+/** An amount of a price in the customer's currency. Throws ReleveError `unprocessable` when the two have no fixed parity. */
+function billedIn(
+  currency: string,
+  price: { readonly currency: string; readonly rule: string },
+  amount: string,
+): string {
+  if (price.currency === currency) return amount
+  const parity = fixedRate(price.currency, currency)
+  if (parity === null)
+    throw new ReleveError(
+      'unprocessable',
+      `${price.rule} is in ${price.currency}, the customer is billed in ${currency}`,
+    )
+  return printMoney(convertMoney(new Decimal(amount), parity, currency), currency)
+}
+
+/** A product of a category of its own is taxed by it in the seller's country, unless the customer owes no tax at all. */
+export function taxRateOf({ customer, legalEntity }: Terms, { taxCategory }: Product): string {
+  if (taxCategory === undefined || customer.taxCategory !== 'S' || new Decimal(customer.taxRate).isZero())
+    return customer.taxRate
+  return taxOf(legalEntity.country, taxCategory).rate
 }
 
 function unpricedRule(code: 'fee_unpriced' | 'add_on_unpriced', item: string, rule: string): Notice {

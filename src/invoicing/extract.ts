@@ -69,52 +69,73 @@ export function tableOf(invoice: Invoice): Table {
   }
 }
 
-export function toCsv(table: Table): string {
+type Columns = Pick<Table, 'columns' | 'numeric'>
+
+/** One row, without its line break. */
+export function csvRow(table: Columns, row: readonly string[]): string {
   const field = (text: string, column: string): string => {
     const safe = /^[=+\-@\t\r]/.test(text) && !table.numeric.has(column) ? `'${text}` : text
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe
   }
-  const lines = table.rows.map((row) => row.map((text, i) => field(text, table.columns[i] ?? '')).join(','))
-  return `\ufeff${[table.columns.join(','), ...lines].join('\r\n')}\r\n`
+  return row.map((text, i) => field(text, table.columns[i] ?? '')).join(',')
 }
 
-export function toXlsx(table: Table): Buffer {
-  const rows = [table.columns, ...table.rows].map((row, at) => {
-    const cells = row.map((text, i) => {
-      const numeric = at > 0 && table.numeric.has(table.columns[i] ?? '') && /^-?[0-9]+(?:\.[0-9]+)?$/.test(text)
-      return numeric
-        ? `<c><v>${text}</v></c>`
-        : `<c t="inlineStr"><is><t xml:space="preserve">${escapeXml(text)}</t></is></c>`
-    })
-    return `<row r="${at + 1}">${cells.join('')}</row>`
+export function toCsv(table: Table): string {
+  return `\ufeff${[table.columns.join(','), ...table.rows.map((row) => csvRow(table, row))].join('\r\n')}\r\n`
+}
+
+/** The row at a place from 1; the first one holds the names. */
+export function sheetRow(table: Columns, row: readonly string[], at: number): string {
+  const cells = row.map((text, i) => {
+    const numeric = at > 1 && table.numeric.has(table.columns[i] ?? '') && /^-?[0-9]+(?:\.[0-9]+)?$/.test(text)
+    return numeric
+      ? `<c><v>${text}</v></c>`
+      : `<c t="inlineStr"><is><t xml:space="preserve">${escapeXml(text)}</t></is></c>`
   })
+  return `<row r="${at}">${cells.join('')}</row>`
+}
+
+/** The files of a workbook of one sheet, and what stands before and after the sheet's rows. */
+export function sheetParts(): {
+  readonly files: readonly (readonly [name: string, content: string])[]
+  readonly sheet: string
+  readonly before: string
+  readonly after: string
+} {
   const main = 'http://schemas.openxmlformats.org/spreadsheetml/2006/main'
   const relations = 'http://schemas.openxmlformats.org/officeDocument/2006/relationships'
   const packages = 'http://schemas.openxmlformats.org/package/2006'
   const application = 'application/vnd.openxmlformats-officedocument.spreadsheetml'
   const head = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
-  return zip([
-    [
-      '[Content_Types].xml',
-      `${head}<Types xmlns="${packages}/content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Default Extension="xml" ContentType="application/xml"/><Override PartName="/xl/workbook.xml" ContentType="${application}.sheet.main+xml"/><Override PartName="/xl/worksheets/sheet1.xml" ContentType="${application}.worksheet+xml"/></Types>`,
+  return {
+    sheet: 'xl/worksheets/sheet1.xml',
+    before: `${head}<worksheet xmlns="${main}"><sheetData>`,
+    after: '</sheetData></worksheet>',
+    files: [
+      [
+        '[Content_Types].xml',
+        `${head}<Types xmlns="${packages}/content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Default Extension="xml" ContentType="application/xml"/><Override PartName="/xl/workbook.xml" ContentType="${application}.sheet.main+xml"/><Override PartName="/xl/worksheets/sheet1.xml" ContentType="${application}.worksheet+xml"/></Types>`,
+      ],
+      [
+        '_rels/.rels',
+        `${head}<Relationships xmlns="${packages}/relationships"><Relationship Id="rId1" Type="${relations}/officeDocument" Target="xl/workbook.xml"/></Relationships>`,
+      ],
+      [
+        'xl/workbook.xml',
+        `${head}<workbook xmlns="${main}" xmlns:r="${relations}"><sheets><sheet name="detail" sheetId="1" r:id="rId1"/></sheets></workbook>`,
+      ],
+      [
+        'xl/_rels/workbook.xml.rels',
+        `${head}<Relationships xmlns="${packages}/relationships"><Relationship Id="rId1" Type="${relations}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>`,
+      ],
     ],
-    [
-      '_rels/.rels',
-      `${head}<Relationships xmlns="${packages}/relationships"><Relationship Id="rId1" Type="${relations}/officeDocument" Target="xl/workbook.xml"/></Relationships>`,
-    ],
-    [
-      'xl/workbook.xml',
-      `${head}<workbook xmlns="${main}" xmlns:r="${relations}"><sheets><sheet name="detail" sheetId="1" r:id="rId1"/></sheets></workbook>`,
-    ],
-    [
-      'xl/_rels/workbook.xml.rels',
-      `${head}<Relationships xmlns="${packages}/relationships"><Relationship Id="rId1" Type="${relations}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>`,
-    ],
-    [
-      'xl/worksheets/sheet1.xml',
-      `${head}<worksheet xmlns="${main}"><sheetData>${rows.join('')}</sheetData></worksheet>`,
-    ],
-  ])
+  }
+}
+
+export function toXlsx(table: Table): Buffer {
+  const { files, sheet, before, after } = sheetParts()
+  const rows = [table.columns, ...table.rows].map((row, at) => sheetRow(table, row, at + 1))
+  return zip([...files, [sheet, `${before}${rows.join('')}${after}`]])
 }
 
 /** XML 1.0 has no way to write most control characters; they are left out. */

@@ -88,6 +88,8 @@ export interface InvoiceLine {
   readonly proof: Proof | null
   /** What the line covers, half-open, epoch ms: of a regularisation the earlier period, of an item that began or ended its part. */
   readonly period: Period
+  /** Of a grouped line: the objects that are in it. The detail of each is beside the invoice. */
+  readonly objects?: number
   /** Of a regularisation: the cut up to which earlier invoices had counted. The events behind the line are those since. */
   readonly since: Readonly<Record<string, number>> | null
 }

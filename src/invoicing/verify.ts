@@ -186,13 +186,24 @@ async function draftAgain(
     order: number,
   ): Promise<readonly ItemUsage[]> => {
     const again: ItemUsage[] = []
-    for (const { data, charge, ...one } of usage) {
+    for (const { data, charge, parts, ...one } of usage) {
       if (charge === true) continue
+      // Counted again by its objects.
+      if (one.fleet !== undefined) {
+        again.push(one)
+        continue
+      }
       const part = terms.items.find((item) => item.item === one.item)?.period ?? period
-      const found = await recount({ tenant: terms.contract.tenant, metric: one.metric, period: part, cut: one.cut })
+      const asked = { tenant: terms.contract.tenant, metric: one.metric, cut: one.cut }
+      const found = await recount({ ...asked, period: part })
+      const partsAgain: NonNullable<ItemUsage['parts']>[number][] = []
+      for (const { period, quantity } of parts ?? [])
+        partsAgain.push({ period, quantity: (await recount({ ...asked, period }))?.quantity ?? quantity })
+      const cut = parts === undefined ? {} : { parts: partsAgain }
       if (found === null) unchecked.add(one.metric)
-      if (found !== null) again.push({ ...one, ...found })
-      else again.push({ ...one, quantity: printDecimal(new Decimal(one.quantity).minus(data?.quantity ?? '0')) })
+      if (found !== null) again.push({ ...one, ...found, ...cut })
+      else
+        again.push({ ...one, ...cut, quantity: printDecimal(new Decimal(one.quantity).minus(data?.quantity ?? '0')) })
     }
     return recountData({ terms, period, usage: again }, order)
   }
@@ -202,7 +213,8 @@ async function draftAgain(
     const facts = (usage: ItemUsage | undefined) =>
       usage && [usage.quantity, usage.count, usage.digest, usage.data?.count ?? 0, usage.data?.digest ?? '']
     for (const one of part.billed) {
-      const found = billed.find((other) => other.item === one.item && other.metric === one.metric)
+      const same = (other: ItemUsage) => other.item === one.item && other.metric === one.metric
+      const found = billed.find((other) => same(other) && other.fleet?.kind === one.fleet?.kind)
       document.push(...compare(`billed before of ${one.metric}`, facts(one), facts(found)))
     }
     late.push({
@@ -278,7 +290,11 @@ function pinned(terms: Terms, invoice: Invoice, book: Book, document: Difference
       fee: priced(item.fee, lineOf(item.item, null)),
       metrics: item.metrics.map((metric) => ({
         ...metric,
-        price: priced(metric.price, lineOf(item.item, metric.metric)),
+        // With versions that changed within the period each line has its own.
+        price: priced(metric.price, metric.later === undefined ? lineOf(item.item, metric.metric) : undefined),
+        ...(metric.later === undefined
+          ? {}
+          : { later: metric.later.map((one) => ({ ...one, price: priced(one.price, undefined) })) }),
       })),
       ...(item.addOns === undefined
         ? {}
@@ -309,6 +325,7 @@ const FIGURES = [
   'price',
   'period',
   'since',
+  'objects',
 ] as const
 
 function compareLines(stored: InvoiceLine | undefined, found: InvoiceLine | undefined): Difference[] {

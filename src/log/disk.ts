@@ -98,6 +98,60 @@ export const realDisk: Disk = {
   },
 }
 
+/**
+ * The same disk with syncs that are begun within `ms` and not waited for. What was written survives the end of the process, also
+ * kill -9, since the kernel has it; a power cut may take what the last `ms` wrote. For records whose worth is over in seconds.
+ * A sync that fails is told to `onFailure`.
+ */
+export function syncingSoon(disk: Disk, ms: number, onFailure: (error: Error) => void): Disk {
+  return { ...disk, open: async (path, mode) => new SoonFile(await disk.open(path, mode), ms, onFailure) }
+}
+
+class SoonFile implements LogFile {
+  readonly #file: LogFile
+  readonly #ms: number
+  readonly #onFailure: (error: Error) => void
+  #timer: NodeJS.Timeout | undefined
+  #syncing: Promise<void> = Promise.resolve()
+
+  constructor(file: LogFile, ms: number, onFailure: (error: Error) => void) {
+    this.#file = file
+    this.#ms = ms
+    this.#onFailure = onFailure
+  }
+
+  writev(buffers: readonly Uint8Array[], position: number): Promise<void> {
+    return this.#file.writev(buffers, position)
+  }
+
+  read(target: Uint8Array, position: number): Promise<number> {
+    return this.#file.read(target, position)
+  }
+
+  async sync(): Promise<void> {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined
+      this.#syncing = this.#syncing.then(() => this.#file.sync()).catch(this.#onFailure)
+    }, this.#ms)
+  }
+
+  truncate(bytes: number): Promise<void> {
+    return this.#file.truncate(bytes)
+  }
+
+  size(): Promise<number> {
+    return this.#file.size()
+  }
+
+  async close(): Promise<void> {
+    const isWritten = this.#timer !== undefined
+    clearTimeout(this.#timer)
+    await this.#syncing
+    if (isWritten) await this.#file.sync()
+    await this.#file.close()
+  }
+}
+
 /** The errno name of a failed call, such as ENOSPC; undefined for anything else. */
 export function errnoOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined

@@ -1,12 +1,14 @@
 /**
- * One NATS message into the system. The body is as at POST /v1/events, its format in the header `content-type` (JSON without
- * one), `content-encoding` too; a CloudEvent in binary mode has its attributes in `ce-` headers, as its NATS binding says.
+ * One NATS message into the system. The body is as at POST /v1/events, its format in the header `content-type`, `content-encoding`
+ * too; a CloudEvent in binary mode has its attributes in `ce-` headers, as its NATS binding says. What says nothing, as every message
+ * that came over MQTT, is read by its bytes (ingest/sniff.ts).
  */
 import type { MsgHdrs } from 'nats'
 import { ReleveError } from '../errors.js'
 import { inflate } from '../inflate.js'
 import type { CloudEventHeaders } from '../ingest/cloudevents-binary.js'
 import { contentTypes, formatOf } from '../ingest/content-type.js'
+import { sniffEncoding, sniffFormat } from '../ingest/sniff.js'
 import { limits } from '../limits.js'
 import type { IngestAnswer, System } from '../system.js'
 
@@ -38,14 +40,16 @@ export async function ingestMessage(
   }
   const contentType = headerOf(headers, 'content-type')?.trim().toLowerCase()
   const attributes = attributesOf(headers, contentType)
-  const format = attributes === undefined ? formatOf(contentType ?? 'application/json') : 'cloudevents-binary'
-  if (format === undefined) {
+  const named =
+    attributes !== undefined ? 'cloudevents-binary' : contentType === undefined ? undefined : formatOf(contentType)
+  if (named === undefined && contentType !== undefined) {
     throw new ReleveError('unsupported_format', `content-type «${contentType}»: send ${contentTypes.join(', ')}`)
   }
   const release = system.admit(data.length)
   try {
     // A copy: the client's buffer holds its neighbours too, and the body is handed to another thread.
-    const body = await inflate(Uint8Array.from(data), headerOf(headers, 'content-encoding'))
+    const body = await inflate(Uint8Array.from(data), headerOf(headers, 'content-encoding') ?? sniffEncoding(data))
+    const format = named ?? sniffFormat(body)
     return await system.ingest({
       body,
       format,

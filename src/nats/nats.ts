@@ -39,7 +39,7 @@ export interface NatsDoor {
 }
 
 /** Files are read at each connection, so that renewed certificates need no restart. */
-function optionsOf(config: NatsConfig): ConnectionOptions {
+export function optionsOf(config: NatsConfig): ConnectionOptions {
   const { protocol, host, username, password } = new URL(config.url)
   const [user, pass] = [decodeURIComponent(username), decodeURIComponent(password)]
   const tls = protocol === 'tls:' || config.caFile !== undefined || config.certificateFile !== undefined
@@ -78,6 +78,7 @@ export function openNatsDoor(system: System, config: NatsConfig): NatsDoor {
   optionsOf(config)
   let state = 'connecting'
   let reason: string | undefined
+  let warning: string | undefined
   let closing = false
   let connection: NatsConnection | undefined
   let stopPull: () => void = () => {}
@@ -119,6 +120,10 @@ export function openNatsDoor(system: System, config: NatsConfig): NatsDoor {
               stopped: () => closing || current.isClosed(),
               onPull: (stop) => {
                 stopPull = stop
+              },
+              onFullness: (now) => {
+                if (now !== undefined && now !== warning) logger.warn({ warning: now }, 'NATS stream')
+                warning = now
               },
             }).catch((error: unknown) => {
               if (!current.isClosed()) metrics.natsStalls.inc()
@@ -166,7 +171,12 @@ export function openNatsDoor(system: System, config: NatsConfig): NatsDoor {
   const running = run()
 
   const door: NatsDoor = {
-    state: () => ({ up: state === 'running', state, ...(reason === undefined ? {} : { reason }) }),
+    state: () => ({
+      up: state === 'running',
+      state,
+      ...(reason === undefined ? {} : { reason }),
+      ...(warning === undefined ? {} : { warning }),
+    }),
     async close() {
       closing = true
       stopPull()

@@ -54,6 +54,13 @@ function misfits(found: StreamConfig): string[] {
   return wrong
 }
 
+/** What is wrong with the stream of this name; undefined when there is none. */
+export async function findMisfits(connection: NatsConnection, name: string): Promise<string[] | undefined> {
+  const manager = await connection.jetstreamManager({ timeout: limits.natsTimeoutMs })
+  const there = await orMissing(manager.streams.info(name))
+  return there === undefined ? undefined : misfits(there.config)
+}
+
 /** The stream with its consumer, once both are as they must be. */
 export interface OpenStream {
   readonly name: string
@@ -160,12 +167,29 @@ class NoTenant extends Error {}
 export async function pull(
   system: System,
   stream: OpenStream,
-  control: { readonly stopped: () => boolean; readonly onPull: (stop: () => void) => void },
+  control: {
+    readonly stopped: () => boolean
+    readonly onPull: (stop: () => void) => void
+    /** Told now and then: undefined when there is room. */
+    readonly onFullness: (warning: string | undefined) => void
+  },
 ): Promise<void> {
   const puller = openPuller(stream.connection, stream.name, DURABLE)
   control.onPull(() => puller.stop())
   let silentSince = performance.now()
+  let lookedAt = Number.NEGATIVE_INFINITY
   while (!control.stopped()) {
+    if (performance.now() - lookedAt > limits.natsStreamLookMs) {
+      lookedAt = performance.now()
+      const { config, state } = await stream.manager.streams.info(stream.name)
+      system.metrics.natsStreamBytes.set(state.bytes)
+      const percent = config.max_bytes > 0 ? Math.floor((100 * state.bytes) / config.max_bytes) : 0
+      control.onFullness(
+        percent < limits.natsStreamWarnPercent
+          ? undefined
+          : `the stream ${stream.name} is ${percent} % full; when it is full, publishers are refused, and those over MQTT are not told`,
+      )
+    }
     const count = await puller.next((message) => take(system, message))
     if (count > 0) silentSince = performance.now()
     else if (performance.now() - silentSince > limits.natsStallMs && !control.stopped()) {

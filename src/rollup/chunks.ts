@@ -18,8 +18,8 @@ export interface Chunk {
   /** From 0 within its table and epoch. */
   readonly chunk: number
   readonly rows: number
-  /** RowBinary in the column order of sql/clickhouse. Fills its ArrayBuffer, so it can be transferred. */
-  readonly bytes: Uint8Array<ArrayBuffer>
+  /** RowBinary in the column order of sql/clickhouse, in pieces. Each fills its ArrayBuffer, so it can be transferred. */
+  readonly pieces: readonly Uint8Array<ArrayBuffer>[]
   /** SHA-256 of the bytes, hex. */
   readonly digest: string
 }
@@ -83,7 +83,7 @@ export class ChunkWriter {
   #seal(): void {
     const bytes = this.#row.take()
     const digest = createHash('sha256').update(bytes).digest('hex')
-    this.#chunks.push({ table: this.#table, chunk: this.#chunks.length, rows: this.#rows, bytes, digest })
+    this.#chunks.push({ table: this.#table, chunk: this.#chunks.length, rows: this.#rows, pieces: [bytes], digest })
     this.#sealedRows += this.#rows
     this.#sealedBytes += bytes.length
     this.#rows = 0

@@ -56,13 +56,36 @@ const EVENTS = 0
 const MINUTES = 1
 const MEMBERS = 2
 
+/** Chunks of one table as they leave the kernel, block by block. */
+class Taking {
+  readonly table: number
+  readonly chunks: Chunk[] = []
+  #pieces: Uint8Array<ArrayBuffer>[] = []
+  #hash = createHash('sha256')
+
+  constructor(table: number) {
+    this.table = table
+  }
+
+  add(piece: Uint8Array<ArrayBuffer>): void {
+    this.#hash.update(piece)
+    this.#pieces.push(piece)
+  }
+
+  close(rows: number): void {
+    const [table, digest] = [TABLES[this.table]!, this.#hash.digest('hex')]
+    this.chunks.push({ table, chunk: this.chunks.length, rows, pieces: this.#pieces, digest })
+    this.#pieces = []
+    this.#hash = createHash('sha256')
+  }
+}
+
 export class KernelEpoch implements Epoch {
   readonly #kernel: Exports
   readonly #stream: number
   readonly #rowsMax: number
   readonly #rejects: Rejects
-  /** Chunks of usage_events that are full already, and their bytes. */
-  #events: Chunk[] = []
+  #events = new Taking(EVENTS)
   #epoch = -1
   #bytes: Uint8Array
 
@@ -114,8 +137,8 @@ export class KernelEpoch implements Epoch {
     if (conflict > 0 || frame.refusals > 0) {
       this.#rejects.apply({ stream: this.#stream, epoch: this.#epoch }, frame, sequence, verdicts)
     }
-    // As they fill up, so that the digest of all of them is not one long pause at the seal.
-    this.#takeFull()
+    // As they fill up, so that copy and digest of all of them are not one long pause at the seal.
+    this.#takeBlocks(this.#events, true)
     return { accepted, duplicate, conflict, voids: kernel.epochVoids(), archived: kernel.epochArchived() }
   }
 
@@ -123,55 +146,35 @@ export class KernelEpoch implements Epoch {
     const kernel = this.#kernel
     kernel.epochEncode()
     this.#refresh()
-    const minutes = this.#takeAll(MINUTES, [])
-    const members = this.#takeAll(MEMBERS, [])
-    const events = this.#takeAll(EVENTS, this.#events)
+    const minutes = this.#takeAll(new Taking(MINUTES))
+    const members = this.#takeAll(new Taking(MEMBERS))
+    const events = this.#takeAll(this.#events)
     const overrides = this.#overrides()
-    this.#events = []
+    this.#events = new Taking(EVENTS)
     this.#epoch = -1
     kernel.epochClear()
     return { chunks: [...minutes, ...members, ...events, ...this.#rejects.drain()], overrides }
   }
 
-  /** Takes the chunks of usage_events that no row will be added to. */
-  #takeFull(): void {
-    const kernel = this.#kernel
-    const open = kernel.epochChunk(EVENTS) + (kernel.epochChunkRows(EVENTS) === this.#rowsMax ? 1 : 0)
-    while (this.#events.length < open) this.#events.push(this.#take(EVENTS, this.#events.length, this.#rowsMax))
+  #takeAll(taking: Taking): Chunk[] {
+    const rows = this.#kernel.epochRows(taking.table)
+    if (rows === 0) return []
+    this.#takeBlocks(taking, false)
+    taking.close(rows - taking.chunks.length * this.#rowsMax)
+    return taking.chunks
   }
 
-  #takeAll(table: number, taken: Chunk[]): Chunk[] {
-    const kernel = this.#kernel
-    const rows = kernel.epochRows(table)
-    for (let done = taken.length * this.#rowsMax; done < rows; done += this.#rowsMax) {
-      taken.push(this.#take(table, taken.length, Math.min(this.#rowsMax, rows - done)))
-    }
-    return taken
-  }
-
-  /** Copies the blocks of one chunk out and gives them back. */
-  #take(table: number, chunk: number, rows: number): Chunk {
+  /** Copies blocks out and gives them back; `onlyFull`: those to which no row will be added. */
+  #takeBlocks(taking: Taking, onlyFull: boolean): void {
     const kernel = this.#kernel
     const view = new DataView(this.#bytes.buffer)
-    const pieces: Uint8Array[] = []
-    let length = 0
-    for (let block = kernel.epochFirstBlock(table); block !== 0; ) {
-      if (view.getUint32(block + 8, true) !== chunk) break
-      const piece = this.#bytes.subarray(block + BLOCK_HEAD, view.getUint32(block + 4, true))
-      pieces.push(piece)
-      length += piece.length
-      block = view.getUint32(block, true)
-    }
-    const bytes = new Uint8Array(length)
-    const hash = createHash('sha256')
-    let at = 0
-    for (const piece of pieces) {
-      bytes.set(piece, at)
-      at += piece.length
+    const { table } = taking
+    for (let block = kernel.epochFirstBlock(table); block !== 0; block = kernel.epochFirstBlock(table)) {
+      if (onlyFull && view.getUint32(block, true) === 0) return
+      if (view.getUint32(block + 8, true) !== taking.chunks.length) taking.close(this.#rowsMax)
+      taking.add(this.#bytes.slice(block + BLOCK_HEAD, view.getUint32(block + 4, true)))
       kernel.epochFreeBlock(table)
     }
-    hash.update(bytes)
-    return { table: TABLES[table]!, chunk, rows, bytes, digest: hash.digest('hex') }
   }
 
   #overrides(): Override[] {

@@ -69,8 +69,10 @@ function valueExpression(aggregation: Aggregation, where: string): string {
 
 const EVENT_TEXT = `arrayStringConcat([toString(kind), source, id, subject, toString(toUnixTimestamp64Milli(event_time)), toString(value), dims, member], '\\0')`
 
+/** Of one event, to be summed. */
+export const EVENT_HASH = `reinterpretAsUInt256(SHA256(${EVENT_TEXT}))`
 /** Of the events of a group. */
-export const EVENT_DIGEST = `lower(hex(sumWithOverflow(reinterpretAsUInt256(SHA256(${EVENT_TEXT})))))`
+export const EVENT_DIGEST = `lower(hex(sumWithOverflow(${EVENT_HASH})))`
 
 /** An archived event as the reader of a line sees it. Decimal text; times RFC 3339. */
 export interface ArchivedEvent {

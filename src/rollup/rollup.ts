@@ -26,7 +26,7 @@ export interface StoreChunk {
   /** From 0 within (stream, epoch, table). */
   readonly chunk: number
   readonly rows: number
-  readonly bytes: Uint8Array
+  readonly pieces: readonly Uint8Array[]
   /** SHA-256 of the bytes, hex. */
   readonly digest: string
   readonly format?: 'RowBinary' | 'JSONEachRow'
@@ -87,13 +87,25 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
     return result.json<Row>()
   }
 
+  /** The rows of a long answer as they come; memory holds a block of them. */
+  async function* streamOf<Row>(query: string, params: Record<string, unknown>): AsyncGenerator<Row> {
+    const result = await clickhouse.query({
+      query,
+      query_params: params,
+      format: 'JSONEachRow',
+      clickhouse_settings: COLUMNS_FIRST,
+    })
+    for await (const rows of result.stream<Row>()) for (const row of rows) yield row.json() as Row
+  }
+
   async function insert(chunk: StoreChunk, token: string): Promise<void> {
     await clickhouse
       .exec({
         query: `INSERT INTO ${chunk.table} FORMAT ${chunk.format ?? 'RowBinary'}`,
-        values: Readable.from([Buffer.from(chunk.bytes.buffer, chunk.bytes.byteOffset, chunk.bytes.byteLength)], {
-          objectMode: false,
-        }),
+        values: Readable.from(
+          chunk.pieces.map((piece) => Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength)),
+          { objectMode: false },
+        ),
         clickhouse_settings: {
           insert_deduplication_token: token,
           insert_deduplicate: 1,
@@ -208,7 +220,14 @@ GROUP BY tenant, metric, subject, dims, minute`,
       }
     }
     const bytes = Buffer.from(lines.join('\n'))
-    return { table: 'usage_minute', chunk, rows: lines.length, bytes, digest: sha256(bytes), format: 'JSONEachRow' }
+    return {
+      table: 'usage_minute',
+      chunk,
+      rows: lines.length,
+      pieces: [bytes],
+      digest: sha256(bytes),
+      format: 'JSONEachRow',
+    }
   }
 
   /**
@@ -260,7 +279,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
         table: 'usage_hour',
         chunk,
         rows: lines.length,
-        bytes,
+        pieces: [bytes],
         digest: sha256(bytes),
         format: 'JSONEachRow',
       }
@@ -428,5 +447,5 @@ FROM (
     return found
   }
 
-  return { insert, remove, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf }
+  return { insert, remove, landed, rowsByChunk, overrideChunk, foldChunks, usage, bases, rowsOf, streamOf }
 }

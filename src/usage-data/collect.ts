@@ -15,7 +15,7 @@ import type { Calculator } from '../catalog/calculator.js'
 import { Decimal, printDecimal, round } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { DataEntry, DataUsage, ItemUsage } from '../invoicing/draft.js'
-import type { Notice } from '../invoicing/invoice.js'
+import type { DataProof, Notice } from '../invoicing/invoice.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import { compileFormula } from '../rating/formula.js'
@@ -35,16 +35,20 @@ interface Rule {
   readonly item: string
   readonly calculator: Calculator
   readonly names: readonly string[]
+  /** Its data are those of the objects of a fleet. */
+  readonly fleet: boolean
 }
 
 function rulesOf({ items, contract }: Terms): Rule[] {
-  return items.flatMap(({ item }) =>
-    (contract.items.find((one) => one.id === item)?.calculators ?? []).map((calculator) => ({
+  return items.flatMap(({ item }) => {
+    const own = contract.items.find((one) => one.id === item)
+    return (own?.calculators ?? []).map((calculator) => ({
       item,
       calculator,
       names: compileFormula(calculator.formula).names,
-    })),
-  )
+      fleet: own?.fleet !== undefined,
+    }))
+  })
 }
 
 /** Rows of an unfinished import are not there yet. */
@@ -66,8 +70,12 @@ class Conditions {
       : `${own} AND state = 'collected' AND period_from = ${this.add(period.from)} AND collected_order <= ${this.add(which.upTo)}`
   }
 
-  rule({ item, calculator, names }: Rule): string {
-    const own = [`(item IS NULL OR item = ${this.add(item)})`]
+  rule({ item, calculator, names, fleet }: Rule): string {
+    const own = [
+      fleet
+        ? `item IN (SELECT o.id FROM object_items o WHERE o.contract = usage_data.contract AND o.parent = ${this.add(item)})`
+        : `(item IS NULL OR item = ${this.add(item)})`,
+    ]
     if (calculator.qualifier !== undefined) own.push(`qualifier = ${this.add(calculator.qualifier)}`)
     own.push(calculator.reads === 'values' ? 'value IS NOT NULL' : 'data IS NOT NULL')
     if (calculator.reads === 'json') {
@@ -80,37 +88,39 @@ class Conditions {
   }
 }
 
-/** Every part's usage with what its data come to; in a closing's transaction the data are its own from then on. */
-export async function collect(
+/** From the commit of the client's transaction on, the data of a period that are read belong to a closing. */
+export async function claim(
   client: ClientBase,
-  request: { readonly closing: string; readonly order: number; readonly parts: readonly Part[]; readonly now: number },
-): Promise<{ readonly usage: readonly (readonly ItemUsage[])[]; readonly notices: readonly Notice[] }> {
-  const all: (readonly ItemUsage[])[] = []
-  const notices: Notice[] = []
-  for (const { terms, period, usage } of request.parts) {
-    const rules = rulesOf(terms)
-    if (rules.length > 0) {
-      const where = new Conditions()
-      const rows = where.rows(terms.contract.id, period, 'pending')
-      const taken = rules.map((rule) => where.rule(rule)).join(' OR ')
-      await client.query(
-        `UPDATE usage_data SET state = 'collected', closing = ${where.add(request.closing)}, period_from = ${where.add(period.from)},
-           collected_order = ${where.add(request.order)}, changed_at = ${where.add(request.now)}
-         WHERE ${rows} AND (${taken})`,
-        where.values,
-      )
-    }
-    all.push(await withData(client, { terms, period, usage }, { upTo: request.order }))
-    const left = await unread(client, terms.contract.id, period)
-    if (left > 0) notices.push(unreadNotice(terms, left))
+  request: {
+    readonly closing: string
+    readonly order: number
+    readonly terms: Terms
+    readonly period: Period
+    readonly now: number
+  },
+): Promise<Notice[]> {
+  const { terms, period } = request
+  const rules = rulesOf(terms)
+  if (rules.length > 0) {
+    const where = new Conditions()
+    const rows = where.rows(terms.contract.id, period, 'pending')
+    const taken = rules.map((rule) => where.rule(rule)).join(' OR ')
+    await client.query(
+      `UPDATE usage_data SET state = 'collected', closing = ${where.add(request.closing)}, period_from = ${where.add(period.from)},
+         collected_order = ${where.add(request.order)}, changed_at = ${where.add(request.now)}
+       WHERE ${rows} AND (${taken})`,
+      where.values,
+    )
   }
-  return { usage: all, notices }
+  const left = await unread(client, terms.contract.id, period)
+  return left > 0 ? [unreadNotice(terms, left)] : []
 }
 
 /** The usage of a part with what the rows say now. */
 export async function withData(store: Queryable, part: Part, which: Which): Promise<readonly ItemUsage[]> {
   const found: { readonly rule: Rule; readonly data: DataUsage }[] = []
   for (const rule of rulesOf(part.terms)) {
+    if (rule.fleet) continue
     const data = await reckon(store, part, rule, which)
     if (data !== null) found.push({ rule, data })
   }
@@ -136,6 +146,74 @@ export async function withData(store: Queryable, part: Part, which: Which): Prom
       }),
     )
   return [...usage, ...charges]
+}
+
+/** What the data of a fleet's objects come to, by object and metric, and their proof by metric. */
+export async function dataByObject(
+  store: Queryable,
+  part: Part,
+  item: string,
+  which: Which,
+): Promise<{
+  readonly objects: ReadonlyMap<string, ReadonlyMap<string, string>>
+  readonly proofs: ReadonlyMap<string, DataProof>
+}> {
+  const objects = new Map<string, Map<string, string>>()
+  const proofs = new Map<string, DataProof>()
+  for (const rule of rulesOf(part.terms)) {
+    const { metric, name } = rule.calculator
+    if (rule.item !== item || metric === null) continue
+    const where = new Conditions()
+    const condition = `${where.rows(part.terms.contract.id, part.period, which)} AND ${where.rule(rule)}`
+    let total = new Decimal(0)
+    const add = (object: string, quantity: Decimal): void => {
+      const own = objects.get(object) ?? new Map<string, string>()
+      own.set(metric, printDecimal(round(new Decimal(own.get(metric) ?? 0).plus(quantity), 9)))
+      objects.set(object, own)
+      total = total.plus(quantity)
+    }
+    const { count, digest } = await figuresOf(store, condition, where.values)
+    if (count === 0) continue
+    if (rule.calculator.reads === 'values') await valuesByObject(store, rule, condition, where.values, add)
+    else await eachRecord(store, rule, condition, where.values, count, add)
+    const proof = { calculators: [name], quantity: printDecimal(round(total, 9)), count, digest }
+    const old = proofs.get(metric)
+    proofs.set(
+      metric,
+      old === undefined ? proof : withoutEntries(together({ ...old, entries: [] }, { ...proof, entries: [] })),
+    )
+  }
+  return { objects, proofs }
+}
+
+const withoutEntries = ({ entries: _, ...proof }: DataUsage): DataProof => proof
+
+async function valuesByObject(
+  store: Queryable,
+  { calculator, names }: Rule,
+  condition: string,
+  params: readonly unknown[],
+  add: (object: string, quantity: Decimal) => void,
+): Promise<void> {
+  const formula = compileFormula(calculator.formula)
+  const pick = (name: string, order: string): string =>
+    names.includes(name) ? `, (array_agg(value::text ORDER BY starts_at ${order}, serial ${order}))[1] AS ${name}` : ''
+  let after = ''
+  for (;;) {
+    const { rows } = await store.query<Record<string, string>>(
+      `SELECT item, count(*)::text AS count, sum(value)::text AS sum, min(value)::text AS min, max(value)::text AS max
+         ${pick('first', 'ASC')}${pick('last', 'DESC')}
+       FROM usage_data WHERE ${condition} AND item > $${params.length + 1} GROUP BY item ORDER BY item LIMIT ${limits.pageMax}`,
+      [...params, after],
+    )
+    for (const { item, ...found } of rows) {
+      const values = Object.fromEntries(Object.entries(found).map(([name, value]) => [name, plain(value)]))
+      const average = printDecimal(round(new Decimal(values.sum!).div(values.count!), 9))
+      add(item!, formula.run({ ...values, average }))
+    }
+    if (rows.length < limits.pageMax) return
+    after = rows.at(-1)!.item!
+  }
 }
 
 /** Pending data of a period that no calculator reads. */
@@ -165,29 +243,45 @@ const LANES = [1, 17, 33, 49]
 const ROW_HASH = `encode(sha256(convert_to(concat_ws(chr(31), id, contract, coalesce(item, ''), coalesce(external_reference, ''),
   starts_at, coalesce(ends_at::text, ''), coalesce(value::text, ''), coalesce(data::text, ''), coalesce(qualifier, '')), 'UTF8')), 'hex')`
 
+async function figuresOf(
+  store: Queryable,
+  condition: string,
+  params: readonly unknown[],
+): Promise<{ count: number; sum: string; min: string; max: string; digest: string }> {
+  const { rows } = await store.query<{
+    count: string
+    sum: string
+    min: string
+    max: string
+    lanes: (string | null)[]
+  }>(
+    `SELECT count(*) AS count, sum(value)::text AS sum, min(value)::text AS min, max(value)::text AS max,
+       ARRAY[${LANES.map((at) => `sum(('x' || substr(hash, ${at}, 16))::bit(64)::bigint::numeric)::text`).join(', ')}] AS lanes
+     FROM (SELECT value, ${ROW_HASH} AS hash FROM usage_data WHERE ${condition}) AS own`,
+    [...params],
+  )
+  const { lanes, count, ...found } = rows[0]!
+  return { ...found, count: Number(count), digest: lanes.map((lane) => hexLane(BigInt(lane ?? 0))).join('') }
+}
+
 async function reckon(store: Queryable, part: Part, rule: Rule, which: Which): Promise<DataUsage | null> {
   const { calculator } = rule
   const where = new Conditions()
   const condition = `${where.rows(part.terms.contract.id, part.period, which)} AND ${where.rule(rule)}`
-  const { rows } = await store.query<Record<string, string | null> & { lanes: string[] }>(
-    `SELECT count(*) AS count, sum(value)::text AS sum, min(value)::text AS min, max(value)::text AS max,
-       ARRAY[${LANES.map((at) => `sum(('x' || substr(hash, ${at}, 16))::bit(64)::bigint::numeric)::text`).join(', ')}] AS lanes
-     FROM (SELECT value, ${ROW_HASH} AS hash FROM usage_data WHERE ${condition}) AS own`,
-    where.values,
-  )
-  const found = rows[0]!
-  const count = Number(found.count)
-  if (count === 0) return null
-  const quantity =
-    calculator.reads === 'values'
-      ? await ofValues(store, rule, condition, where.values, found)
-      : await ofRecords(store, rule, condition, where.values, count)
+  const found = await figuresOf(store, condition, where.values)
+  if (found.count === 0) return null
+  let quantity = new Decimal(0)
+  if (calculator.reads === 'values') quantity = await ofValues(store, rule, condition, where.values, found)
+  else
+    await eachRecord(store, rule, condition, where.values, found.count, (_, result) => {
+      quantity = quantity.plus(result)
+    })
   return {
     calculators: [calculator.name],
     // A quantity is never finer than what the stream can hold; an amount is rounded as money later.
     quantity: printDecimal(round(quantity, 9)),
-    count,
-    digest: found.lanes.map((lane) => hexLane(BigInt(lane))).join(''),
+    count: found.count,
+    digest: found.digest,
     entries: await entriesOf(store, condition, where.values),
   }
 }
@@ -222,32 +316,32 @@ async function ofValues(
 /** Without the zeros that a sum of decimals of many lengths leaves. */
 const plain = (text: string): string => printDecimal(new Decimal(text))
 
-async function ofRecords(
+async function eachRecord(
   store: Queryable,
   { calculator, names }: Rule,
   condition: string,
   params: readonly unknown[],
   count: number,
-): Promise<Decimal> {
+  add: (item: string, result: Decimal) => void,
+): Promise<void> {
   if (count > limits.usageDataJsonPerPeriodMax)
     throw new ReleveError(
       'unprocessable',
       `usage data: ${count} JSON records for ${calculator.name}; at most ${limits.usageDataJsonPerPeriodMax} in a period`,
     )
   const formula = compileFormula(calculator.formula)
-  let total = new Decimal(0)
   let after = '0'
   for (;;) {
     // The members as text: a JSON number of the store is exact, a JavaScript number is not.
     const n = params.length
-    const { rows } = await store.query<{ serial: string; id: string; members: string[] }>(
-      `SELECT serial, id, ARRAY(SELECT data ->> name FROM unnest($${n + 1}::text[]) WITH ORDINALITY AS n (name, place) ORDER BY place) AS members
+    const { rows } = await store.query<{ serial: string; id: string; item: string | null; members: string[] }>(
+      `SELECT serial, id, item, ARRAY(SELECT data ->> name FROM unnest($${n + 1}::text[]) WITH ORDINALITY AS n (name, place) ORDER BY place) AS members
        FROM usage_data WHERE ${condition} AND serial > $${n + 2} ORDER BY serial LIMIT ${limits.pageMax}`,
       [...params, names, after],
     )
     for (const row of rows) {
       try {
-        total = total.plus(formula.run(Object.fromEntries(names.map((name, i) => [name, row.members[i]]))))
+        add(row.item ?? '', formula.run(Object.fromEntries(names.map((name, i) => [name, row.members[i]]))))
       } catch (error) {
         throw new ReleveError(
           'unprocessable',
@@ -258,7 +352,7 @@ async function ofRecords(
         )
       }
     }
-    if (rows.length < limits.pageMax) return total
+    if (rows.length < limits.pageMax) return
     after = rows.at(-1)!.serial
   }
 }

@@ -33,7 +33,7 @@ import {
   type Writing,
 } from './columns.js'
 import { type Datum, parseDatum } from './datum.js'
-import { insertData } from './usage-data.js'
+import { insertData, maybeObject } from './usage-data.js'
 
 export interface ImportRequest {
   readonly body: Readable
@@ -365,7 +365,7 @@ export class Imports {
       line = info.lines
       try {
         const fields = fieldsOf(columns, record, job.writing, job.writing.state)
-        batch.push({ line, datum: parseDatum(fields, catalog.book(), job.tenant) })
+        batch.push({ line, datum: parseDatum(fields, catalog.book(), job.tenant, maybeObject) })
       } catch (error) {
         if (!(error instanceof ReleveError)) throw error
         reject(line, error.code, error.message, record.join(job.writing.separator))
@@ -394,12 +394,20 @@ export class Imports {
     try {
       await client.query('BEGIN')
       const data = batch.map((one) => one.datum)
-      const outcomes = data.length === 0 ? [] : await insertData(client, data, id, clock.now())
+      const outcomes =
+        data.length === 0 ? [] : await insertData(client, this.#options.catalog.book(), data, id, clock.now())
       const refused = [
         ...rejects,
         ...outcomes.flatMap((one, i) =>
-          one.outcome === 'conflict'
-            ? [{ row: batch[i]!.line, code: 'conflict', message: clean(one.message, 1_000), raw: '' }]
+          one.outcome === 'conflict' || one.outcome === 'refused'
+            ? [
+                {
+                  row: batch[i]!.line,
+                  code: one.outcome === 'conflict' ? 'conflict' : 'unprocessable',
+                  message: clean(one.message, 1_000),
+                  raw: '',
+                },
+              ]
             : [],
         ),
       ]

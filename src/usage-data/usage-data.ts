@@ -8,10 +8,12 @@
 import { randomUUID } from 'node:crypto'
 import type { Pool } from 'pg'
 import { canonical } from '../canonical.js'
+import type { Book } from '../catalog/book.js'
 import type { Catalog } from '../catalog/catalog.js'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
+import { knownItems } from '../objects/objects.js'
 import { assertUsageDataMove, type Datum, DatumFields, parseDatum, type UsageDataState } from './datum.js'
 
 export interface KeptDatum extends Datum {
@@ -31,7 +33,7 @@ export interface KeptDatum extends Datum {
 /** What became of one of many. */
 export type Taken =
   | { readonly outcome: 'created' | 'known'; readonly id: string }
-  | { readonly outcome: 'conflict'; readonly message: string }
+  | { readonly outcome: 'conflict' | 'refused'; readonly message: string }
 
 export interface UsageDataFilter {
   readonly tenant: string | null
@@ -97,7 +99,7 @@ export class UsageData {
       throw new ReleveError('invalid_request', `usage data: at most ${limits.usageDataBatchMax} at once; import a file`)
     const data = json.map((one, i) => {
       try {
-        return parseDatum(one, this.#catalog.book(), tenant)
+        return parseDatum(one, this.#catalog.book(), tenant, maybeObject)
       } catch (error) {
         if (json.length === 1 || !(error instanceof ReleveError)) throw error
         throw new ReleveError(error.code, `[${i}] ${error.message}`, { cause: error })
@@ -106,7 +108,9 @@ export class UsageData {
     const client = await this.#postgres.connect()
     try {
       await client.query('BEGIN')
-      const taken = await insertData(client, data, null, this.#clock.now())
+      const taken = await insertData(client, this.#catalog.book(), data, null, this.#clock.now())
+      const refused = taken.find((one) => one.outcome === 'refused')
+      if (refused?.outcome === 'refused') throw new ReleveError('unprocessable', refused.message)
       await client.query('COMMIT')
       return taken
     } catch (error) {
@@ -245,13 +249,37 @@ export class UsageData {
   }
 }
 
+/** Whether an item that no contract names is an object's is asked of the store, for all at once. */
+export const maybeObject = (): boolean => true
+
 /** One statement for all; those that were there are told apart by what is kept. */
 export async function insertData(
   client: Pick<Pool, 'query'>,
-  data: readonly Datum[],
+  book: Book,
+  all: readonly Datum[],
   fromImport: string | null,
   now: number,
 ): Promise<Taken[]> {
+  const isObject = ({ contract, item }: Datum): boolean =>
+    item !== null && !book.contracts.get(contract)?.items.some((one) => one.id === item)
+  const objects = all.filter(isObject)
+  if (objects.length > 0) {
+    const known = await knownItems(
+      client,
+      objects.map(({ contract, item }) => ({ contract, item: item! })),
+    )
+    const good = all.filter((one) => !isObject(one) || known.has(`${one.contract} ${one.item}`))
+    if (good.length < all.length) {
+      const taken = (await insertData(client, book, good, fromImport, now)).values()
+      const there = new Set(good)
+      return all.map((one) =>
+        there.has(one)
+          ? taken.next().value!
+          : { outcome: 'refused', message: `item: ${one.contract} has no ${one.item}` },
+      )
+    }
+  }
+  const data = all
   const ids = data.map(() => `ud_${randomUUID()}`)
   const rows = data.map((one, i) => ({
     id: ids[i],

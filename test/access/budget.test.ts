@@ -10,7 +10,7 @@ import { openTestSystem, type TestSystem } from '../system.js'
 
 let t: TestSystem
 beforeAll(async () => {
-  t = await openTestSystem()
+  t = await openTestSystem({ settings: { RELEVE_TRUST_PROXY: '10.9.0.0/16' } })
 })
 
 async function keyWith(of: KeyLimits): Promise<{ id: string; headers: { authorization: string } }> {
@@ -130,6 +130,17 @@ test('attempts without a valid key => counted; from one address too many => 429,
   t.clock.advance(1000)
   expect((await attempt('192.0.2.1')).statusCode).toBe(401)
   expect((await attempt('192.0.2.1')).statusCode).toBe(429)
+})
+
+test('behind a proxy that is named => the address is the one it tells; what another tells is not believed', async () => {
+  const attempt = async (remoteAddress: string, told: string): Promise<number> =>
+    (await t.app.inject({ url: '/v1/plans', remoteAddress, headers: { 'x-forwarded-for': told } })).statusCode
+  for (let i = 0; i < limits.failedAttemptsMax; i += 1) expect(await attempt('10.9.0.1', '198.51.100.1')).toBe(401)
+  expect(await attempt('10.9.0.1', '198.51.100.1')).toBe(429)
+  expect(await attempt('10.9.0.1', '198.51.100.2')).toBe(401)
+  for (let i = 0; i < limits.failedAttemptsMax; i += 1)
+    expect(await attempt('203.0.113.1', `198.51.100.${10 + i}`)).toBe(401)
+  expect(await attempt('203.0.113.1', '198.51.100.99')).toBe(429)
 })
 
 test(`addresses without end => no more are remembered than the bound ${promises('system:bounded')}`, () => {

@@ -15,6 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { CrashPoint } from '../../src/crash-points.js'
+import { findProgram } from '../programs.js'
 import { loseRows } from './check.js'
 import { buildMutant, type Mutant, mutants } from './mutants.js'
 import { Difference, type DriverOptions, Run, type RunOptions } from './scenario.js'
@@ -33,6 +34,8 @@ const VICTIMS: readonly Victim[] = [
   'postgres',
   'all',
   'service-and-leashes',
+  'nats',
+  'nats',
 ]
 /** A service that a crash point should kill does it within this, or the point was not passed. */
 const POINT_MS = 60_000
@@ -111,14 +114,17 @@ export function randomKills(options: {
   victims: readonly Victim[]
 }): Promise<Outcome> {
   const { seed, kills: wanted, streams, victims } = options
+  const hasNats = findProgram('nats-server') !== undefined
+  if (!hasNats) console.log('!!! nats-server is not installed: this run drives HTTP alone')
   return attempt(
     `${wanted} kills, ${streams} streams`,
-    { seed, streams },
+    { seed, streams, nats: hasNats },
     async (run, say) => {
       const dice = new Dice(seed ^ 0x5eed)
       await run.startDriver({ batches: 1_000_000, closeAfter: dice.int(5, 40) })
       let kills = 0
       let engineKills = 0
+      let natsKills = 0
       while (kills < wanted) {
         // Now and then a quiet moment, in which a closing comes through.
         await sleep(dice.chance(0.15) ? dice.int(3_000, 6_000) : dice.int(100, 2_500))
@@ -126,15 +132,20 @@ export function randomKills(options: {
         if (!run.service.running) throw new Difference([`the service ended by itself: ${run.lastWords()}`])
         // An engine that keeps dying takes the service along after limits.engineRestartsMax.
         const victim = engineKills < 8 ? dice.pick(victims) : 'service'
-        if (!(await run.service.kill(victim))) continue
+        if (victim === 'nats') {
+          if (!hasNats) continue
+          await run.killNats()
+          natsKills += 1
+        } else if (!(await run.service.kill(victim))) continue
         kills += 1
         engineKills = victim === 'clickhouse' || victim === 'postgres' ? engineKills + 1 : 0
         if (kills % 5 === 0 || kills === wanted) say(`${kills} kills`)
-        if (victim !== 'clickhouse' && victim !== 'postgres') kills += await startAgain(run, dice, say)
+        if (victim !== 'clickhouse' && victim !== 'postgres' && victim !== 'nats')
+          kills += await startAgain(run, dice, say)
       }
       await run.driverDone(true)
       const { batches, events, retries } = await run.verify('full')
-      return `${kills} kills, ${batches} batches with ${events} events, ${retries} requests sent again`
+      return `${kills} kills, ${natsKills} of them of nats-server, ${batches} batches with ${events} events, ${retries} requests sent again`
     },
     options.keep,
   )

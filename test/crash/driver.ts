@@ -3,12 +3,16 @@
  * kill what it talks to. It writes what it is going to send to its own file, synced, BEFORE sending, and what was acknowledged
  * AFTER. The oracle reads this file and nothing else.
  *
- *   node driver.js --url URL --admin-key KEY --tenant-key KEY --seed N --now MS --file FILE --batches N [--close-after N] [--spikes P]
+ *   node driver.js --url URL --admin-key KEY --tenant-key KEY --seed N --now MS --file FILE --batches N [--close-after N] [--spikes P] [--nats URL]
  *
  * Three connections with disjoint tenants, one outstanding request each. A request that fails is sent again, the very same bytes,
  * until it is acknowledged; so a batch is in the log at least once, the first time before everything that comes later, and what
  * counts within a tenant is a function of this file. The stream therefore keeps one rule: judging a whole batch a second time
  * right after the first changes nothing (no void stands before its event within one batch). The oracle asserts it.
+ *
+ * With --nats, the connection that has one tenant sends some batches as NATS requests, and some of those that have no void into the
+ * JetStream stream; then it waits until the stream is empty, so that nothing overtakes them. A killed server may deliver a message
+ * again much later: an event is then a duplicate, but a void that stood before its event would take effect.
  *
  * Every event carries its time: without one it would be dated by its arrival, and a retry would be another content.
  *
@@ -23,6 +27,7 @@ import { closeSync, fdatasyncSync, openSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
+import { connect, type MsgHdrs, headers as makeHeaders, type NatsConnection } from 'nats'
 import { buildWorld, Dice, SPIKES, TENANTS, type World, type WorldMetric } from './world.js'
 
 /** A request that is not acknowledged after so long ends the test. A closing may have to wait until the kills are over. */
@@ -349,6 +354,7 @@ const { values: args } = parseArgs({
     'close-after': { type: 'string', default: '25' },
     spikes: { type: 'string', default: '0.1' },
     pause: { type: 'string', default: '120' },
+    nats: { type: 'string' },
   },
 })
 const url = args.url!
@@ -374,11 +380,68 @@ interface Acknowledged {
   readonly answer: unknown
 }
 
+interface Posted {
+  readonly headers: Record<string, string>
+  readonly body: string | Uint8Array<ArrayBuffer>
+}
+
+/** One try: the status and the text of an answer. Throws when there is none. */
+type Try = () => Promise<{ readonly status: number; readonly text: string }>
+
+const overHttp =
+  (path: string, init: Posted): Try =>
+  async () => {
+    const answer = await fetch(`${url}${path}`, { method: 'POST', ...init, signal: AbortSignal.timeout(REQUEST_MS) })
+    return { status: answer.status, text: await answer.text() }
+  }
+
+const isAccepted = (status: number): boolean => status === 202 || status === 422
+
+let nats: NatsConnection | undefined
+
+function natsHeaders({ headers }: Posted, wait: boolean): MsgHdrs {
+  const made = makeHeaders()
+  for (const name of ['content-type', 'content-encoding']) if (headers[name]) made.set(name, headers[name])
+  if (wait) made.set('wait', 'applied')
+  return made
+}
+
+/** Without a service the server says so at once; a try that nobody answers is over long before the next batch. */
+const asRequest =
+  (tenant: string, wait: boolean, init: Posted): Try =>
+  async () => {
+    const answer = await nats!.request(`usage.req.${tenant}`, init.body, {
+      headers: natsHeaders(init, wait),
+      timeout: 20_000,
+    })
+    return { status: Number(answer.headers!.get('status')), text: answer.string() }
+  }
+
+/** Acknowledged by the server; and taken into the log of the service before anything else is sent. */
+const intoStream =
+  (tenant: string, init: Posted): Try =>
+  async () => {
+    await nats!
+      .jetstream()
+      .publish(`usage.in.${tenant}`, init.body, { headers: natsHeaders(init, false), timeout: 5_000 })
+    const deadline = performance.now() + BATCH_DEADLINE_MS
+    while (performance.now() < deadline) {
+      const left = await nats!
+        .jetstreamManager()
+        .then((manager) => manager.streams.info('RELEVE_USAGE'))
+        .then(({ state }) => state.messages)
+        .catch(() => 1)
+      // No verdicts come this way.
+      if (left === 0) return { status: 202, text: 'null' }
+      await sleep(30)
+    }
+    throw new Error('FATAL: the stream is not emptied')
+  }
+
 /** The same request until it is acknowledged. A refusal that no retry can change ends the driver. */
 async function untilAcknowledged(
   what: string,
-  path: string,
-  init: { headers: Record<string, string>; body: string | Uint8Array<ArrayBuffer> },
+  attempt: Try,
   isAnswer: (status: number) => boolean,
 ): Promise<Acknowledged> {
   const deadline = performance.now() + BATCH_DEADLINE_MS
@@ -388,11 +451,10 @@ async function untilAcknowledged(
     tries += 1
     const begun = performance.now()
     try {
-      const answer = await fetch(`${url}${path}`, { method: 'POST', ...init, signal: AbortSignal.timeout(REQUEST_MS) })
-      const text = await answer.text()
-      if (isAnswer(answer.status)) return { tries, status: answer.status, answer: JSON.parse(text) }
-      trouble = `${answer.status} ${text}`
-      if (answer.status < 500 && answer.status !== 429) throw new Error(`FATAL: ${what} is refused: ${trouble}`)
+      const { status, text } = await attempt()
+      if (isAnswer(status)) return { tries, status, answer: JSON.parse(text) }
+      trouble = `${status} ${text}`
+      if (status < 500 && status !== 429) throw new Error(`FATAL: ${what} is refused: ${trouble}`)
     } catch (error) {
       if (error instanceof Error && error.message.startsWith('FATAL:')) throw error
       if (performance.now() - begun > REQUEST_MS - 1_000)
@@ -467,12 +529,16 @@ async function connection(c: number): Promise<void> {
     const headers: Record<string, string> = { authorization: `Bearer ${key}`, 'content-type': FORMATS[batch.format] }
     if (batch.gzip) headers['content-encoding'] = 'gzip'
     const body = batch.gzip ? new Uint8Array(gzipSync(text)) : text
-    const acknowledged = await untilAcknowledged(
-      `batch ${c}/${n}`,
-      `/v1/events${batch.wait ? '?wait=applied' : ''}`,
-      { headers, body },
-      (status) => status === 202 || status === 422,
-    )
+    const init = { headers, body }
+    const way = own && nats !== undefined ? dice.next() : 1
+    const hasVoid = batch.events.some((event) => event.includes('"kind":"void"'))
+    const attempt =
+      way < 0.4 && !hasVoid
+        ? intoStream(tenants[0]!, init)
+        : way < 0.7
+          ? asRequest(tenants[0]!, batch.wait, init)
+          : overHttp(`/v1/events${batch.wait ? '?wait=applied' : ''}`, init)
+    const acknowledged = await untilAcknowledged(`batch ${c}/${n}`, attempt, isAccepted)
     note({ type: 'ack', c, n, ...acknowledged })
     if (sent.length < 200) sent.push(batch)
     else sent[dice.int(0, 199)] = batch
@@ -490,8 +556,7 @@ async function connection(c: number): Promise<void> {
       const body = JSON.stringify({ contract: contract.id, at: String(at) })
       const acknowledged = await untilAcknowledged(
         `closing of ${contract.id}`,
-        '/v1/periods/close',
-        { headers, body },
+        overHttp('/v1/periods/close', { headers, body }),
         (status) => status === 200,
       )
       note({ type: 'closed', c, n, ...acknowledged })
@@ -513,8 +578,16 @@ async function connection(c: number): Promise<void> {
 }
 
 try {
+  if (args.nats !== undefined)
+    nats = await connect({
+      servers: args.nats,
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: 100,
+      waitOnFirstConnect: true,
+    })
   note({ type: 'head', seed, world, connections: TENANTS.length })
   await Promise.all(TENANTS.map((_, c) => connection(c)))
+  await nats?.close()
   note({ type: 'end' })
   closeSync(file)
 } catch (error) {

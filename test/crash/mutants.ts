@@ -36,7 +36,7 @@ export interface Mutant {
 }
 
 const KEYS = `if (sealed.keys !== null)
-            await this.#retry('keys', () => keyFiles.append(sealed.keys));`
+            await this.#retry('keys', () => ids.append(sealed.keys));`
 const RECORD = `const recorded = this.#o.alerts.record(this.stream, this.#fence, reply.crossings);
         this.#alertsPending = this.#alertsPending.then(() => recorded);
         this.#alertsPending.catch((error) => this.#fail(error));`

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { NatsServer } from '../nats/server.js'
 import { checkService, checkStores } from './check.js'
 import type { Expected } from './oracle.js'
 import { adminKey, freePort, leftAfter, runCommand, Service, type ServiceOptions } from './service.js'
@@ -23,6 +24,8 @@ export interface RunOptions {
   readonly streams: number
   readonly root?: string
   readonly epochMs?: number
+  /** A real nats-server beside it, which the driver sends through as well. */
+  readonly nats?: boolean
   readonly say: (text: string) => void
 }
 
@@ -48,12 +51,14 @@ export class Run {
   readonly now = Date.now()
   readonly #options: RunOptions
   readonly #service: ServiceOptions
+  readonly #nats: NatsServer | undefined
   #running: Service | undefined
   #driver: ChildProcess | undefined
   #driverEnded: Promise<number | null> | undefined
 
-  private constructor(options: RunOptions, directory: string, port: number) {
+  private constructor(options: RunOptions, directory: string, port: number, nats: NatsServer | undefined) {
     this.#options = options
+    this.#nats = nats
     this.directory = directory
     this.#service = {
       root: options.root ?? projectRoot,
@@ -64,6 +69,7 @@ export class Run {
         RELEVE_GRACE_MS: '0',
         RELEVE_STREAMS: String(options.streams),
         RELEVE_LOG: 'info',
+        ...(nats === undefined ? {} : { RELEVE_NATS_URL: nats.url }),
       },
     }
   }
@@ -72,8 +78,10 @@ export class Run {
   static async open(options: RunOptions, env: Readonly<Record<string, string>> = {}): Promise<Run> {
     const directory = mkdtempSync(join(tmpdir(), `releve-crash-${options.name}-`))
     mkdirSync(join(directory, 'data'), { mode: 0o700 })
-    const run = new Run(options, directory, await freePort())
+    const nats = options.nats === true ? new NatsServer(await freePort()) : undefined
+    const run = new Run(options, directory, await freePort(), nats)
     try {
+      await nats?.start()
       await run.start(env)
       for (const [path, body] of worldCalls(buildWorld(run.now))) await run.#put(path, body)
       return run
@@ -97,6 +105,12 @@ export class Run {
       body: JSON.stringify(body),
     })
     if (!answer.ok) throw new Error(`cannot put ${path}: ${answer.status} ${await answer.text()}`)
+  }
+
+  /** SIGKILL of nats-server, and a new start on the same store. */
+  async killNats(): Promise<void> {
+    await this.#nats!.kill()
+    await this.#nats!.start()
   }
 
   /** Starts the service, with more settings than usual. Resolves without waiting. */
@@ -133,6 +147,7 @@ export class Run {
       'close-after': String(driver.closeAfter),
       spikes: String(driver.spikes ?? 0.1),
       pause: String(driver.pauseMs ?? 120),
+      ...(this.#nats === undefined ? {} : { nats: this.#nats.url }),
     }
     this.#driver = spawn(
       process.execPath,
@@ -232,6 +247,7 @@ export class Run {
   /** Ends whatever still runs; the directory goes when nothing failed. */
   async discard(keep: boolean): Promise<void> {
     this.#driver?.kill('SIGKILL')
+    await this.#nats?.close()
     if (this.#running?.running) await this.#running.kill('all')
     const data = join(this.directory, 'data')
     // Leashes end the engines; what is left was orphaned by a kill of this test.

@@ -53,7 +53,8 @@ function kill(pid: number): void {
   }
 }
 
-export type Victim = 'service' | 'clickhouse' | 'postgres' | 'all' | 'service-and-leashes'
+/** `nats`: the server that is not the service's child; whoever runs it kills it (scenario.ts). */
+export type Victim = 'service' | 'clickhouse' | 'postgres' | 'all' | 'service-and-leashes' | 'nats'
 
 /** How a service process ended. */
 export interface Ended {
@@ -137,12 +138,13 @@ export class Service {
         .filter((child) => child.command.includes(name) && !child.command.includes('releve-leash'))
         .map((child) => child.pid)
     const leashes = children.filter((child) => child.command.includes('releve-leash')).map((child) => child.pid)
-    const victims = {
+    const victims: readonly number[] = {
       service: [this.pid],
       clickhouse: engine('clickhouse-child'),
       postgres: engine('bin/postgres'),
       all: [this.pid, ...engine('clickhouse-child'), ...engine('bin/postgres')],
       'service-and-leashes': [...leashes, this.pid],
+      nats: [],
     }[victim]
     for (const pid of victims) kill(pid)
     if (victims.includes(this.pid)) await this.ended

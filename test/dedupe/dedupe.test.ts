@@ -3,6 +3,7 @@
  */
 import { expect, test } from 'vitest'
 import { type Dedupe, openDedupe } from '../../src/dedupe/dedupe.js'
+import { crossBarrier, type DedupeState, type Generation } from '../../src/dedupe/generations.js'
 import { Identity, MemberHash, memberHash } from '../../src/dedupe/identity.js'
 import { sipHex } from '../../src/dedupe/sip-hash.js'
 import { IdTable } from '../../src/dedupe/table.js'
@@ -181,6 +182,69 @@ test('an unknown id whose time lies behind what was forgotten is never counted, 
     'duplicate',
   ])
   expect(dedupe.stats().behindWindow).toBe(1)
+})
+
+test('generations are joined for disk by what memory holds, by an eighth of the bound and of the window, and never the current one', () => {
+  const bounds = { idsMax: 1_000, diskIdsMax: 19_000, generationMs: 1_000_000, aheadMs: 10, windowMs: 80_000 }
+  let before: Omit<DedupeState, 'epoch'> = {
+    generations: [],
+    announcedFloor: null,
+    windowFrom: null,
+    forgottenTime: null,
+  }
+  const opened = (number: number, receivedAt: number): Generation => ({
+    ...{ number, fromReceivedAt: receivedAt, toReceivedAt: receivedAt, lastEventTime: 0, entries: 0, voids: 0 },
+  })
+  const shapes: string[] = []
+  for (let epoch = 1; epoch <= 200; epoch += 1) {
+    const receivedAt = 1_000 * epoch
+    const generations = before.generations.length === 0 ? [opened(1, receivedAt)] : before.generations
+    const current = { ...generations.at(-1)!, lastEventTime: receivedAt, entries: 90, voids: 10 }
+    before = { ...before, generations: [...generations.slice(0, -1), current] }
+    const { state } = crossBarrier(before, { epoch, receivedAt, floorTime: 0 }, bounds)
+    before = state
+    // Without a gap, levels falling towards the present, the current one open.
+    let next = 1
+    for (const one of state.generations) {
+      expect(one.first ?? one.number).toBe(next)
+      next = one.number + 1
+      if (one.level === undefined) continue
+      expect(one.entries + one.voids).toBeLessThanOrEqual(20_000 / 8)
+      expect(one.toReceivedAt - one.fromReceivedAt).toBeLessThanOrEqual(80_000 / 8)
+    }
+    expect(next).toBe(epoch + 2)
+    const levels = state.generations.map(({ level }) => level ?? 0)
+    expect(levels.toSorted((a, b) => (b || 0) - (a || 0))).toEqual(levels)
+    expect(levels.at(-1)).toBe(0)
+    const memory = state.generations.filter(({ level }) => level === undefined)
+    expect(memory.reduce((sum, { entries, voids }) => sum + entries + voids, 0)).toBeLessThanOrEqual(800)
+    expect(levels.filter((level) => level === 1).length).toBeLessThanOrEqual(8)
+    shapes.push(levels.join(''))
+  }
+  expect(shapes[7]).toBe('000000000')
+  expect(shapes[8]).toBe('1000000')
+  expect(shapes.at(-1)).toMatch(/^2+1+0+$/)
+  // The same without disk: nothing is joined.
+  const { state } = crossBarrier(
+    before,
+    { epoch: 201, receivedAt: 201_000, floorTime: 0 },
+    { ...bounds, diskIdsMax: 0 },
+  )
+  expect(state.generations.filter(({ level }) => level === undefined).length).toBeGreaterThan(0)
+})
+
+test('a generation in which something was voided ends when another is forgotten, so that a void tells the lives of its id', () => {
+  const bounds = { idsMax: 100_000, diskIdsMax: 0, generationMs: 1_000_000, aheadMs: 10, windowMs: 80_000 }
+  const old = { number: 1, fromReceivedAt: 0, toReceivedAt: 100, lastEventTime: 100, entries: 5, voids: 0 }
+  const crossed = (voids: number, floorTime: number): { numbers: number[]; dropped: number[] } => {
+    const current = { number: 2, fromReceivedAt: 100, toReceivedAt: 200, lastEventTime: 200, entries: 5, voids }
+    const before = { generations: [old, current], announcedFloor: null, windowFrom: null, forgottenTime: null }
+    const { state, dropped } = crossBarrier(before, { epoch: 9, receivedAt: 300, floorTime }, bounds)
+    return { numbers: state.generations.map(({ number }) => number), dropped }
+  }
+  expect(crossed(1, 110)).toEqual({ numbers: [1, 2], dropped: [] })
+  expect(crossed(0, 111)).toEqual({ numbers: [2], dropped: [1] })
+  expect(crossed(1, 111)).toEqual({ numbers: [2, 3], dropped: [1] })
 })
 
 /** Deterministic pseudo-random words, so that the table is tested without the hash. */

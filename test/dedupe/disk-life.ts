@@ -37,6 +37,8 @@ export interface LifeOptions {
   /** L; F is 100 ms. */
   readonly lateMs: number
   readonly plain?: boolean
+  /** Epochs are always whole: a full memory is waited for inside of them. */
+  readonly waits?: boolean
 }
 
 export const openFor = ({ idsMax, diskIdsMax, lateMs, plain = false }: LifeOptions): Dedupe =>
@@ -184,8 +186,8 @@ export class Life {
     for (let frame = 0; frame < FRAMES; frame += 1) {
       receivedAt = receivedAtOf(epoch, frame)
       floor = Math.max(receivedAt - lateMs, this.state?.announcedFloor ?? 0)
-      // As the stream does: the epoch ends here, and what comes waits in the log.
-      if (this.dedupe.full && frame > 0) break
+      // As the stream does: the epoch ends here, and what comes waits in the log. A life that is compared with another waits.
+      if (this.dedupe.full && frame > 0 && !this.options.waits) break
       while (this.dedupe.full) await sleep(1)
       const events = eventsOf(seed, epoch, frame, floor)
       const judged = new Uint8Array(events.length)

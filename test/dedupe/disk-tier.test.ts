@@ -22,12 +22,21 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test, vi } from 'vitest'
+import { openDedupe } from '../../src/dedupe/dedupe.js'
 import type { DedupeState } from '../../src/dedupe/generations.js'
-import { buildRun } from '../../src/dedupe/run-builder.js'
-import { runEntriesIn } from '../../src/dedupe/run-file.js'
+import { IdFiles } from '../../src/dedupe/id-files.js'
+import { Identity } from '../../src/dedupe/identity.js'
+import { encodeKeyBlock } from '../../src/dedupe/key-block.js'
+import { buildRun, type RunTask } from '../../src/dedupe/run-builder.js'
+import { RunFile, runEntriesIn, runName } from '../../src/dedupe/run-file.js'
 import { openRunPool, type RunPool } from '../../src/dedupe/run-pool.js'
+import { Runs } from '../../src/dedupe/runs.js'
+import type { UsageEvent } from '../../src/event.js'
+import { shardVerdictNames } from '../../src/ingest/verdict.js'
+import { silentLogger } from '../../src/logger.js'
 import { promises } from '../promises.js'
 import { Life, type LifeOptions, Oracle, random } from './disk-life.js'
+import { event, frameOf, SECRET } from './frames.js'
 
 vi.setConfig({ testTimeout: 120_000 })
 
@@ -99,6 +108,192 @@ for (const plain of [false, true]) {
     expect(restarts).toBeGreaterThan(3)
   })
 }
+
+test('an id is voided, forgotten, comes again and is voided again => the second void counts, wherever the first one lies', () =>
+  inDirectory(async (directory) => {
+    for (const plain of [false, true]) {
+      for (const [before, after] of [
+        [0, 0],
+        [40, 0],
+        [40, 40],
+      ] as const) {
+        await rm(directory, { recursive: true, force: true })
+        const options = {
+          stream: 3,
+          secret: SECRET,
+          idsMax: 256,
+          diskIdsMax: 10_000,
+          generationMs: 10,
+          frameEventsMax: 16,
+        }
+        let dedupe = openDedupe({ ...options, aheadMs: 5, windowMs: 80, plain })
+        const files = await IdFiles.open({
+          directory,
+          stream: 3,
+          pool: here,
+          attachRun: async (path) => dedupe.attachRun(path),
+          logger: silentLogger,
+          onFatal: (error) => {
+            throw error
+          },
+        })
+        for await (const _ of files.load(null)) expect.unreachable()
+        let epoch = 0
+        let state: DedupeState
+        const run = async (receivedAt: number, floor: number, events: readonly UsageEvent[]): Promise<string[]> => {
+          epoch += 1
+          const verdicts = new Uint8Array(events.length)
+          dedupe.judge(frameOf(events, receivedAt, floor), verdicts)
+          const block = dedupe.takeBlock(epoch)
+          if (block !== null) await files.append(block)
+          const crossed = dedupe.barrier({ epoch, receivedAt, floorTime: floor })
+          state = crossed.state
+          await files.settled(crossed.state, crossed.dropped)
+          await files.idle()
+          return Array.from(verdicts, (verdict) => shardVerdictNames[verdict]!)
+        }
+        const others = (receivedAt: number, count = 10): UsageEvent[] =>
+          Array.from({ length: count }, (_, i) => event({ id: `${epoch}-${i}`, eventTime: receivedAt }))
+        const first = event({ id: 'x', eventTime: 100 })
+        expect(await run(100, 0, [first])).toEqual(['accepted'])
+        await run(115, 0, others(115))
+        // In a later generation than the id's.
+        expect(await run(130, 0, [{ ...first, kind: 'void' }])).toEqual(['accepted'])
+        expect(await run(131, 0, [{ ...first, kind: 'void' }, first])).toEqual(['duplicate', 'duplicate'])
+        for (let i = 0; i < before; i += 1) await run(150 + i, 0, others(150 + i))
+        // The first generation goes, the void's stays, and the id has a second life.
+        await run(300, 121, [])
+        const second = event({ id: 'x', eventTime: 301 })
+        expect(await run(301, 121, [second])).toEqual(['accepted'])
+        for (let i = 0; i < after; i += 1) await run(310 + i, 121, others(310 + i))
+        expect(dedupe.stats().runs > 0).toBe(before > 0)
+        expect(await run(360, 121, [{ ...second, kind: 'void' }]), `${before}, ${after}, ${plain}`).toEqual([
+          'accepted',
+        ])
+        const third = event({ id: 'y', eventTime: 361 })
+        expect(await run(361, 121, [third, { ...second, kind: 'void' }])).toEqual(['accepted', 'duplicate'])
+        // The same out of the files.
+        await files.close()
+        dedupe.close()
+        dedupe = openDedupe({ ...options, aheadMs: 5, windowMs: 80, plain })
+        const again = await IdFiles.open({
+          directory,
+          stream: 3,
+          pool: here,
+          attachRun: async (path) => dedupe.attachRun(path),
+          logger: silentLogger,
+          onFatal: () => {},
+        })
+        dedupe.beginRestore(state!)
+        for await (const block of again.load(state!)) dedupe.restoreBlock(block)
+        dedupe.endRestore()
+        const verdicts = new Uint8Array(2)
+        dedupe.judge(
+          frameOf(
+            [
+              { ...second, kind: 'void' },
+              { ...third, kind: 'void' },
+            ],
+            304,
+            121,
+          ),
+          verdicts,
+        )
+        expect([...verdicts].map((verdict) => shardVerdictNames[verdict])).toEqual(['duplicate', 'accepted'])
+        await again.close()
+        dedupe.close()
+      }
+    }
+  }))
+
+test('a void of an earlier life beside the id in one merge => it goes; the void of this life and a void alone stay', () =>
+  inDirectory(async (directory) => {
+    const [a, b, c] = ['a', 'b', 'c'].map((id) => {
+      const identity = new Identity(SECRET)
+      identity.hash(frameOf([event({ id })]))
+      return identity.entries.slice(0, 4)
+    })
+    const voidOf = (entry: Int32Array): Int32Array => entry.map((word, i) => (i === 2 ? word | 1 : word))
+    const join32 = (...entries: Int32Array[]): Int32Array => Int32Array.from(entries.flatMap((one) => [...one]))
+    const write = async (
+      generation: number,
+      keys: Int32Array,
+      voids: Int32Array,
+    ): Promise<RunTask['sources'][number]> => {
+      const path = join(directory, `${generation}`)
+      await writeFile(path, encodeKeyBlock({ stream: 3, epoch: generation, generation }, keys, voids))
+      return { keys: path, generation }
+    }
+    // a: voided in 1, born again in 2. b: born in 1, voided in 1 and (a later life's, forgotten since) in 3. c: voided in 2, born before.
+    const sources = [
+      await write(1, join32(b!), join32(voidOf(a!), voidOf(b!))),
+      await write(2, join32(a!), join32(voidOf(c!))),
+      await write(3, join32(), join32(voidOf(b!))),
+    ]
+    const target = join(directory, runName(1, 3))
+    expect(buildRun({ stream: 3, first: 1, last: 3, sources, target })).toEqual({ ids: 2, marks: 2, voids: 4 })
+    const run = new RunFile(target, 3)
+    expect([a!, b!, c!].map((entry) => run.find(entry, 0))).toEqual([1, 3, 2])
+    run.close()
+    // Two lives of one id cannot both be known.
+    const twice = { stream: 3, first: 1, last: 2, sources: [sources[1]!, sources[1]!], target }
+    expect(() => buildRun(twice)).toThrow('FATAL: an id is twice in the generations 1 to 2')
+    expect((await readdir(directory)).sort()).toEqual(['0000000001-0000000003.run', '1', '2', '3'])
+  }))
+
+test('one of 100,000 ids => each is found on its page, with its tag, and no other', () =>
+  inDirectory(async (directory) => {
+    const count = 100_000
+    const words = new Int32Array(4 * count)
+    const next = random(9)
+    // Also hashes that share their high 32 bits over more than a page.
+    for (let i = 0; i < words.length; i += 4) {
+      words[i] = next(2 ** 32) | 0
+      words[i + 1] = i < 4_000 ? 0x7777_7777 : next(2 ** 32) | 0
+      words[i + 2] = (next(2 ** 31) << 1) | 0
+      words[i + 3] = i
+    }
+    const keys = join(directory, 'keys')
+    const block = encodeKeyBlock({ stream: 3, epoch: 1, generation: 1 }, words, new Int32Array(0))
+    await writeFile(keys, block)
+    const target = join(directory, runName(1, 1))
+    buildRun({ stream: 3, first: 1, last: 1, sources: [{ keys, generation: 1 }], target })
+    const run = new RunFile(target, 3)
+    let wrong = 0
+    for (let i = 0; i < words.length; i += 4) if (run.find(words, i) !== 1 || run.tag !== i) wrong += 1
+    expect(wrong).toBe(0)
+    // The neighbours of each: one bit of the hash away.
+    let found = 0
+    for (let i = 0; i < words.length; i += 4) {
+      const other = words.slice(i, i + 4)
+      const bit = [0, 1, 31, 32, 33, 63, 65, 66, 95][(i / 4) % 9]!
+      other[bit >> 5]! ^= 1 << (bit & 31)
+      if (run.find(other, 0) !== 0) found += 1
+    }
+    expect(found).toBe(0)
+    run.close()
+    // And through the filter: all that are there, and about one in 250 of those that are not.
+    const runs = new Runs(3, true)
+    let open = runs.load(target)
+    while (open === null) open = runs.load(target)
+    runs.adopt(open)
+    const known = new Uint8Array(10_000)
+    const tags = new Int32Array(10_000)
+    for (let from = 0; from < count; from += 10_000) {
+      runs.find(words.subarray(4 * from, 4 * (from + 10_000)), 10_000, known, tags)
+      expect(known.every((one) => one === 1)).toBe(true)
+      expect(tags.every((tag, i) => tag === 4 * (from + i))).toBe(true)
+    }
+    const { filterHits } = runs.stats()
+    for (let i = 0; i < words.length; i += 1) words[i] = next(2 ** 32) | 0
+    for (let from = 0; from < count; from += 10_000) {
+      runs.find(words.subarray(4 * from, 4 * (from + 10_000)), 10_000, known, tags)
+      expect(known.every((one) => one === 0)).toBe(true)
+    }
+    expect((runs.stats().filterHits - filterHits) / count).toBeLessThan(1 / 150)
+    expect(runs.stats().filterHits).toBeGreaterThan(filterHits)
+    runs.close()
+  }))
 
 /** A life of so many epochs, with all its runs built. */
 async function lived(

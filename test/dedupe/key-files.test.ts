@@ -142,6 +142,17 @@ test(
   60_000,
 )
 
+test('key files of an earlier version are told apart from damaged ones', () =>
+  inDirectory(async (directory) => {
+    const all = steps()
+    await writeAll(directory, all)
+    const path = join(directory, FIRST)
+    const bytes = await readFile(path)
+    bytes.write('DKB1')
+    await writeFile(path, bytes)
+    await expect(loadAll(directory, all[4]!.state)).rejects.toThrow('FATAL: the key files are of an earlier version')
+  }))
+
 test(
   'files of another stream, or of a later life under the same checkpoint, are refused',
   () =>

@@ -2,8 +2,8 @@
 import { Webhook } from 'standardwebhooks'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { promises } from '../promises.js'
+import { openService, type Service } from '../service-process.js'
 import { openReceiver, type Receiver } from './receiver.js'
-import { openService, type Service } from './service.js'
 
 let service: Service
 let receiver: Receiver

@@ -231,6 +231,24 @@ test('a secret is rotated => both sign for a while, then the new one alone; it i
   expect(readFileSync(join(t.directory, 'delivery.key'), 'utf8')).toMatch(/^[0-9a-f]{64}\n$/)
 })
 
+test('an endpoint of some metrics, or of some rules => it is told of those alone', async () => {
+  await webhook('/metric', { metrics: ['calls'] })
+  await webhook('/rule', { rules: ['rule_1'] })
+  await webhook('/family', { events: ['test.*'] })
+  await webhook('/none', { events: ['alert.*', 'invoice.finalized'] })
+  const tell = (id: string, more: { metric?: string; rule?: string }) =>
+    t.system.delivery.emit({ id, type: 'test.happened', tenant: 'alpha', data: {}, ...more })
+  await tell('chosen-1', { metric: 'data' })
+  await tell('chosen-2', { metric: 'calls' })
+  await tell('chosen-3', { rule: 'rule_1' })
+  const idsAt = async (path: string, count: number): Promise<string[]> =>
+    (await receiver.has(path, count)).map(({ id }) => id).sort()
+  expect(await idsAt('/family', 3)).toEqual(['chosen-1', 'chosen-2', 'chosen-3'])
+  expect(await idsAt('/metric', 1)).toEqual(['chosen-2'])
+  expect(await idsAt('/rule', 1)).toEqual(['chosen-3'])
+  expect(await idsAt('/none', 0)).toEqual([])
+})
+
 test('a test message => sent at once, signed, and its outcome is the answer', async () => {
   const { endpoint, secret } = await webhook('/ping')
   expect((await call('POST', `/v1/webhooks/${endpoint.id}/test`)).body).toEqual({ outcome: 'delivered' })

@@ -87,3 +87,31 @@ export async function openDoorSystem(env: Record<string, string> = {}): Promise<
     throw error
   }
 }
+
+/** Records one crossing of acme's, as a shard would: what goes out of a door is the test's concern, not how it came about. */
+export async function crossThreshold({ system }: DoorSystem, threshold: string): Promise<void> {
+  const { rows } = await system.engines.postgres.query('SELECT fence FROM streams WHERE stream = 0')
+  await system.alerts.record(0, Number(rows[0].fence), [
+    {
+      type: 'alert.triggered',
+      kind: 'threshold',
+      rule: null,
+      subject: null,
+      forecast: null,
+      tenant: 'acme',
+      contract: 'c',
+      item: 'i',
+      product: 'p',
+      metric: 'kyc',
+      period: { from: 0, to: 1 },
+      threshold,
+      limitVersion: 1,
+      limit: '10',
+      balance: '9',
+      sequence: 1,
+      position: null,
+      eventTime: null,
+      receivedAt: Date.now(),
+    },
+  ])
+}

@@ -3,17 +3,18 @@
  * route without an entry fails the first test.
  */
 import { beforeAll, describe, expect, test } from 'vitest'
+import { Scope } from '../../src/access/keys.js'
 import { ErrorCode } from '../../src/errors.js'
 import { promises } from '../promises.js'
 import { openTestSystem, type TestSystem } from '../system.js'
 
-type Who = 'ingest' | 'read' | 'admin' | 'own' | 'other'
+type Who = Scope | 'own' | 'other'
 
 interface Route {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   /** As fastify prints it. */
   readonly route: string
-  readonly scope: 'public' | 'any' | 'ingest' | 'read' | 'admin'
+  readonly scope: 'public' | 'any' | Scope
   /** An address that works. */
   readonly url: string
   readonly body?: unknown
@@ -33,8 +34,21 @@ const range = 'from=2026-03-01T00:00:00Z&to=2026-04-01T00:00:00Z'
 const json = (body: unknown) => ({ body })
 const usage = (tenant: string) => `/v1/usage?metric=data&${range}&tenant=${tenant}`
 
+/** An address of this machine where nobody listens. */
+const nobody = 'http://127.0.0.1:1/hook'
+
+/** A route of one object, asked for an object that is not there; whose it may be is tested where such objects are made. */
+const absent = (method: Route['method'], route: string, scope: Scope, body?: unknown): Route => ({
+  method,
+  route,
+  scope,
+  url: route.replace(':id', 'nothing'),
+  status: 404,
+  ...(body === undefined ? {} : { body }),
+})
+
 /** Filled by beforeAll, since ids are made by the service. */
-const ids = { alphaInvoice: '', gammaInvoice: '', key: '' }
+const ids: Record<string, string> = {}
 
 const routes: readonly Route[] = [
   { method: 'GET', route: '/health/live', scope: 'public', url: '/health/live' },
@@ -159,6 +173,7 @@ const routes: readonly Route[] = [
     url: '/v1/prices',
     ...json({ rule: { rule_id: 'made', type: 'per_unit', metric: 'data', unit_price: '1', currency: 'EUR' } }),
   },
+  { method: 'GET', route: '/v1/taxes', scope: 'read', url: '/v1/taxes' },
   { method: 'GET', route: '/v1/catalog/lint', scope: 'admin', url: '/v1/catalog/lint' },
   { method: 'GET', route: '/v1/customers', scope: 'read', url: '/v1/customers', filtered: true },
   {
@@ -357,6 +372,22 @@ const routes: readonly Route[] = [
     url: '/v1/contracts/contract-sigma/notice',
     ...json({ reason: 'leaves' }),
   },
+  { method: 'GET', route: '/v1/coupons', scope: 'admin', url: '/v1/coupons' },
+  {
+    method: 'POST',
+    route: '/v1/coupons',
+    scope: 'admin',
+    url: '/v1/coupons',
+    status: 201,
+    ...json({ code: 'DIX', name: 'Ten', kind: 'percent', value: '10' }),
+  },
+  {
+    method: 'POST',
+    route: '/v1/contracts/:contract/coupons',
+    scope: 'admin',
+    url: '/v1/contracts/contract-sigma/coupons',
+    ...json({ code: 'DIX' }),
+  },
   { method: 'GET', route: '/v1/renewals', scope: 'read', url: '/v1/renewals?days=60', filtered: true },
   { method: 'GET', route: '/v1/trials', scope: 'read', url: '/v1/trials' },
   {
@@ -382,7 +413,237 @@ const routes: readonly Route[] = [
     url: '/v1/contracts/contract-sigma/change-plan',
     ...json({ item: 'item-sigma', plan: 'plan', from: '2027-01-01' }),
   },
+  {
+    method: 'GET',
+    route: '/v1/webhooks',
+    scope: 'read',
+    url: '/v1/webhooks',
+    tenants: { own: '/v1/webhooks?tenant=alpha', other: '/v1/webhooks?tenant=gamma', refused: 403 },
+  },
+  {
+    method: 'POST',
+    route: '/v1/webhooks',
+    scope: 'manage',
+    url: '/v1/webhooks',
+    status: 201,
+    ...json({ tenant: 'alpha', url: nobody }),
+  },
+  {
+    method: 'GET',
+    route: '/v1/webhooks/:id',
+    scope: 'read',
+    url: '/v1/webhooks/ALPHA-HOOK',
+    tenants: { own: '/v1/webhooks/ALPHA-HOOK', other: '/v1/webhooks/GAMMA-HOOK', refused: 404 },
+  },
+  {
+    method: 'PATCH',
+    route: '/v1/webhooks/:id',
+    scope: 'manage',
+    url: '/v1/webhooks/ALPHA-HOOK',
+    ...json({ description: 'x' }),
+  },
+  { method: 'POST', route: '/v1/webhooks/:id/test', scope: 'manage', url: '/v1/webhooks/ALPHA-HOOK/test' },
+  {
+    method: 'POST',
+    route: '/v1/webhooks/:id/rotate-secret',
+    scope: 'manage',
+    url: '/v1/webhooks/ALPHA-HOOK/rotate-secret',
+    ...json({}),
+  },
+  { method: 'DELETE', route: '/v1/webhooks/:id', scope: 'manage', url: '/v1/webhooks/ALPHA-HOOK' },
+  {
+    method: 'GET',
+    route: '/v1/email-recipients',
+    scope: 'read',
+    url: '/v1/email-recipients',
+    tenants: { own: '/v1/email-recipients?tenant=alpha', other: '/v1/email-recipients?tenant=gamma', refused: 403 },
+  },
+  {
+    method: 'POST',
+    route: '/v1/email-recipients',
+    scope: 'manage',
+    url: '/v1/email-recipients',
+    status: 201,
+    ...json({ tenant: 'alpha', address: 'b@example.com' }),
+  },
+  {
+    method: 'GET',
+    route: '/v1/email-recipients/:id',
+    scope: 'read',
+    url: '/v1/email-recipients/ALPHA-MAIL',
+    tenants: { own: '/v1/email-recipients/ALPHA-MAIL', other: '/v1/email-recipients/GAMMA-MAIL', refused: 404 },
+  },
+  {
+    method: 'PATCH',
+    route: '/v1/email-recipients/:id',
+    scope: 'manage',
+    url: '/v1/email-recipients/ALPHA-MAIL',
+    ...json({ description: 'x' }),
+  },
+  {
+    method: 'POST',
+    route: '/v1/email-recipients/:id/test',
+    scope: 'manage',
+    url: '/v1/email-recipients/ALPHA-MAIL/test',
+  },
+  { method: 'DELETE', route: '/v1/email-recipients/:id', scope: 'manage', url: '/v1/email-recipients/ALPHA-MAIL' },
+  {
+    method: 'GET',
+    route: '/v1/webhooks/dead-letters',
+    scope: 'read',
+    url: '/v1/webhooks/dead-letters',
+    tenants: {
+      own: '/v1/webhooks/dead-letters?tenant=alpha',
+      other: '/v1/webhooks/dead-letters?tenant=gamma',
+      refused: 403,
+    },
+  },
+  {
+    method: 'POST',
+    route: '/v1/webhooks/dead-letters/replay',
+    scope: 'manage',
+    url: '/v1/webhooks/dead-letters/replay',
+    ...json({}),
+  },
+  {
+    method: 'GET',
+    route: '/v1/alert-rules',
+    scope: 'read',
+    url: '/v1/alert-rules',
+    tenants: { own: '/v1/alert-rules?tenant=alpha', other: '/v1/alert-rules?tenant=gamma', refused: 403 },
+  },
+  {
+    method: 'POST',
+    route: '/v1/alert-rules',
+    scope: 'manage',
+    url: '/v1/alert-rules',
+    status: 201,
+    ...json({ tenant: 'alpha', metric: 'data', kind: 'percent', percent: '99' }),
+  },
+  {
+    method: 'GET',
+    route: '/v1/alert-rules/:id',
+    scope: 'read',
+    url: '/v1/alert-rules/ALPHA-RULE',
+    tenants: { own: '/v1/alert-rules/ALPHA-RULE', other: '/v1/alert-rules/GAMMA-RULE', refused: 404 },
+  },
+  {
+    method: 'PATCH',
+    route: '/v1/alert-rules/:id',
+    scope: 'manage',
+    url: '/v1/alert-rules/ALPHA-RULE',
+    ...json({ name: 'x' }),
+  },
+  { method: 'DELETE', route: '/v1/alert-rules/:id', scope: 'manage', url: '/v1/alert-rules/ALPHA-RULE' },
+  {
+    method: 'POST',
+    route: '/v1/quotas/check',
+    scope: 'read',
+    url: '/v1/quotas/check',
+    ...json({ tenant: 'alpha', metric: 'data', n: '1' }),
+  },
+  {
+    method: 'PUT',
+    route: '/v1/limits',
+    scope: 'manage',
+    url: '/v1/limits',
+    ...json({ tenant: 'alpha', metric: 'data', soft: '10' }),
+  },
+  {
+    method: 'GET',
+    route: '/v1/limits',
+    scope: 'read',
+    url: '/v1/limits',
+    tenants: { own: '/v1/limits?tenant=alpha', other: '/v1/limits?tenant=gamma', refused: 403 },
+  },
+  { method: 'DELETE', route: '/v1/limits', scope: 'manage', url: '/v1/limits?tenant=alpha&metric=data' },
+  {
+    method: 'GET',
+    route: '/v1/reservations',
+    scope: 'read',
+    url: '/v1/reservations',
+    tenants: { own: '/v1/reservations?tenant=alpha', other: '/v1/reservations?tenant=gamma', refused: 403 },
+  },
+  {
+    method: 'POST',
+    route: '/v1/reservations',
+    scope: 'ingest',
+    url: '/v1/reservations',
+    status: 201,
+    ...json({ tenant: 'alpha', metric: 'data', n: '1', key: 'door' }),
+  },
+  {
+    method: 'GET',
+    route: '/v1/reservations/:id',
+    scope: 'read',
+    url: '/v1/reservations/ALPHA-RESERVATION',
+    tenants: { own: '/v1/reservations/ALPHA-RESERVATION', other: '/v1/reservations/GAMMA-RESERVATION', refused: 404 },
+  },
+  {
+    method: 'POST',
+    route: '/v1/reservations/:id/commit',
+    scope: 'ingest',
+    url: '/v1/reservations/ALPHA-RESERVATION/commit',
+    tenants: {
+      own: '/v1/reservations/ALPHA-RESERVATION/commit',
+      other: '/v1/reservations/GAMMA-RESERVATION/commit',
+      refused: 404,
+    },
+    ...json({}),
+  },
+  {
+    method: 'POST',
+    route: '/v1/reservations/:id/release',
+    scope: 'ingest',
+    url: '/v1/reservations/ALPHA-RELEASE/release',
+    tenants: {
+      own: '/v1/reservations/ALPHA-RELEASE/release',
+      other: '/v1/reservations/GAMMA-RELEASE/release',
+      refused: 404,
+    },
+  },
   { method: 'POST', route: '/v1/audit', scope: 'admin', url: '/v1/audit' },
+  { method: 'POST', route: '/v1/backups', scope: 'admin', url: '/v1/backups', status: 202 },
+  { method: 'GET', route: '/v1/backups/current', scope: 'admin', url: '/v1/backups/current' },
+  { method: 'GET', route: '/v1/backups', scope: 'admin', url: '/v1/backups' },
+  {
+    method: 'GET',
+    route: '/v1/cardinality',
+    scope: 'read',
+    url: '/v1/cardinality?tenant=alpha',
+    tenants: { own: '/v1/cardinality?tenant=alpha', other: '/v1/cardinality?tenant=gamma', refused: 403 },
+  },
+  { method: 'PUT', route: '/v1/cardinality', scope: 'admin', url: '/v1/cardinality', ...json({ series: null }) },
+  {
+    method: 'POST',
+    route: '/v1/usage-data',
+    scope: 'ingest',
+    url: '/v1/usage-data',
+    status: 201,
+    ...json({ contract: 'contract-alpha', start: '2026-03-01', value: '1' }),
+  },
+  { method: 'GET', route: '/v1/usage-data', scope: 'read', url: '/v1/usage-data' },
+  absent('GET', '/v1/usage-data/:id', 'read'),
+  absent('PATCH', '/v1/usage-data/:id', 'admin', { notes: 'x' }),
+  absent('DELETE', '/v1/usage-data/:id', 'admin'),
+  // Any bytes are a file of rows; what is wrong with them is told later.
+  {
+    method: 'POST',
+    route: '/v1/usage-data-imports',
+    scope: 'ingest',
+    url: '/v1/usage-data-imports',
+    status: 202,
+    ...json({}),
+  },
+  { method: 'GET', route: '/v1/usage-data-imports', scope: 'read', url: '/v1/usage-data-imports' },
+  absent('GET', '/v1/usage-data-imports/:id', 'read'),
+  {
+    method: 'GET',
+    route: '/v1/usage-data-imports/:id/rejects',
+    scope: 'read',
+    url: '/v1/usage-data-imports/nothing/rejects',
+  },
+  absent('POST', '/v1/usage-data-imports/:id/undo', 'admin'),
   { method: 'GET', route: '/docs', scope: 'any', url: '/docs/' },
   { method: 'GET', route: '/docs/', scope: 'any', url: '/docs/' },
   { method: 'GET', route: '/docs/json', scope: 'any', url: '/docs/json' },
@@ -400,8 +661,7 @@ const routes: readonly Route[] = [
 let t: TestSystem
 const keys = {} as Record<Who | 'revoked' | 'expired' | 'rotated', { authorization: string }>
 
-const addressOf = (url: string): string =>
-  url.replace('ALPHA-INVOICE', ids.alphaInvoice).replace('GAMMA-INVOICE', ids.gammaInvoice).replace('KEY', ids.key)
+const addressOf = (url: string): string => url.replace(/(ALPHA|GAMMA)-[A-Z]+|KEY/, (name) => ids[name] ?? name)
 
 /** Failed attempts are counted by address: a request of this test comes from one of its own. */
 let calls = 0
@@ -418,10 +678,13 @@ async function call(route: Pick<Route, 'method' | 'url' | 'body'>, headers: Reco
 }
 
 const may = (route: Route, scopes: readonly string[]): boolean =>
-  route.scope === 'public' || route.scope === 'any' || scopes.includes(route.scope)
+  route.scope === 'public' ||
+  route.scope === 'any' ||
+  scopes.includes(route.scope) ||
+  (route.scope === 'manage' && scopes.includes('admin'))
 
 beforeAll(async () => {
-  t = await openTestSystem({ settings: { RELEVE_GRACE_MS: '0' } })
+  t = await openTestSystem({ settings: { RELEVE_GRACE_MS: '0', RELEVE_WEBHOOK_ALLOW: '127.0.0.0/8' } })
   await t.system.catalog.putContract(routes.find((r) => r.method === 'PUT' && r.route === '/v1/contracts')!.body)
   await t.system.catalogSettled()
   await t.send([
@@ -438,10 +701,29 @@ beforeAll(async () => {
     const { invoice } = await t.system.billing.closePeriod({ contract, at: Date.parse('2026-03-10T00:00:00Z') })
     return invoice!.invoice.id
   }
-  ids.alphaInvoice = await close('contract-alpha')
-  ids.gammaInvoice = await close('contract-gamma')
+  ids['ALPHA-INVOICE'] = await close('contract-alpha')
+  ids['GAMMA-INVOICE'] = await close('contract-gamma')
+  for (const tenant of ['alpha', 'gamma']) {
+    const of = tenant.toUpperCase()
+    const { endpoints } = t.system.delivery
+    ids[`${of}-HOOK`] = (await endpoints.create('webhook', { tenant, target: nobody })).endpoint.id
+    ids[`${of}-MAIL`] = (await endpoints.create('email', { tenant, target: 'a@example.com' })).endpoint.id
+    const terms = { quantity: '1000000' }
+    ids[`${of}-RULE`] = (await t.system.alerting.create({ tenant, metric: 'data', kind: 'absolute', terms })).id
+    for (const name of ['RESERVATION', 'RELEASE']) {
+      const done = await t.system.guard.reserve({
+        tenant,
+        metric: 'data',
+        quantity: '1',
+        leaseSeconds: 3600,
+        key: name,
+      })
+      if ('reservation' in done) ids[`${of}-${name}`] = done.reservation.id
+    }
+  }
   keys.ingest = await t.key(null, ['ingest'])
   keys.read = await t.key(null, ['read'])
+  keys.manage = await t.key(null, ['manage'])
   keys.admin = await t.key(null, ['admin'])
   keys.own = await t.key('alpha', ['ingest', 'read'])
   keys.other = await t.key('gamma', ['ingest', 'read'])
@@ -474,7 +756,7 @@ describe(`${promises('tenant:isolated')} every route with every key`, () => {
   for (const route of routes) {
     test(`${route.method} ${route.route}`, async () => {
       const made = await t.system.keys.create({ name: 'to end', tenant: null, scopes: ['read'] })
-      ids.key = made.key.id
+      ids.KEY = made.key.id
 
       for (const [name, headers] of [
         ['no key', {}],
@@ -496,7 +778,7 @@ describe(`${promises('tenant:isolated')} every route with every key`, () => {
         }
       }
 
-      for (const scope of ['ingest', 'read', 'admin'] as const) {
+      for (const scope of Scope) {
         if (may(route, [scope])) {
           if (route.streams) continue
           const answer = await call(route, keys[scope])
@@ -519,11 +801,14 @@ describe(`${promises('tenant:isolated')} every route with every key`, () => {
         expect(answer.statusCode).toBe(refused)
         expect(answer.body).not.toContain('contract-gamma')
         // A tenant that does not exist is answered the same.
-        const unknown = await call({ ...route, url: other.replace(/gamma|GAMMA-INVOICE/, 'nobody') }, keys.own)
+        const unknown = await call({ ...route, url: other.replace(/gamma|GAMMA-[A-Z]+/, 'nobody') }, keys.own)
         const { instance: _a, ...first } = answer.json()
         const { instance: _b, ...second } = unknown.json()
         expect(JSON.stringify(second).replaceAll('nobody', '·')).toEqual(
-          JSON.stringify(first).replaceAll('gamma', '·').replaceAll(ids.gammaInvoice, '·'),
+          Object.entries(ids)
+            .filter(([name]) => name.startsWith('GAMMA'))
+            .reduce((text, [, id]) => text.replaceAll(id, '·'), JSON.stringify(first))
+            .replaceAll('gamma', '·'),
         )
       }
       if (route.filtered) {

@@ -9,7 +9,7 @@ import { limits } from '../../src/limits.js'
 import { type NatsDoor, openNatsDoor } from '../../src/nats/nats.js'
 import { ALERTS, tenantOf, tokenOf } from '../../src/nats/subjects.js'
 import type { IngestAnswer } from '../../src/system.js'
-import { type DoorSystem, openDoorSystem } from '../doors/door-system.js'
+import { crossThreshold, type DoorSystem, openDoorSystem } from '../doors/door-system.js'
 import { promises } from '../promises.js'
 import { freePort, NatsServer, until } from './server.js'
 
@@ -195,25 +195,7 @@ test(`alerts => on usage.alerts.<tenant>, once each, those recorded while the do
     },
   })
   await client.flush()
-  const { rows } = await doors.system.engines.postgres.query('SELECT fence FROM streams WHERE stream = 0')
-  const cross = (threshold: string) =>
-    doors.system.alerts.record(0, Number(rows[0].fence), [
-      {
-        type: 'alert.triggered',
-        tenant: 'acme',
-        contract: 'c',
-        item: 'i',
-        product: 'p',
-        metric: 'kyc',
-        period: { from: 0, to: 1 },
-        threshold,
-        limitVersion: 1,
-        limit: '10',
-        balance: '9',
-        sequence: 1,
-        receivedAt: Date.now(),
-      } as Parameters<typeof doors.system.alerts.record>[2][number],
-    ])
+  const cross = (threshold: string): Promise<void> => crossThreshold(doors, threshold)
   await cross('80')
   await until(() => got.length === 1)
   await door.close()

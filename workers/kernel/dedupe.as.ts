@@ -21,7 +21,7 @@
  *      -- from here on where dedupeLayOut puts it
  *      entries     the epoch's keys, then its voids: 16 bytes each
  *      partitions  one stride each, as large as one may ever grow; memory that nobody touched costs nothing
- *      scratch     one stride: the groups of the partition that is being rebuilt
+ *      scratch     one stride: the groups of the partition that is being rebuilt; then a byte for each of its new groups
  *      frame       its bytes, SLACK
  *
  * An entry (16 bytes, as in key blocks and runs): u64 a, hash; u64 b, bit 0 set for a void, 31 bits of hash, 32 bits of content tag.
@@ -89,6 +89,8 @@ let stride: usize = 0
 let strideGroups: u32 = 0
 let groupsAtBound: u32 = 0
 let scratch: usize = 0
+/** Slots taken per group while a partition is rebuilt: asking the control bytes just written would wait for them each time. */
+let fills: usize = 0
 let keyEntries: usize = 0
 let voidEntries: usize = 0
 let keys: u32 = 0
@@ -116,6 +118,7 @@ export function dedupeLayOut(keysAt: usize, voidsAt: usize, partitionsAt: usize,
   strideGroups = most
   stride = (most as usize) << GROUP_SHIFT
   scratch = partitions + (PARTITIONS as usize) * stride
+  fills = scratch + stride
   let size: f64 = 1
   for (let i: u32 = 0; i < LADDER_STEPS; i += 1) {
     store<f64>(LADDER + ((i as usize) << 3), size)
@@ -123,6 +126,19 @@ export function dedupeLayOut(keysAt: usize, voidsAt: usize, partitionsAt: usize,
   }
   for (let i: u32 = 0; i < PARTITIONS; i += 1) store<u32>(PARTS + ((i as usize) << 3), 1)
   capacity = 16 * (PARTITIONS as f64)
+}
+
+/** Before anything is held: room for so many entries a partition, so that a restore does not grow step by step. */
+export function dedupeReserve(entries: u32): void {
+  for (let i: u32 = 0; i < PARTITIONS; i += 1) {
+    const part = PARTS + ((i as usize) << 3)
+    let groups = load<u32>(part)
+    while ((entries as f64) > LOAD_MAX * 16 * (groups as f64) && groups < groupsAtBound) {
+      groups = min(groupsAtBound, grown(groups, i))
+    }
+    capacity += 16 * ((groups as f64) - (load<u32>(part) as f64))
+    store<u32>(part, groups)
+  }
 }
 
 function homeOf(word: u32, groups: u32): usize {
@@ -243,6 +259,7 @@ function rebuild(partition: u32): void {
   }
   const groups = groupsFor(alive, before, partition)
   const end = base + ((groups as usize) << GROUP_SHIFT)
+  memory.fill(fills, 0, groups as usize)
   for (let from = scratch; from < scratch + bytes; from += 256) {
     let lanes = i8x16.bitmask(v128.load(from))
     while (lanes !== 0) {
@@ -251,13 +268,15 @@ function rebuild(partition: u32): void {
       const slot = from + 16 + lane * SLOT_BYTES
       const x = load<u64>(slot)
       let group = base + homeOf(((x << 17) >> 32) as u32, groups)
-      let empty = ~i8x16.bitmask(v128.load(group)) & 0xffff
-      while (empty === 0) {
+      let fill = fills + ((group - base) >> GROUP_SHIFT)
+      let place = load<u8>(fill) as usize
+      while (place === 16) {
         group += 256
         if (group === end) group = base
-        empty = ~i8x16.bitmask(v128.load(group)) & 0xffff
+        fill = fills + ((group - base) >> GROUP_SHIFT)
+        place = load<u8>(fill) as usize
       }
-      const place = ctz(empty) as usize
+      store<u8>(fill, (place + 1) as u8)
       const target = group + 16 + place * SLOT_BYTES
       store<u8>(group + place, load<u8>(from + lane))
       store<u64>(target, x)

@@ -31,6 +31,7 @@ export {
   dedupeKeys,
   dedupeLastTime,
   dedupeLayOut,
+  dedupeReserve,
   dedupeSweep,
   dedupeTouched,
   dedupeVoided,
@@ -89,6 +90,7 @@ export { resumeJson, resumeLines, runJson, runLines } from './json.as'
 export { defineRecord, recordAt, resumeMsgpack, runMsgpack } from './msgpack.as'
 export {
   filterProbe,
+  filterTouched,
   RUN_FIXED_BYTES,
   RUN_SOURCES,
   RUN_SOURCES_MAX,

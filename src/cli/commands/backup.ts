@@ -5,7 +5,7 @@
 import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
-import { type BackupState, restoreBackup, verifyBackup } from '../../backup.js'
+import type { BackupState } from '../../backup.js'
 import { call } from '../call.js'
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`
@@ -44,6 +44,7 @@ export function backupCommands(program: Command): void {
     .option('--check', 'only check every file of the backup')
     .option('--json', 'machine-readable')
     .action(async (backup: string, options: { data: string; check?: boolean; json?: boolean }) => {
+      const { restoreBackup, verifyBackup } = await import('../../backup.js')
       const show = progress()
       let files = 0
       const onFile = (): void => {

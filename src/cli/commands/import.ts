@@ -10,8 +10,7 @@ import type { Command } from 'commander'
 import { loadConfig } from '../../config.js'
 import { ErrorCode, ReleveError } from '../../errors.js'
 import type { ImportReport } from '../../usage-data/import.js'
-import { call } from '../call.js'
-import { serviceFile } from './serve.js'
+import { call, serviceFile } from '../call.js'
 
 interface Options {
   readonly dryRun?: boolean

@@ -5,7 +5,7 @@ import { formatMoney, type Language } from '../../format.js'
 import type { Invoice, KeptInvoice } from '../../invoicing/invoicing.js'
 import { renderInvoice } from '../../invoicing/render.js'
 import type { Verification } from '../../invoicing/verify.js'
-import { call, fetchBytes } from '../call.js'
+import { call, fetchBytes, type TargetOptions, withTarget } from '../call.js'
 import { invoiceMoveCommands } from './invoice-moves.js'
 
 export function invoiceCommand(program: Command, exit: (code: number) => void): void {
@@ -18,61 +18,58 @@ export function invoiceCommand(program: Command, exit: (code: number) => void): 
   const language = (value: string | undefined): { language?: Language } =>
     value === 'fr' || value === 'en' ? { language: value } : {}
 
-  invoice
-    .command('list')
+  withTarget(invoice.command('list'))
     .description('newest first')
     .option('--tenant <tenant>', 'of one customer')
     .option('--limit <n>', 'at most so many', '100')
-    .option('--json', 'machine-readable')
-    .action(async (options: { tenant?: string; limit: string; json?: boolean }) => {
+    .action(async (options: TargetOptions & { tenant?: string; limit: string }) => {
       const query = new URLSearchParams({ limit: options.limit, ...(options.tenant && { tenant: options.tenant }) })
-      const answer = (await call('GET', `/v1/invoices?${query}`)) as { invoices: KeptInvoice[] }
+      const answer = (await call('GET', `/v1/invoices?${query}`, undefined, options)) as { invoices: KeptInvoice[] }
       done(answer, options.json, () => answer.invoices.map((kept) => `${row(kept)}\n`).join(''))
     })
-  invoice
-    .command('show <invoice>')
+  withTarget(invoice.command('show <invoice>'))
     .description('by number or id, with its calculation and proofs')
     .option('--language <language>', 'fr or en')
     .option('--format <format>', 'another format, written to stdout or to --output')
     .option('--output <file>', 'where --format goes')
-    .option('--json', 'machine-readable')
     .action(
       async (
         id: string,
-        options: { language?: string; format?: string; output?: string; json?: boolean },
+        options: TargetOptions & { language?: string; format?: string; output?: string },
       ): Promise<void> => {
         const path = `/v1/invoices/${encodeURIComponent(id)}`
         if (options.format !== undefined) {
           const query = new URLSearchParams({ format: options.format, ...language(options.language) })
-          const bytes = await fetchBytes('GET', `${path}?${query}`)
+          const bytes = await fetchBytes('GET', `${path}?${query}`, undefined, options)
           if (options.output === undefined) process.stdout.write(bytes)
           else writeFileSync(options.output, bytes)
           return exit(0)
         }
-        const kept = (await call('GET', path)) as KeptInvoice
+        const kept = (await call('GET', path, undefined, options)) as KeptInvoice
         done(kept, options.json, () => renderInvoice(kept.invoice, language(options.language)))
       },
     )
-  invoice
-    .command('preview <contract>')
+  withTarget(invoice.command('preview <contract>'))
     .description('a period as an invoice, by the usage of now; nothing is kept')
     .option('--at <time>', 'any instant of the period; the running one by default')
     .option('--language <language>', 'fr or en')
-    .option('--json', 'machine-readable')
-    .action(async (contract: string, options: { at?: string; language?: string; json?: boolean }) => {
-      const query = options.at === undefined ? '' : `?${new URLSearchParams({ at: options.at })}`
-      const path = `/v1/contracts/${encodeURIComponent(contract)}/invoice-preview${query}`
-      const preview = (await call('GET', path)) as Invoice
+    .action(async (contract: string, options: TargetOptions & { at?: string; language?: string }) => {
+      const at = options.at === undefined ? '' : `?${new URLSearchParams({ at: options.at })}`
+      const path = `/v1/contracts/${encodeURIComponent(contract)}/invoice-preview${at}`
+      const preview = (await call('GET', path, undefined, options)) as Invoice
       done(preview, options.json, () => renderInvoice(preview, language(options.language)))
     })
-  invoice
-    .command('verify <invoice>')
+  withTarget(invoice.command('verify <invoice>'))
     .description(
       'count the archived events again, rate them by the pinned prices, and compare; exit code 6 when not equal',
     )
-    .option('--json', 'machine-readable')
-    .action(async (id: string, options: { json?: boolean }) => {
-      const found = (await call('POST', `/v1/invoices/${encodeURIComponent(id)}/verify`)) as Verification
+    .action(async (id: string, options: TargetOptions) => {
+      const found = (await call(
+        'POST',
+        `/v1/invoices/${encodeURIComponent(id)}/verify`,
+        undefined,
+        options,
+      )) as Verification
       done(found, options.json, () => verificationText(found))
       exit(found.equal ? 0 : 6)
     })

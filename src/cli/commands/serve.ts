@@ -3,16 +3,13 @@
  * checkpoint. A second signal ends it at once; the log replays.
  */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { systemClock } from '../../clock.js'
 import type { Config } from '../../config.js'
 import { buildHttp, listen } from '../../http/http.js'
 import { openLogger } from '../../logger.js'
 import { openNatsDoor } from '../../nats/nats.js'
 import { openSystem } from '../../system.js'
-
-/** Where other commands find the running service. */
-export const serviceFile = (dataDirectory: string): string => join(dataDirectory, 'service.json')
+import { serviceFile } from '../call.js'
 
 export async function serveCommand(config: Config): Promise<number> {
   const logger = openLogger(config.logLevel)

@@ -5,6 +5,7 @@
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import type { PriceInput } from '../../catalog/catalog.js'
 import { type Price, parsePrice } from '../../catalog/price.js'
+import { taxTable } from '../../catalog/tax-table.js'
 import { ReleveError } from '../../errors.js'
 import { limits } from '../../limits.js'
 import { previewRating } from '../../rating/preview.js'
@@ -80,6 +81,8 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
         findings: system.catalog.lint(),
       }),
     )
+
+    app.get('/v1/taxes', read('Tax rates by country and category'), async () => ({ taxes: taxTable() }))
 
     app.get('/v1/customers', read('Customers: the tenants'), async (request) => {
       const { tenant } = keyOf(request)

@@ -112,8 +112,8 @@ export function usageDataRoutes(system: System): FastifyPluginAsync {
         await settle(input.map((one) => String(one.contract)))
         if (many) return reply.status(201).send({ results })
         const [only] = results
-        if (only?.outcome === 'conflict') throw new ReleveError('conflict', only.message)
-        return reply.status(only?.outcome === 'created' ? 201 : 200).send(await system.usageData.get(only!.id, tenant))
+        if (only === undefined || 'message' in only) throw new ReleveError('conflict', only?.message ?? '')
+        return reply.status(only.outcome === 'created' ? 201 : 200).send(await system.usageData.get(only.id, tenant))
       },
     )
 

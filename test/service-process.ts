@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { rootDirectory } from '../../src/paths.js'
-import { customer, kyc } from '../doors/door-system.js'
-import { enginesIn } from '../processes.js'
+import { rootDirectory } from '../src/paths.js'
+import { customer, kyc } from './doors/door-system.js'
+import { enginesIn } from './processes.js'
 
 export interface Service {
   readonly url: string

@@ -1,0 +1,415 @@
+/** Connected objects on real engines: from creation to an invoice of a fleet, whose usage it is, the detail, and what is refused. */
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Decimal } from '../../src/decimal.js'
+import type { Invoice } from '../../src/invoicing/invoice.js'
+import { promises } from '../promises.js'
+import { APRIL, type Fleet, fleetContract, MAY, openFleet } from '../usage-data/fleet.js'
+
+let fleet: Fleet
+beforeAll(async () => {
+  fleet = await openFleet()
+  await fleet.system.catalog.putContract({
+    ...fleetContract,
+    id: 'parc',
+    name: 'Contrat flotte IOT',
+    items: [
+      {
+        id: 'premium',
+        plan: 'objet',
+        fleet: { months: 12 },
+        calculators: [{ name: 'mesures', reads: 'values', metric: 'mesures' }],
+      },
+    ],
+  })
+  // What the fleet's objects do not take of the same metric.
+  await fleet.system.catalog.putContract({
+    ...fleetContract,
+    id: 'reste',
+    items: [{ id: 'reste/1', plan: 'flotte-premium' }],
+  })
+  // It would be the first to have the rest; it ended before.
+  await fleet.system.catalog.putContract({ ...fleetContract, end: '2022-03-31' })
+  await fleet.system.catalogSettled()
+}, 180_000)
+afterAll(async () => fleet?.close())
+
+const close = async (contract: string, at: number): Promise<Invoice | null> =>
+  (await fleet.system.billing.closePeriod({ contract, at })).invoice?.invoice ?? null
+const equal = async (invoice: Invoice) => {
+  const found = await fleet.system.billing.verifyInvoice(invoice.id)
+  expect([found.document, found.lines.flatMap((line) => line.differences), found.unchecked]).toEqual([[], [], []])
+}
+async function send(events: { id: string; subject: string; value: string; time: string; metric?: string }[]) {
+  const answer = await fleet.system.ingest({
+    body: Buffer.from(JSON.stringify(events.map((one) => ({ metric: 'mesures', ...one })))),
+    format: 'json',
+    tenant: 'agritech',
+    wait: true,
+  })
+  expect(answer.refusals).toEqual([])
+  await fleet.system.settle()
+}
+
+describe('a life', () => {
+  test('pending by API, draft by hand; activation makes a contract item and twelve schedules; events are kept', async () => {
+    expect(await fleet.ask('POST', '/v1/objects', { id: 'IOT_NS542', kind: 'capteur' })).toMatchObject({
+      state: 'pending',
+      subject: 'IOT_NS542',
+      tenant: null,
+    })
+    expect(
+      await fleet.ask('POST', '/v1/objects', { id: 'IOT_NS543', state: 'draft', tenant: 'agritech' }),
+    ).toMatchObject({
+      state: 'draft',
+    })
+    await fleet.ask('POST', '/v1/objects', { id: 'IOT_NS542', kind: 'capteur' }, 200)
+    await fleet.ask('POST', '/v1/objects', { id: 'IOT_NS542', kind: 'autre' }, 409)
+    await fleet.ask('POST', '/v1/objects/IOT_NS542/events', {
+      type: 'installation',
+      at: '2022-03-30T10:00:00Z',
+      data: { par: 'Awa' },
+    })
+    const unplaced = await fleet.ask(
+      'POST',
+      '/v1/objects/IOT_NS542/events',
+      { type: 'activation', at: '2022-04-01T00:00:00Z' },
+      422,
+    )
+    expect(unplaced.detail).toContain('say which contract and fleet item IOT_NS542 belongs to')
+    const activation = {
+      type: 'activation',
+      at: '2022-04-01T08:00:00Z',
+      contract: 'parc',
+      item: 'premium',
+      data: { par: 'API' },
+    }
+    expect(await fleet.ask('POST', '/v1/objects/IOT_NS542/events', activation)).toMatchObject({
+      state: 'active',
+      tenant: 'agritech',
+      contract: 'parc',
+      item: 'premium',
+    })
+    await fleet.ask('POST', '/v1/objects/IOT_NS542/events', activation)
+    const found = await fleet.ask('GET', '/v1/objects/IOT_NS542')
+    expect(found.contractItem).toMatchObject({
+      id: 'IOT_NS542',
+      parent: 'premium',
+      from: APRIL.from,
+      to: Date.UTC(2023, 3, 1),
+    })
+    expect(found.invoicingSchedules).toHaveLength(12)
+    expect(found.invoicingSchedules[0]).toMatchObject({
+      ...APRIL,
+      covers: APRIL,
+      state: 'open',
+      amount: null,
+      usage: [],
+    })
+    expect(found.events.map((one: { type: string }) => one.type)).toEqual(['activation', 'installation'])
+  })
+
+  test('what cannot be is refused with the reason, and nothing of the list is done', async () => {
+    await fleet.ask('POST', '/v1/objects', [
+      { id: 'a1' },
+      { id: 'a2', subject: 'IOT_NS542' },
+      { id: 'a3', tenant: 'muppy' },
+    ])
+    const activate = (body: object, status: number) =>
+      fleet.ask(
+        'POST',
+        '/v1/objects/activate',
+        { at: '2022-04-02T00:00:00Z', contract: 'parc', item: 'premium', ...body },
+        status,
+      )
+    const cases: [object, number, string][] = [
+      [{ objects: ['a1', 'nobody'] }, 404, 'there is no nobody'],
+      [{ objects: ['a1', 'a2'] }, 409, 'subject: IOT_NS542 is that of IOT_NS542 in these days'],
+      [{ objects: ['a1', 'a3'] }, 422, 'parc is another customer'],
+      [{ objects: ['a1'], item: 'reste/1' }, 422, 'parc has no fleet item reste/1'],
+      [{ objects: ['a1'], contract: 'nobody' }, 422, 'there is no nobody'],
+      [{ objects: ['a1'], at: '2021-12-31T00:00:00Z' }, 422, 'the contract begins on 2022-01-01'],
+    ]
+    for (const [body, status, detail] of cases) expect((await activate(body, status)).detail).toContain(detail)
+    const states = (await fleet.ask('GET', '/v1/objects?search=a')).objects.map((one: { state: string }) => one.state)
+    expect(states).toEqual(['pending', 'pending', 'pending'])
+  })
+
+  test(`a tenant's key sees its own objects and changes none ${promises('tenant:isolated')}`, async () => {
+    const { secret } = await fleet.system.keys.create({ name: 'm', tenant: 'muppy', scopes: ['ingest', 'read'] })
+    const { objects } = await fleet.ask('GET', '/v1/objects', undefined, 200, secret)
+    expect(objects.map((one: { id: string }) => one.id)).toEqual(['a3'])
+    await fleet.ask('GET', '/v1/objects/IOT_NS542', undefined, 404, secret)
+    await fleet.ask('GET', '/v1/objects?tenant=agritech', undefined, 403, secret)
+    await fleet.ask('POST', '/v1/objects', { id: 'x' }, 403, secret)
+    await fleet.ask('POST', '/v1/objects/a3/events', { type: 'activation' }, 403, secret)
+  })
+})
+
+describe('april', () => {
+  const N = 120
+  const id = (i: number) => `cap-${String(i).padStart(3, '0')}`
+
+  test('a fleet in bulk: created, searched by pages, activated on two days', async () => {
+    const all = Array.from({ length: N }, (_, i) => ({
+      id: id(i),
+      subject: `imei-${i}`,
+      tenant: 'agritech',
+      contract: 'parc',
+    }))
+    expect(await fleet.ask('POST', '/v1/objects', all)).toEqual({ created: N, known: 0 })
+    const first = await fleet.ask('GET', '/v1/objects?search=imei-1&limit=20')
+    const second = await fleet.ask('GET', `/v1/objects?search=imei-1&limit=20&after=${first.next}`)
+    expect([first.objects.length, second.objects.length, second.next]).toEqual([20, 11, null])
+    const activate = (from: number, to: number, at: string) =>
+      fleet.ask('POST', '/v1/objects/activate', {
+        objects: all.slice(from, to).map((one) => one.id),
+        item: 'premium',
+        at,
+      })
+    expect(await activate(0, 100, '2022-04-01T00:00:00Z')).toEqual({ activated: 100, known: 0 })
+    // 16 to 30 April: half of the month.
+    expect(await activate(100, N, '2022-04-16T09:00:00Z')).toEqual({ activated: 20, known: 0 })
+    expect(await activate(0, 100, '2022-04-01T00:00:00Z')).toEqual({ activated: 0, known: 100 })
+  })
+
+  test(`the usage of each subject is billed once: by its object, or by who has the rest ${promises('rating:lines-sum-to-total')}`, async () => {
+    await send([
+      // 12 of which 10 are included, for each of 50 objects; 9 for one.
+      ...Array.from({ length: 50 }, (_, i) => ({
+        id: `e${i}`,
+        subject: `imei-${i}`,
+        value: '12',
+        time: '2022-04-09T08:00:00Z',
+      })),
+      { id: 'n', subject: 'imei-60', value: '9', time: '2022-04-09T08:00:00Z' },
+      // Not an object's at all; and an object's before it was active.
+      { id: 'r1', subject: 'gateway', value: '100', time: '2022-04-09T09:00:00Z' },
+      { id: 'r2', subject: 'imei-110', value: '7', time: '2022-04-10T01:00:00Z' },
+    ])
+    await fleet.ask('POST', '/v1/usage-data', {
+      contract: 'parc',
+      item: 'IOT_NS542',
+      start: '2022-04-14',
+      value: '12',
+      state: 'pending',
+    })
+    await fleet.ask(
+      'POST',
+      '/v1/usage-data',
+      { contract: 'parc', item: 'nobody', start: '2022-04-14', value: '1' },
+      422,
+    )
+    fleet.clock.set('2022-04-20T10:00:00Z')
+    await send([{ id: 'a', subject: 'imei-110', value: '15', time: '2022-04-20T09:00:00Z' }])
+    const preview = await fleet.ask('GET', '/v1/contracts/parc/invoice-preview')
+    fleet.clock.set('2022-05-01T02:00:00Z')
+    const invoice = (await close('parc', APRIL.from))!
+    expect(
+      invoice.lines.map((line) => [line.type, line.objects, line.quantity, line.included, line.billable, line.amount]),
+    ).toEqual([
+      // IOT_NS542 and a hundred more.
+      ['fee', 101, '101', '0', '101', '505.00'],
+      ['fee', 20, '20', '0', '20', '50.00'],
+      // 50 × 12, 9, 15 and 12; above 10 each: 50 × 2, 5 and 2 at 0.50.
+      ['usage', 53, '636', '529', '107', '53.50'],
+    ])
+    expect(preview.lines.map((line: { amount: string }) => line.amount)).toEqual(['505.00', '50.00', '53.50'])
+    expect(invoice.lines[2]!.proof).toMatchObject({ count: 52, data: { count: 1, quantity: '12' } })
+    await equal(invoice)
+    const rest = (await close('reste', APRIL.from))!
+    expect(rest.lines.map((line) => [line.quantity, line.proof!.count, line.amount])).toEqual([['107', 2, '53.50']])
+    await equal(rest)
+    const { rows } = await fleet.system.rollup
+      .rowsOf<{ s: string }>(`SELECT toString(sum(value)) AS s FROM usage_events WHERE tenant = 'agritech'`, {})
+      .then((found) => ({ rows: found }))
+    // All that came, and the datum beside it.
+    expect(new Decimal(rows[0]!.s).plus(12).toFixed()).toBe(new Decimal(636).plus(107).toFixed())
+  })
+
+  test('the schedule of an object has its amount and its invoice', async () => {
+    const found = await fleet.ask('GET', '/v1/objects/IOT_NS542')
+    expect(found.invoicingSchedules[0]).toMatchObject({
+      state: 'invoiced',
+      amount: '6',
+      invoice: 'INV/2022/05/0001',
+      usage: [{ metric: 'mesures', quantity: '12', data: '12', included: '10', billable: '2', amount: '1' }],
+    })
+    expect(found.invoicingSchedules[1]).toMatchObject({ state: 'open', amount: null })
+  })
+
+  test('the detail as CSV and Excel: every object, and it sums to the lines', async () => {
+    const url = `/v1/invoices/${encodeURIComponent('INV/2022/05/0001')}/objects`
+    const csv: string = await fleet.ask('GET', url)
+    const [head, ...lines] = csv.trimEnd().split('\r\n')
+    expect(head!.split(',')).toContain('subject')
+    const column = head!.split(',').indexOf('amount')
+    expect(lines).toHaveLength(121 + 53)
+    const total = lines.reduce((all, line) => all.plus(line.split(',')[column]!), new Decimal(0))
+    expect(total.toFixed(2)).toBe('608.50')
+    const answer = await fleet.app.inject({
+      method: 'GET',
+      url: `${url}?format=xlsx`,
+      headers: { authorization: `Bearer ${fleet.adminKey}` },
+    })
+    const directory = mkdtempSync(join(tmpdir(), 'releve-sheet-'))
+    try {
+      writeFileSync(join(directory, 'x.zip'), answer.rawPayload)
+      // Python's reader checks every CRC and size.
+      const script = `import zipfile,sys; z=zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None; sys.stdout.write(z.read('xl/worksheets/sheet1.xml').decode())`
+      const sheet = execFileSync('python3', ['-c', script, join(directory, 'x.zip')]).toString()
+      expect(sheet.match(/<row /g)).toHaveLength(1 + 121 + 53)
+      expect(sheet).toContain('imei-110')
+    } finally {
+      rmSync(directory, { recursive: true, force: true })
+    }
+    const { secret } = await fleet.system.keys.create({ name: 'm', tenant: 'muppy', scopes: ['read'] })
+    await fleet.ask('GET', url, undefined, 404, secret)
+  })
+
+  test(`an event deleted from the archive of one object => not equal ${promises('invoice:explains-itself')}`, async () => {
+    const { clickhouse } = fleet.system.engines
+    const run = (query: string) => clickhouse.command({ query, clickhouse_settings: { mutations_sync: '2' } })
+    await run('CREATE TABLE kept AS usage_events ENGINE = Memory')
+    await run(`INSERT INTO kept SELECT * FROM usage_events WHERE id = 'e7'`)
+    await run(`DELETE FROM usage_events WHERE id = 'e7'`)
+    const { invoice } = (await fleet.system.invoicing.ofPeriod('parc', APRIL.from))!
+    const found = await fleet.system.billing.verifyInvoice(invoice.id)
+    expect(found.equal).toBe(false)
+    expect(found.lines[2]!.differences.map((one) => one.what)).toEqual(
+      expect.arrayContaining(['quantity', 'amount', 'proof.count', 'proof.digest']),
+    )
+    await run('INSERT INTO usage_events SELECT * FROM kept')
+    await run('DROP TABLE kept')
+    await equal(invoice)
+  })
+})
+
+describe('may', () => {
+  test('the end of life ends what is due; inside a measured period nothing changes any more', async () => {
+    const late = await fleet.ask(
+      'POST',
+      '/v1/objects/cap-000/events',
+      { type: 'end_of_life', at: '2022-04-20T00:00:00Z' },
+      409,
+    )
+    expect(late.detail).toContain('the first free moment is 2022-05-01T00:00:00.000Z')
+    await fleet.ask(
+      'POST',
+      '/v1/objects/activate',
+      { objects: ['a1'], contract: 'parc', item: 'premium', at: '2022-04-20T00:00:00Z' },
+      409,
+    )
+    // 1 to 10 May: 10 days of 31.
+    expect(
+      await fleet.ask('POST', '/v1/objects/cap-000/events', { type: 'end_of_life', at: '2022-05-10T15:00:00Z' }),
+    ).toMatchObject({
+      state: 'ended',
+    })
+    const ended = await fleet.ask('GET', '/v1/objects/cap-000')
+    expect(ended.invoicingSchedules.map((one: { covers: { to: number } }) => one.covers.to)).toEqual([
+      MAY.from,
+      Date.UTC(2022, 4, 11),
+    ])
+  })
+
+  test(`late usage of an object is a regularisation of its own tiers ${promises('flow:late-is-correction')}`, async () => {
+    fleet.clock.set('2022-05-03T09:00:00Z')
+    await send([
+      // 9 were used of 10 included: of these 3, two are above.
+      { id: 'late', subject: 'imei-60', value: '3', time: '2022-04-28T08:00:00Z' },
+      { id: 'later', subject: 'gateway', value: '2', time: '2022-04-28T08:00:00Z' },
+    ])
+    fleet.clock.set('2022-06-01T02:00:00Z')
+    const report = await fleet.system.billing.closeDuePeriods({ at: null, tenant: 'agritech' })
+    expect(report).toMatchObject({ failed: 0, issued: 2 })
+    const { invoice } = (await fleet.system.invoicing.ofPeriod('parc', MAY.from))!
+    expect(invoice.lines.map((line) => [line.type, line.quantity, line.amount])).toEqual([
+      ['fee', '120', '600.00'],
+      ['fee', '1', '1.61'],
+      ['regularisation', '3', '1.00'],
+    ])
+    await equal(invoice)
+    const rest = (await fleet.system.invoicing.ofPeriod('reste', MAY.from))!.invoice
+    expect(rest.lines.map((line) => [line.type, line.quantity, line.amount])).toEqual([['regularisation', '2', '1.00']])
+    await equal(rest)
+  })
+})
+
+describe('items that name subjects', () => {
+  test('two items of one metric: one takes its subjects, the other the rest, before and after a change of plan', async () => {
+    const { catalog } = fleet.system
+    await catalog.putContract({
+      ...fleetContract,
+      id: 'partage',
+      tenant: 'muppy',
+      items: [
+        { id: 'A', plan: 'flotte-premium', subjects: ['nord', 'sud'] },
+        { id: 'B', plan: 'flotte-premium', until: '2022-06-14' },
+        { id: 'C', plan: 'flotte-premium', from: '2022-06-15' },
+        // Names one that A has already: A keeps it.
+        { id: 'D', plan: 'flotte-premium', subjects: ['sud', 'est'] },
+        // Another that names none, beside B and C, who come first.
+        { id: 'E', plan: 'flotte-premium' },
+      ],
+    })
+    await fleet.system.catalogSettled()
+    const time = (day: number) => `2022-06-${String(day).padStart(2, '0')}T08:00:00Z`
+    fleet.clock.set('2022-06-28T09:00:00Z')
+    const events = [
+      ['nord', 10, '1'],
+      ['sud', 10, '2'],
+      ['est', 10, '4'],
+      ['ouest', 10, '8'],
+      ['ouest', 20, '16'],
+      ['', 21, '32'],
+    ] as const
+    const answer = await fleet.system.ingest({
+      body: Buffer.from(
+        JSON.stringify(
+          events.map(([subject, day, value], i) => ({
+            id: `p${i}`,
+            metric: 'mesures',
+            subject,
+            value,
+            time: time(day),
+          })),
+        ),
+      ),
+      format: 'json',
+      tenant: 'muppy',
+      wait: true,
+    })
+    expect(answer.refusals).toEqual([])
+    await fleet.system.settle()
+    await fleet.system.fold()
+    fleet.clock.set('2022-07-01T02:00:00Z')
+    const invoice = (await close('partage', Date.UTC(2022, 5, 1)))!
+    const usage = Object.fromEntries(invoice.usage.map((entry) => [entry.item, entry.quantity]))
+    expect(usage).toEqual({ A: '3', B: '8', C: '48', D: '4', E: '0' })
+    await equal(invoice)
+  })
+
+  test('what cannot be added up again is not shared', async () => {
+    await fleet.system.catalog.putMetric({ key: 'pointe', aggregation: 'max', unit: 'kW', scale: 3 })
+    await fleet.system.catalog.putPlan({
+      key: 'pointe',
+      product: 'IOT',
+      name: 'P',
+      metrics: [{ metric: 'pointe', included: '0', rule: null }],
+    })
+    const put = (item: object) =>
+      fleet.system.catalog.putContract({
+        ...fleetContract,
+        id: 'pointe',
+        items: [{ id: 'x', plan: 'pointe', ...item }],
+      })
+    await expect(put({ subjects: ['a'] })).rejects.toThrow('is neither a sum nor a count')
+    await expect(put({ fleet: {} })).rejects.toThrow('is neither a sum nor a count')
+    await expect(put({ fleet: {}, subjects: ['a'] })).rejects.toThrow('not both')
+    await expect(put({ subjects: [] })).rejects.toThrow('names at least one')
+  })
+})
