@@ -12,6 +12,7 @@ import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { CardinalityRules } from './cardinality.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
+import { Coupons } from './catalog/coupons.js'
 import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
@@ -165,6 +166,7 @@ export class System {
   #tracing: Tracing | undefined
   #usageData!: UsageData
   #prepaid!: Prepaid
+  #coupons!: Coupons
   #imports!: Imports
   #objects!: Objects
   #log: FileLog | undefined
@@ -246,6 +248,9 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  get coupons(): Coupons {
+    return this.#coupons
   }
   /** Connected objects. */
   get objects(): Objects {
@@ -457,6 +462,7 @@ export class System {
     this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
+    this.#coupons = new Coupons({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,

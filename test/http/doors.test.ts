@@ -372,6 +372,22 @@ const routes: readonly Route[] = [
     url: '/v1/contracts/contract-sigma/notice',
     ...json({ reason: 'leaves' }),
   },
+  { method: 'GET', route: '/v1/coupons', scope: 'admin', url: '/v1/coupons' },
+  {
+    method: 'POST',
+    route: '/v1/coupons',
+    scope: 'admin',
+    url: '/v1/coupons',
+    status: 201,
+    ...json({ code: 'DIX', name: 'Ten', kind: 'percent', value: '10' }),
+  },
+  {
+    method: 'POST',
+    route: '/v1/contracts/:contract/coupons',
+    scope: 'admin',
+    url: '/v1/contracts/contract-sigma/coupons',
+    ...json({ code: 'DIX' }),
+  },
   { method: 'GET', route: '/v1/renewals', scope: 'read', url: '/v1/renewals?days=60', filtered: true },
   { method: 'GET', route: '/v1/trials', scope: 'read', url: '/v1/trials' },
   {
