@@ -38,7 +38,11 @@ import { limits } from './limits.js'
 import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
+
 import { type Loop, watchLoop } from './loop.js'
+
+import { Meters } from './meters.js'
+
 import { type Metrics, openMetrics } from './metrics.js'
 import { Objects } from './objects/objects.js'
 import { sqlDirectory } from './paths.js'
@@ -167,6 +171,7 @@ export class System {
   #prepaid!: Prepaid
   #imports!: Imports
   #objects!: Objects
+  #meters!: Meters
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -246,6 +251,10 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  /** Meters that have stopped. */
+  get meters(): Meters {
+    return this.#meters
   }
   /** Connected objects. */
   get objects(): Objects {
@@ -453,6 +462,7 @@ export class System {
     }
     this.#cardinality.start(this.#flows, this.#rollup)
     this.#answers = new Answers(room)
+    this.#meters = new Meters({ ...room, postgres })
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
