@@ -12,6 +12,7 @@ import { Backups } from './backup.js'
 import { Billing } from './billing.js'
 import { CardinalityRules } from './cardinality.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
+import { Coupons } from './catalog/coupons.js'
 import { isLive } from './catalog/metric.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
@@ -169,6 +170,7 @@ export class System {
   #tracing: Tracing | undefined
   #usageData!: UsageData
   #prepaid!: Prepaid
+  #coupons!: Coupons
   #imports!: Imports
   #objects!: Objects
   #meters!: Meters
@@ -255,6 +257,9 @@ export class System {
   /** Meters that have stopped. */
   get meters(): Meters {
     return this.#meters
+  }
+  get coupons(): Coupons {
+    return this.#coupons
   }
   /** Connected objects. */
   get objects(): Objects {
@@ -467,6 +472,7 @@ export class System {
     this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
     this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
+    this.#coupons = new Coupons({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
       postgres,

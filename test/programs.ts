@@ -6,6 +6,7 @@ import { delimiter, join } from 'node:path'
 /** The program, its package, and the tests that need it. */
 export const programs = {
   'nats-server': { package: 'nats-server', tests: 'dist/test/nats/**' },
+  pdftotext: { package: 'poppler-utils', tests: 'dist/test/invoicing/pages.test.js' },
   promtool: { package: 'prometheus', tests: 'dist/test/monitoring/**' },
 } as const
 export type Program = keyof typeof programs

@@ -20,6 +20,7 @@ import { backupRoutes } from './routes/backups.js'
 import { cardinalityRoutes } from './routes/cardinality.js'
 import { catalogRoutes } from './routes/catalog.js'
 import { contractRoutes } from './routes/contracts.js'
+import { couponRoutes } from './routes/coupons.js'
 import { eventRoutes } from './routes/events.js'
 import { healthRoutes } from './routes/health.js'
 import { importRoutes } from './routes/imports.js'
@@ -247,6 +248,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(keyRoutes(system))
   await app.register(catalogRoutes(system))
   await app.register(contractRoutes(system))
+  await app.register(couponRoutes(system))
   await app.register(invoiceRoutes(system))
   await app.register(invoiceMoveRoutes(system))
   await app.register(shadowRoutes(system))

@@ -97,6 +97,23 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
       fail(entry.contract, error instanceof Error ? error.message : String(error))
     }
   }
+  /** What was drafted a moment ago needs no more than its number; what fails stays a draft. */
+  const issue = async (drafted: ChunkResult['drafted']): Promise<void> => {
+    const done: string[] = []
+    for (const { entry, invoice } of drafted) {
+      try {
+        await options.invoicing.finalise(invoice)
+        done.push(entry.id)
+        report.issued += 1
+      } catch (error) {
+        fail(entry.contract, error instanceof Error ? error.message : String(error))
+      }
+    }
+    await options.postgres.query(
+      `UPDATE closings SET state = 'done', updated_at = $2 WHERE id = ANY($1) AND state = 'drafted'`,
+      [done, options.clock.now()],
+    )
+  }
   if (due.length === 0) return { ...report, failures }
   const cut = await options.openCut()
   try {
@@ -114,7 +131,7 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
         for (const { contract, reason } of result.failures) fail(contract, reason)
         for (const entry of result.single) await one(entry)
         if (request.finalise === false) report.drafted += result.drafted.length
-        else for (const entry of result.drafted) await one(entry)
+        else await issue(result.drafted)
       }
     }
     // The cut is held until every chunk has ended, also when one of them fails.
@@ -156,7 +173,7 @@ interface ChunkResult {
   /** Drafted before. */
   readonly waiting: readonly Due[]
   readonly empty: number
-  readonly drafted: readonly Due[]
+  readonly drafted: readonly { readonly entry: Due; readonly invoice: string }[]
   readonly single: readonly Due[]
   readonly failures: readonly { readonly contract: string; readonly reason: string }[]
 }
@@ -243,7 +260,7 @@ async function closeChunk(
     before,
     waiting,
     empty: kept.size - due.length,
-    drafted: due.map(({ entry }) => entry),
+    drafted: due.map(({ entry, draft }) => ({ entry, invoice: draft.id })),
     single,
     failures,
   }

@@ -26,6 +26,8 @@ interface Route {
    */
   readonly tenants?: { readonly own: string; readonly other: string; readonly refused: 403 | 404 }
   readonly filtered?: boolean
+  /** Works a single time: tried by the first key that may. */
+  readonly once?: boolean
   /** Not tried here: it has no end of its own. */
   readonly streams?: boolean
 }
@@ -372,6 +374,22 @@ const routes: readonly Route[] = [
     url: '/v1/contracts/contract-sigma/notice',
     ...json({ reason: 'leaves' }),
   },
+  { method: 'GET', route: '/v1/coupons', scope: 'admin', url: '/v1/coupons' },
+  {
+    method: 'POST',
+    route: '/v1/coupons',
+    scope: 'admin',
+    url: '/v1/coupons',
+    status: 201,
+    ...json({ code: 'DIX', name: 'Ten', kind: 'percent', value: '10' }),
+  },
+  {
+    method: 'POST',
+    route: '/v1/contracts/:contract/coupons',
+    scope: 'admin',
+    url: '/v1/contracts/contract-sigma/coupons',
+    ...json({ code: 'DIX' }),
+  },
   { method: 'GET', route: '/v1/renewals', scope: 'read', url: '/v1/renewals?days=60', filtered: true },
   { method: 'GET', route: '/v1/trials', scope: 'read', url: '/v1/trials' },
   {
@@ -434,7 +452,7 @@ const routes: readonly Route[] = [
     url: '/v1/webhooks/ALPHA-HOOK/rotate-secret',
     ...json({}),
   },
-  { method: 'DELETE', route: '/v1/webhooks/:id', scope: 'manage', url: '/v1/webhooks/ALPHA-HOOK' },
+  { method: 'DELETE', route: '/v1/webhooks/:id', scope: 'manage', url: '/v1/webhooks/ALPHA-HOOK', once: true },
   {
     method: 'GET',
     route: '/v1/email-recipients',
@@ -470,7 +488,13 @@ const routes: readonly Route[] = [
     scope: 'manage',
     url: '/v1/email-recipients/ALPHA-MAIL/test',
   },
-  { method: 'DELETE', route: '/v1/email-recipients/:id', scope: 'manage', url: '/v1/email-recipients/ALPHA-MAIL' },
+  {
+    method: 'DELETE',
+    route: '/v1/email-recipients/:id',
+    scope: 'manage',
+    url: '/v1/email-recipients/ALPHA-MAIL',
+    once: true,
+  },
   {
     method: 'GET',
     route: '/v1/webhooks/dead-letters',
@@ -518,7 +542,7 @@ const routes: readonly Route[] = [
     url: '/v1/alert-rules/ALPHA-RULE',
     ...json({ name: 'x' }),
   },
-  { method: 'DELETE', route: '/v1/alert-rules/:id', scope: 'manage', url: '/v1/alert-rules/ALPHA-RULE' },
+  { method: 'DELETE', route: '/v1/alert-rules/:id', scope: 'manage', url: '/v1/alert-rules/ALPHA-RULE', once: true },
   {
     method: 'POST',
     route: '/v1/quotas/check',
@@ -540,7 +564,7 @@ const routes: readonly Route[] = [
     url: '/v1/limits',
     tenants: { own: '/v1/limits?tenant=alpha', other: '/v1/limits?tenant=gamma', refused: 403 },
   },
-  { method: 'DELETE', route: '/v1/limits', scope: 'manage', url: '/v1/limits?tenant=alpha&metric=data' },
+  { method: 'DELETE', route: '/v1/limits', scope: 'manage', url: '/v1/limits?tenant=alpha&metric=data', once: true },
   {
     method: 'GET',
     route: '/v1/reservations',
@@ -762,9 +786,11 @@ describe(`${promises('tenant:isolated')} every route with every key`, () => {
         }
       }
 
+      let tried = false
       for (const scope of Scope) {
         if (may(route, [scope])) {
-          if (route.streams) continue
+          if (route.streams || (route.once && tried)) continue
+          tried = true
           const answer = await call(route, keys[scope])
           expect(answer.statusCode, `${scope}: ${answer.body.slice(0, 300)}`).toBe(route.status ?? 200)
         } else {

@@ -311,7 +311,27 @@ const cases: Record<string, Invoice> = {
   'a negative line': withRegularisation(sampleInvoice()),
   'a credit note for the whole': creditNote(sampleInvoice(), null),
   'a credit note for a part': creditNote(sampleInvoice(), '10.00'),
+  'a credit note after voids': corrected('credit_note', '-4', '-10.00', '-1.80', '-11.80'),
+  'a complementary invoice': corrected('invoice', '10', '25.00', '4.50', '29.50'),
   'a fleet': sampleInvoice({ items: 300 }),
+}
+
+/** A correction of usage after the invoice: one regularisation, with its sign. */
+function corrected(kind: Invoice['kind'], quantity: string, ht: string, tva: string, ttc: string): Invoice {
+  const invoice = sampleInvoice()
+  return {
+    ...invoice,
+    kind,
+    refersTo: kind === 'invoice' ? null : { id: invoice.id, number: 'FA-2026-0142' },
+    lines: [
+      { ...invoice.lines[1]!, no: 1, type: 'regularisation', quantity, billable: quantity, exact: ht, amount: ht },
+    ],
+    usage: [],
+    taxes: [{ rate: '18', base: ht, tax: tva }],
+    ht,
+    tva,
+    ttc,
+  }
 }
 
 describe('EN 16931 CII', () => {

@@ -1,0 +1,56 @@
+/** The printed page as a reader of PDF sees it (pdftotext): page breaks, carried sums, the seal of a clearance system. */
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import { inflateSync } from 'node:zlib'
+import { expect, test } from 'vitest'
+import { toPdf } from '../../src/invoicing/pdf.js'
+import { findProgram } from '../programs.js'
+import { sampleInvoice } from './sample.js'
+
+/** What is drawn, uncompressed. */
+function contentsOf(pdf: Buffer): string[] {
+  const found: string[] = []
+  for (let at = pdf.indexOf('\nstream\n'); at !== -1; at = pdf.indexOf('\nstream\n', at + 1)) {
+    const end = pdf.indexOf('\nendstream', at)
+    try {
+      found.push(inflateSync(pdf.subarray(at + 8, end)).toString('latin1'))
+    } catch {
+      // Not a compressed stream.
+    }
+  }
+  return found
+}
+
+/** The text of each page, as a reader of PDF sees it. */
+const pagesOf = async (pdf: Buffer): Promise<string[]> => {
+  const child = promisify(execFile)(findProgram('pdftotext')!, ['-layout', '-', '-'])
+  child.child.stdin!.end(pdf)
+  return (await child).stdout.replaceAll('\u00a0', ' ').split('\f').slice(0, -1)
+}
+
+test('many lines => each page closes with the sum so far and the next opens with it; totals and foot have company', async () => {
+  for (let items = 5; items <= 16; items += 1) {
+    const pages = await pagesOf(await toPdf(sampleInvoice({ items })))
+    const sums = (label: string): string[] =>
+      pages.flatMap((page) => [...page.matchAll(new RegExp(`^ *${label} +(.*)$`, 'gm'))].map((match) => match[1]!))
+    expect(sums('À reporter').length, `${items}`).toBeGreaterThan(0)
+    expect(sums('Report')).toEqual(sums('À reporter'))
+    const totals = pages.find((page) => page.includes('Total TTC'))!
+    expect(totals, `${items}`).toMatch(/OID Business — \w+, mars 2026[\s\S]*Total HT/)
+    expect(pages.at(-1), `${items}`).toMatch(/(documents_processed|Total TTC)[\s\S]*Chaque quantité est comptée/)
+    for (const [i, page] of pages.entries()) expect(page).toContain(`page ${i + 1} / ${pages.length}`)
+  }
+})
+
+test('certified => reference, token and a QR code on the page; nothing of it when there is none', async () => {
+  const certification = { system: 'fne', reference: '9606123E26000000142', token: 'http://fne.example/verification/42' }
+  const [plain, sealed] = [await toPdf(sampleInvoice()), await toPdf(sampleInvoice(), 'fr', certification)]
+  // A module run is a rectangle: hundreds of them, and in the plain page a few boxes.
+  const rectangles = (pdf: Buffer): number =>
+    contentsOf(pdf).reduce((all, text) => all + [...text.matchAll(/ re\n/g)].length, 0)
+  expect([rectangles(plain) < 40, rectangles(sealed) > 200]).toEqual([true, true])
+  const [page] = await pagesOf(sealed)
+  for (const part of ['Facture certifiée FNE', certification.reference, certification.token.slice(0, 20)])
+    expect(page).toContain(part)
+  expect((await pagesOf(plain))[0]).not.toContain('certifiée')
+})
