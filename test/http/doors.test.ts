@@ -612,6 +612,13 @@ const routes: readonly Route[] = [
   },
   { method: 'POST', route: '/v1/audit', scope: 'admin', url: '/v1/audit' },
   { method: 'POST', route: '/v1/objects', scope: 'admin', url: '/v1/objects', status: 201, ...json({ id: 'made' }) },
+  {
+    method: 'GET',
+    route: '/v1/meters/silent',
+    scope: 'read',
+    url: '/v1/meters/silent?tenant=alpha',
+    tenants: { own: '/v1/meters/silent?tenant=alpha', other: '/v1/meters/silent?tenant=gamma', refused: 403 },
+  },
   { method: 'GET', route: '/v1/objects', scope: 'read', url: '/v1/objects' },
   absent('GET', '/v1/objects/:id', 'read'),
   absent('POST', '/v1/objects/:id/events', 'admin', { type: 'note' }),
