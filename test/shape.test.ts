@@ -102,6 +102,7 @@ const neighbours: Readonly<Record<string, string>> = {
   'catalog → rating/formula.ts': 'a formula that cannot be read is refused when its calculator is defined',
   'usage-data → objects/objects.ts': 'whether an item is that of an object',
   'objects → catalog/': 'contracts and their days are read by all',
+  'prepaid → rating/prepaid.ts': 'a check before the usage decides as the rating after it',
   'prepaid → invoicing/funding.ts': 'a closing debits what its invoice says that packs paid',
   'prepaid → invoicing/draft.ts': 'the quota of a part of a period',
   'prepaid → catalog/schedule.ts': 'a day is a midnight of the contract’s zone',
