@@ -172,8 +172,10 @@ export async function sendBySockets(load: Load & { readonly perSecond?: number }
       socket.setNoDelay(true)
       let sentAt = 0
       let text = ''
+      let isEnded = false
       const send = (): void => {
         if (begunCount === load.requests) {
+          isEnded = true
           socket.end()
           return
         }
@@ -193,6 +195,9 @@ export async function sendBySockets(load: Load & { readonly perSecond?: number }
       }
       socket.on('connect', send)
       socket.on('error', fail)
+      socket.on('close', () => {
+        if (!isEnded) fail(new Error('cannot bench: the service has closed a connection'))
+      })
       socket.on('data', (part: Buffer) => {
         text += part.toString('latin1')
         const end = text.indexOf('\r\n\r\n')

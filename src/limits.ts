@@ -339,6 +339,8 @@ export const limits = {
   itemSubjectsMax: 1_000,
   /** Connected objects of one request. */
   objectsBatchMax: 10_000,
+  /** How far back the last event of a meter is looked for. */
+  meterLookBackMs: 35 * DAY,
   /** Object items that a closing reads, and writes the charges of, at once. */
   objectsPageMax: 2_000,
   /** Objects of the catalogue of one kind; they are all held in memory. */

@@ -39,7 +39,11 @@ import { limits } from './limits.js'
 import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
+
 import { type Loop, watchLoop } from './loop.js'
+
+import { Meters } from './meters.js'
+
 import { type Metrics, openMetrics } from './metrics.js'
 import { Objects } from './objects/objects.js'
 import { sqlDirectory } from './paths.js'
@@ -169,6 +173,7 @@ export class System {
   #coupons!: Coupons
   #imports!: Imports
   #objects!: Objects
+  #meters!: Meters
   #log: FileLog | undefined
   #shards: ShardThread[] = []
   #flows: StreamFlow[] = []
@@ -248,6 +253,10 @@ export class System {
   /** Usage beside the stream, by hand, by API and by file. */
   get usageData(): UsageData {
     return this.#usageData
+  }
+  /** Meters that have stopped. */
+  get meters(): Meters {
+    return this.#meters
   }
   get coupons(): Coupons {
     return this.#coupons
@@ -458,6 +467,7 @@ export class System {
     }
     this.#cardinality.start(this.#flows, this.#rollup)
     this.#answers = new Answers(room)
+    this.#meters = new Meters({ ...room, postgres })
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })

@@ -17,6 +17,7 @@ import { Exhaustion } from './exhaustion.js'
 import { Aggregation, type Metric } from './metric.js'
 import { assertPattern } from './number-pattern.js'
 import type { Days } from './part.js'
+import { assertRegistrations } from './registration.js'
 import type { Renewal } from './renewal.js'
 import { midnightOf } from './schedule.js'
 import { isSubscriptionState, type SubscriptionState, TRIAL_DAYS } from './subscription.js'
@@ -415,6 +416,7 @@ export function parseCustomer(json: unknown): Customer {
     'termDays',
   ])
   const registrations = texts(fields.registrations ?? {}, 'registrations')
+  assertRegistrations(registrations)
   const { taxRate, taxCategory, reason } = taxTerms(fields, registrations)
   if (parseDecimal(taxRate, 'taxRate').gt(100))
     throw new ReleveError('invalid_request', 'taxRate: percent from 0 to 100')

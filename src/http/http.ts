@@ -27,7 +27,11 @@ import { importRoutes } from './routes/imports.js'
 import { invoiceMoveRoutes } from './routes/invoice-moves.js'
 import { invoiceRoutes } from './routes/invoices.js'
 import { keyRoutes } from './routes/keys.js'
+
 import { limitRoutes } from './routes/limits.js'
+
+import { meterRoutes } from './routes/meters.js'
+
 import { objectRoutes } from './routes/objects.js'
 import { prepaidRoutes } from './routes/prepaid.js'
 import { rejectRoutes } from './routes/rejects.js'
@@ -253,6 +257,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(prepaidRoutes(system))
   await app.register(importRoutes(system))
   await app.register(objectRoutes(system))
+  await app.register(meterRoutes(system))
   return app
 }
 

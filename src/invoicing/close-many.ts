@@ -24,6 +24,7 @@ import {
 import type { ItemUsage } from './draft.js'
 import type { Drafted, DraftPool } from './draft-batch.js'
 import { unpackJson } from './pack.js'
+import { silentMeters } from './silent.js'
 
 /** What is counted for one contract: all its items over a period. */
 export interface CountRequest {
@@ -242,6 +243,7 @@ async function closeChunk(
       terms,
       period: entry.period,
       usage: counted[at] as readonly ItemUsage[],
+      notices: silentMeters(terms, counted[at] as readonly ItemUsage[], lastOf(earlier.get(entry.contract))),
     })),
   )
   const good: { entry: Due; draft: Drafted }[] = []
@@ -334,6 +336,15 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
     }
   }
   return all
+}
+
+/** The usage of the latest of them. */
+function lastOf(earlier: readonly Earlier[] = []): readonly ItemUsage[] {
+  const last = earlier.reduce<Earlier | null>(
+    (latest, one) => (latest === null || one.period.from > latest.period.from ? one : latest),
+    null,
+  )
+  return last?.billed ?? []
 }
 
 /**

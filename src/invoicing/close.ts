@@ -30,6 +30,7 @@ import type { PartsOf, Prepaid } from './funding.js'
 import type { Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { packJson, unpackJson } from './pack.js'
+import { silentMeters } from './silent.js'
 
 export type { ItemUsage } from './draft.js'
 
@@ -281,8 +282,11 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
           ? []
           : [policed({ ...part, usage: again, billed }, terms)]
       })
-      const notices = withData === undefined || withData.notices.length === 0 ? {} : { notices: withData.notices }
       const counted = withData?.usage[0] ?? usage
+      const before =
+        earlierOnes.at(-1) === undefined ? [] : (lastCounted(measured, earlierOnes.at(-1)!.period.from) ?? [])
+      const noticed = [...(withData?.notices ?? []), ...silentMeters(terms, counted, before)]
+      const notices = noticed.length === 0 ? {} : { notices: noticed }
       const closing = { id: row.id, attempt: row.attempt }
       const prepaid =
         packParts && (await options.prepaid?.fund(client, { terms, period, usage: counted, parts: packParts, closing }))

@@ -10,6 +10,7 @@ import { limits } from '../limits.js'
 import { workersDirectory } from '../paths.js'
 import type { Period } from '../period.js'
 import { draftInvoice, type ItemUsage } from './draft.js'
+import type { Notice } from './invoice.js'
 import { packJson } from './pack.js'
 
 export interface DraftTask {
@@ -19,6 +20,7 @@ export interface DraftTask {
   readonly terms: Terms
   readonly period: Period
   readonly usage: readonly ItemUsage[]
+  readonly notices: readonly Notice[]
 }
 
 export interface Drafted {
@@ -51,13 +53,13 @@ export function draftBatch(tasks: readonly DraftTask[]): DraftReply {
     length += part.length
     return [length - part.length, part.length]
   }
-  const results = tasks.map(({ id, order, terms, period, usage }): DraftResult => {
+  const results = tasks.map(({ id, order, terms, period, usage, notices }): DraftResult => {
     try {
-      const invoice = draftInvoice(id, terms, period, usage)
+      const invoice = draftInvoice(id, terms, period, usage, [], notices)
       return {
         id,
         // The questions stand in the document, and are long.
-        measured: keep({ order, terms, usage: usage.map((one) => ({ ...one, query: '' })), late: [] }),
+        measured: keep({ order, terms, usage: usage.map((one) => ({ ...one, query: '' })), late: [], notices }),
         document: invoice.lines.length === 0 ? null : keep(invoice),
         legalEntity: invoice.seller.key,
         currency: invoice.currency,

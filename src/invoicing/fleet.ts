@@ -29,6 +29,8 @@ export interface FleetCharge {
   readonly steps: readonly Step[]
   readonly exact: string
   readonly amount: string
+  /** Of usage: objects without any, of no metric. */
+  readonly mute?: number
 }
 
 export interface FleetObject {
@@ -86,6 +88,7 @@ export class FleetRating {
   readonly #terms: Terms
   readonly #item: Terms['items'][number]
   readonly #period: Period
+  #mute = 0
   readonly #sums = new Map<string, Sum>()
   /** Many objects have the same figures. */
   readonly #priced = new Map<string, Priced>()
@@ -110,6 +113,7 @@ export class FleetRating {
       sum.objects += 1
       sum.exact = sum.exact.plus(fee)
     }
+    if (object.usage.size === 0) this.#mute += 1
     let amount = fee
     const usage = this.#item.metrics.map((metric) => {
       const { quantity = '0', events = 0, data = null } = object.usage.get(metric.metric) ?? {}
@@ -173,6 +177,7 @@ export class FleetRating {
           steps,
           exact: printDecimal(sum.exact),
           amount: printMoney(sum.exact, currency),
+          ...(kind === 'usage' ? { mute: this.#mute } : {}),
         },
       }
       return [charge]

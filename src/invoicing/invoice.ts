@@ -132,6 +132,7 @@ export interface Notice {
     | 'add_on_unpriced'
     | 'usage_negative'
     | 'usage_data_unread'
+    | 'meter_silent'
     | 'prepaid_used'
     | 'usage_blocked'
   readonly item: string

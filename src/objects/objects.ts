@@ -486,9 +486,15 @@ const itemOf = (row: ItemRow): ObjectItem => ({
 /** Object items that cover a part of a period, in the order of their subjects, a page in memory. */
 export async function* itemsWithin(
   store: Queryable,
-  of: { readonly tenant: string; readonly contract?: string; readonly parent?: string; readonly period: Period },
+  of: {
+    readonly tenant: string
+    readonly contract?: string
+    readonly parent?: string
+    readonly after?: string
+    readonly period: Period
+  },
 ): AsyncGenerator<ObjectItem> {
-  let after = { subject: '', from: -1 }
+  let after = { subject: of.after ?? '', from: of.after === undefined ? -1 : Number.MAX_SAFE_INTEGER }
   for (;;) {
     const { rows } = await store.query<ItemRow>(
       `SELECT ${ITEM_COLUMNS} FROM object_items

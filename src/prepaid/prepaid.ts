@@ -8,7 +8,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { ClientBase, Pool } from 'pg'
-import type { Terms } from '../catalog/book.js'
+import type { Book, Terms } from '../catalog/book.js'
 import type { Catalog } from '../catalog/catalog.js'
 import type { Exhaustion } from '../catalog/exhaustion.js'
 import { midnightOf } from '../catalog/schedule.js'
@@ -20,6 +20,7 @@ import { type ItemUsage, limitOf } from '../invoicing/draft.js'
 import { type Funding, type FundingPack, type Prepaid as Funds, fund, type PartsOf } from '../invoicing/funding.js'
 import { limits } from '../limits.js'
 import { MINUTE_MS, type Period, parseMoment } from '../period.js'
+import { mayUse } from '../rating/prepaid.js'
 
 type Queryable = Pick<ClientBase | Pool, 'query'>
 
@@ -97,6 +98,8 @@ export class Prepaid {
   readonly #postgres: Pool
   readonly #catalog: Catalog
   readonly #clock: Clock
+  /** Tenants and metrics that block, of one book: walked once a change of the catalogue. */
+  #blocking: { readonly book: Book; readonly keys: ReadonlySet<string> } | undefined
 
   constructor(options: { readonly postgres: Pool; readonly catalog: Catalog; readonly clock: Clock }) {
     this.#postgres = options.postgres
@@ -230,6 +233,47 @@ export class Prepaid {
       .items.find((one) => one.id === item)
     const rule = known?.prepaid?.find((one) => one.metric === metric)
     return { left: printDecimal(left), packs: printDecimal(packs), exhaustion: rule?.exhaustion ?? 'standard_price' }
+  }
+
+  /** Whether any item of a customer blocks a metric behind its packs: a look into memory. */
+  blocks(tenant: string, metric: string): boolean {
+    const book = this.#catalog.book()
+    if (this.#blocking?.book !== book) {
+      const keys = new Set<string>()
+      for (const contract of book.contracts.values())
+        for (const item of contract.items)
+          for (const rule of item.prepaid ?? [])
+            if (rule.exhaustion === 'block') keys.add(key(contract.tenant, rule.metric))
+      this.#blocking = { book, keys }
+    }
+    return this.#blocking.keys.has(key(tenant, metric))
+  }
+
+  /**
+   * Whether packs let a customer use so many more of a metric, by its live quotas: null when no item sells them ahead. Where the
+   * policy of any item is to block, what quota and packs have left is all there is.
+   */
+  async check(
+    quotas: readonly {
+      readonly contract: string
+      readonly item: string
+      readonly metric: string
+      readonly usage: string
+      readonly limit: string | null
+    }[],
+    request: { readonly metric: string; readonly quantity: string },
+  ): Promise<{ readonly allowed: boolean; readonly left: string; readonly exhaustion: Exhaustion } | null> {
+    for (const { contract, item, metric, usage, limit } of quotas) {
+      const own = this.#catalog
+        .book()
+        .contractOf(contract)
+        .items.find((one) => one.id === item)
+      const rule = own?.prepaid?.find((one) => one.metric === metric)
+      if (metric !== request.metric || rule === undefined || limit === null) continue
+      const { left, exhaustion } = await this.left({ contract, item, metric, limit, usage })
+      return { allowed: mayUse({ quantity: request.quantity, left, exhaustion }).allowed, left, exhaustion }
+    }
+    return null
   }
 
   // ---- For closings and previews -----------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ async function usage(): Promise<number> {
 }
 
 test(
-  `${promises('flow:exactly-once')} ${promises('dedupe:first-only')} ids seven times beyond memory, kill -9 twice => the usage of the distinct events`,
+  `${promises('flow:exactly-once')} ${promises('dedupe:first-only')} ids six times beyond memory, kill -9 twice => the usage of the distinct events`,
   async () => {
     const keys = join(directory, 'data', 'keys', 'stream-0')
     let sent = 0

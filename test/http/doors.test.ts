@@ -26,6 +26,8 @@ interface Route {
    */
   readonly tenants?: { readonly own: string; readonly other: string; readonly refused: 403 | 404 }
   readonly filtered?: boolean
+  /** Works a single time: tried by the first key that may. */
+  readonly once?: boolean
   /** Not tried here: it has no end of its own. */
   readonly streams?: boolean
 }
@@ -450,7 +452,7 @@ const routes: readonly Route[] = [
     url: '/v1/webhooks/ALPHA-HOOK/rotate-secret',
     ...json({}),
   },
-  { method: 'DELETE', route: '/v1/webhooks/:id', scope: 'manage', url: '/v1/webhooks/ALPHA-HOOK' },
+  { method: 'DELETE', route: '/v1/webhooks/:id', scope: 'manage', url: '/v1/webhooks/ALPHA-HOOK', once: true },
   {
     method: 'GET',
     route: '/v1/email-recipients',
@@ -486,7 +488,13 @@ const routes: readonly Route[] = [
     scope: 'manage',
     url: '/v1/email-recipients/ALPHA-MAIL/test',
   },
-  { method: 'DELETE', route: '/v1/email-recipients/:id', scope: 'manage', url: '/v1/email-recipients/ALPHA-MAIL' },
+  {
+    method: 'DELETE',
+    route: '/v1/email-recipients/:id',
+    scope: 'manage',
+    url: '/v1/email-recipients/ALPHA-MAIL',
+    once: true,
+  },
   {
     method: 'GET',
     route: '/v1/webhooks/dead-letters',
@@ -534,7 +542,7 @@ const routes: readonly Route[] = [
     url: '/v1/alert-rules/ALPHA-RULE',
     ...json({ name: 'x' }),
   },
-  { method: 'DELETE', route: '/v1/alert-rules/:id', scope: 'manage', url: '/v1/alert-rules/ALPHA-RULE' },
+  { method: 'DELETE', route: '/v1/alert-rules/:id', scope: 'manage', url: '/v1/alert-rules/ALPHA-RULE', once: true },
   {
     method: 'POST',
     route: '/v1/quotas/check',
@@ -556,7 +564,7 @@ const routes: readonly Route[] = [
     url: '/v1/limits',
     tenants: { own: '/v1/limits?tenant=alpha', other: '/v1/limits?tenant=gamma', refused: 403 },
   },
-  { method: 'DELETE', route: '/v1/limits', scope: 'manage', url: '/v1/limits?tenant=alpha&metric=data' },
+  { method: 'DELETE', route: '/v1/limits', scope: 'manage', url: '/v1/limits?tenant=alpha&metric=data', once: true },
   {
     method: 'GET',
     route: '/v1/reservations',
@@ -603,6 +611,29 @@ const routes: readonly Route[] = [
     },
   },
   { method: 'POST', route: '/v1/audit', scope: 'admin', url: '/v1/audit' },
+  { method: 'POST', route: '/v1/objects', scope: 'admin', url: '/v1/objects', status: 201, ...json({ id: 'made' }) },
+  {
+    method: 'GET',
+    route: '/v1/meters/silent',
+    scope: 'read',
+    url: '/v1/meters/silent?tenant=alpha',
+    tenants: { own: '/v1/meters/silent?tenant=alpha', other: '/v1/meters/silent?tenant=gamma', refused: 403 },
+  },
+  { method: 'GET', route: '/v1/objects', scope: 'read', url: '/v1/objects' },
+  absent('GET', '/v1/objects/:id', 'read'),
+  absent('POST', '/v1/objects/:id/events', 'admin', { type: 'note' }),
+  absent('POST', '/v1/objects/activate', 'admin', { objects: ['nothing'], at: '2026-03-01T00:00:00Z' }),
+  {
+    method: 'GET',
+    route: '/v1/invoices/:id/objects',
+    scope: 'read',
+    url: '/v1/invoices/ALPHA-INVOICE/objects',
+    tenants: {
+      own: '/v1/invoices/ALPHA-INVOICE/objects',
+      other: '/v1/invoices/GAMMA-INVOICE/objects',
+      refused: 404,
+    },
+  },
   { method: 'POST', route: '/v1/backups', scope: 'admin', url: '/v1/backups', status: 202 },
   { method: 'GET', route: '/v1/backups/current', scope: 'admin', url: '/v1/backups/current' },
   { method: 'GET', route: '/v1/backups', scope: 'admin', url: '/v1/backups' },
@@ -778,9 +809,11 @@ describe(`${promises('tenant:isolated')} every route with every key`, () => {
         }
       }
 
+      let tried = false
       for (const scope of Scope) {
         if (may(route, [scope])) {
-          if (route.streams) continue
+          if (route.streams || (route.once && tried)) continue
+          tried = true
           const answer = await call(route, keys[scope])
           expect(answer.statusCode, `${scope}: ${answer.body.slice(0, 300)}`).toBe(route.status ?? 200)
         } else {

@@ -335,7 +335,45 @@ describe('may', () => {
     await equal(invoice)
     const rest = (await fleet.system.invoicing.ofPeriod('reste', MAY.from))!.invoice
     expect(rest.lines.map((line) => [line.type, line.quantity, line.amount])).toEqual([['regularisation', '2', '1.00']])
+    expect(rest.notices.map((notice) => [notice.code, notice.metric])).toEqual([['meter_silent', 'mesures']])
     await equal(rest)
+  })
+})
+
+describe('silent meters', () => {
+  test('who has stopped is listed, with the last event, and told on the draft', async () => {
+    fleet.clock.set('2022-06-05T09:00:00Z')
+    await send([
+      { id: 's1', subject: 'imei-1', value: '1', time: '2022-06-05T08:00:00Z' },
+      { id: 's2', subject: 'imei-2', value: '1', time: '2022-06-03T08:00:00Z' },
+    ])
+    const first = await fleet.ask('GET', '/v1/meters/silent?tenant=agritech&contract=parc&hours=24&limit=100')
+    const second = await fleet.ask(
+      'GET',
+      `/v1/meters/silent?tenant=agritech&contract=parc&hours=24&after=${first.next}`,
+    )
+    const all = [...first.objects, ...second.objects]
+    // 121 were activated, one has ended, one has just spoken.
+    expect(all).toHaveLength(119)
+    expect(second.next).toBe(null)
+    const lastOf = (subject: string) => all.find((one: { subject: string }) => one.subject === subject)?.lastEvent
+    expect([lastOf('imei-1'), lastOf('imei-2'), lastOf('imei-90')]).toEqual([undefined, Date.UTC(2022, 5, 3, 8), null])
+    expect(first.metrics).toEqual([])
+    const week = await fleet.ask('GET', '/v1/meters/silent?tenant=agritech&contract=parc&hours=72&limit=1000')
+    expect(week.objects).toHaveLength(118)
+    const { secret } = await fleet.system.keys.create({ name: 'm', tenant: 'muppy', scopes: ['read'] })
+    await fleet.ask('GET', '/v1/meters/silent?tenant=agritech', undefined, 403, secret)
+    expect((await fleet.ask('GET', '/v1/meters/silent', undefined, 200, secret)).objects).toEqual([])
+
+    const { invoice } = (await fleet.system.invoicing.ofPeriod('parc', APRIL.from))!
+    expect(invoice.notices.map((notice) => [notice.code, notice.quantity])).toEqual([['meter_silent', '68']])
+    fleet.clock.set('2022-07-01T02:00:00Z')
+    // The rest spoke in April and May's late events; in May it said nothing, and in June neither.
+    const june = await fleet.system.billing.closeDuePeriods({ at: null, tenant: 'agritech', finalise: false })
+    expect(june).toMatchObject({ failed: 0 })
+    const draft = (await fleet.system.invoicing.ofPeriod('parc', Date.UTC(2022, 5, 1)))!.invoice
+    expect(draft.notices.map((notice) => [notice.code, notice.quantity])).toEqual([['meter_silent', '118']])
+    await equal(draft)
   })
 })
 
@@ -358,7 +396,7 @@ describe('items that name subjects', () => {
     })
     await fleet.system.catalogSettled()
     const time = (day: number) => `2022-06-${String(day).padStart(2, '0')}T08:00:00Z`
-    fleet.clock.set('2022-06-28T09:00:00Z')
+    fleet.clock.set('2022-07-02T09:00:00Z')
     const events = [
       ['nord', 10, '1'],
       ['sud', 10, '2'],
@@ -386,7 +424,6 @@ describe('items that name subjects', () => {
     expect(answer.refusals).toEqual([])
     await fleet.system.settle()
     await fleet.system.fold()
-    fleet.clock.set('2022-07-01T02:00:00Z')
     const invoice = (await close('partage', Date.UTC(2022, 5, 1)))!
     const usage = Object.fromEntries(invoice.usage.map((entry) => [entry.item, entry.quantity]))
     expect(usage).toEqual({ A: '3', B: '8', C: '48', D: '4', E: '0' })

@@ -101,6 +101,25 @@ describe('before the closing', () => {
     expect(may('standard_price', '20')).toEqual({ allowed: true, beyond: '2', outcome: 'standard_price' })
   })
 
+  test('POST /v1/quotas/check asks the packs of an item that blocks', async () => {
+    const headers = { authorization: `Bearer ${service.adminKey}`, 'content-type': 'application/json' }
+    const ask = async (tenant: string, n: string) =>
+      (
+        await app.inject({
+          method: 'POST',
+          url: '/v1/quotas/check',
+          headers,
+          payload: JSON.stringify({ tenant, metric: 'mcp_call', n }),
+        })
+      ).json()
+    // 145 used of 10 included and a pack of 20.
+    expect(await ask('bicici', '1')).toMatchObject({
+      allowed: false,
+      prepaid: { allowed: false, left: '0', exhaustion: 'block' },
+    })
+    expect((await ask('orange-ci', '1')).allowed).toBe(true)
+  })
+
   test('bought again with the same id it is the same pack; what cannot be is refused', async () => {
     const again = await buy('nsia-assurances', {
       id: 'B',

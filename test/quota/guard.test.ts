@@ -196,7 +196,20 @@ test(`${promises('limit:never-oversold')} event, then commit, many at once => at
     })
     committed += 1
   }
-  for (let round = 0; round < 5; round += 1) await Promise.all(Array.from({ length: 10 }, use))
+  // A large batch keeps the shard busy, so that commits come before their events are in the balance.
+  const busy = async (round: number): Promise<void> => {
+    const time = t.clock.now()
+    const batch = Array.from({ length: 5_000 }, (_, i) => ({
+      id: `busy ${round} ${i}`,
+      tenant: 'alpha',
+      metric: 'level',
+      time,
+    }))
+    await t.send(batch)
+  }
+  for (let round = 0; round < 5; round += 1) {
+    await Promise.all([busy(round), ...Array.from({ length: 10 }, use)])
+  }
   stop = true
   await watching
   await t.system.settle()

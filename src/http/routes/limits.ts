@@ -63,7 +63,13 @@ export function limitRoutes(system: System): FastifyPluginAsync {
       },
       async (request) => {
         const { tenant, metric, n, subject } = request.body
-        return system.guard.check({ tenant: tenantFor(request, tenant), metric, quantity: n, subject })
+        const own = tenantFor(request, tenant)
+        const answer = await system.guard.check({ tenant: own, metric, quantity: n, subject })
+        // Behind packs that block the quota is a hard end.
+        if (!system.prepaid.blocks(own, metric)) return answer
+        const { quotas } = await system.answers.quotas(own)
+        const prepaid = await system.prepaid.check(quotas, { metric, quantity: n })
+        return prepaid === null ? answer : { ...answer, allowed: answer.allowed && prepaid.allowed, prepaid }
       },
     )
 
