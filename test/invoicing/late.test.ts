@@ -308,7 +308,10 @@ describe('the closing of the next period', () => {
     const april = (await close(contract, APRIL))!
     expect([lines(april), april.invoice.notices.map((one) => [one.code, one.quantity])]).toEqual([
       [['fee', '200.00']],
-      [['late_refused', '10']],
+      [
+        ['meter_silent', null],
+        ['late_refused', '10'],
+      ],
     ])
     await equal(april.invoice.id)
     service.clock.set('2026-06-01T02:00:00Z')
