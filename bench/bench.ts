@@ -53,7 +53,7 @@ async function benchSmall(requests: number, connections: number): Promise<{ text
   let received: { readonly seconds: number }
   try {
     const load = { url: receiver.url, key: 'none', batch: 1, connections }
-    await sendByAutocannon({ ...load, requests: Math.ceil(requests / 4) })
+    await sendByAutocannon({ ...load, requests: Math.max(connections, Math.ceil(requests / 4)) })
     received = await sendByAutocannon({ ...load, requests })
   } finally {
     await receiver.stop()

@@ -1,6 +1,6 @@
 /**
  * One contract with a fleet: objects created, activated and closed, with one event for each of most of them. Seconds of each step,
- * lines of the invoice, size of its detail, and memory. `node dist/bench/fleet.bench.js [objects]`. Prints one line of JSON.
+ * lines of the invoice, size of its detail, and memory. `node dist/bench/fleet.bench.js [objects|small]`. Prints one line of JSON.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,7 +13,8 @@ import { silentLogger } from '../src/logger.js'
 import { chargesOf } from '../src/objects/charges.js'
 import { openSystem } from '../src/system.js'
 
-const count = Number(process.argv[2] ?? 100_000)
+const [size = '100000'] = process.argv.slice(2)
+const count = size === 'small' ? 500 : Number(size)
 const data = mkdtempSync(join(tmpdir(), 'releve-fleet-bench-'))
 const clock = new HandClock('2026-03-10T09:00:00Z')
 const system = await openSystem({
