@@ -398,7 +398,7 @@ function readSeriesMetrics(bytes: Buffer, from: number, count: number, length: n
 
 /** Views over the bytes (copied once when they are not aligned). Throws «BUG:» on bytes that are not a whole frame. */
 export function decodeFrame(payload: Uint8Array): Frame {
-  const aligned = payload.byteOffset % 8 === 0 ? payload : payload.slice()
+  const aligned = payload.byteOffset % 8 === 0 ? payload : new Uint8Array(payload)
   const { buffer, byteOffset: base } = aligned
   const bytes = Buffer.from(buffer, base, aligned.byteLength)
   assert(bytes.length >= HEADER_BYTES && bytes.readUInt32LE(0) === MAGIC, 'a record is not a frame')

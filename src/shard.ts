@@ -319,8 +319,8 @@ export class Shard {
         bytes.set(frame, at)
         end = pad8(at + frame.length)
       }
-      // What does not fit is handed over, and what is kept must stay.
-      const own = fits ? null : isMine ? frame.slice() : frame
+      // What does not fit is handed over, and what is kept must stay. A frame may be a Buffer, whose slice() would be no copy.
+      const own = fits ? null : isMine ? new Uint8Array(frame) : frame
       const unjudged = !isMine && !this.#cardinality.isIdle
       return { stream, at, length: frame.length, own, kept, indices: wait || unjudged ? indices : null, unjudged }
     })

@@ -165,3 +165,14 @@ test('one body larger than the shared memory, one in pieces => taken like any ot
   const answer = await t.system.ingest({ body: pieces, format: 'json', tenant: null, wait: true })
   expect(answer).toMatchObject({ received: 9_000, stored: 9_000, applied: { accepted: 9_000, duplicate: 0 } })
 })
+
+test('frames that find no room in the shared memory are handed over, and the shard still has its own => every event is counted', async () => {
+  // Bodies that say little for each event: what is made of ten of them is larger than what is left behind them.
+  const bodies = Array.from({ length: 20 }, (_, b) =>
+    Array.from({ length: 2_000 }, (_, i) => `{"id":"b${b}-${i}","metric":"calls","subject":"${b}-${i}"}`).join('\n'),
+  )
+  const answers = await Promise.all(
+    bodies.map((body) => ingest(body, { tenant: 'alpha', wait: true, format: 'ndjson' })),
+  )
+  for (const { applied } of answers) expect([applied!.accepted, applied!.duplicate]).toEqual([2_000, 0])
+})
