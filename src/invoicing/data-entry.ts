@@ -10,7 +10,8 @@ export function dataEntryText(
 ): string {
   const day = (at: number): string => formatDate(dateIn(at, timeZone), language)
   const when = end === null || day(end) === day(start) ? day(start) : `${day(start)} – ${day(end)}`
-  const what = value === null ? membersOf(data ?? '', language) : `${formatNumber(value, language)} ${qualifier ?? ''}`.trim()
+  const what =
+    value === null ? membersOf(data ?? '', language) : `${formatNumber(value, language)} ${qualifier ?? ''}`.trim()
   return [when, what, reference, description, notes]
     .filter((text) => text !== null && text !== '')
     .map((text) => text!.replaceAll(/\s*\n\s*/g, ' '))

@@ -302,7 +302,9 @@ describe('calculators', () => {
     expect(invoice.lines[1]!.data!.map((one) => one.data)).toEqual([
       expect.stringContaining('"espace_disque_utilisee_go": 1599'),
     ])
-    expect(await textOf(invoice)).toMatch(/Go supplémentaires, juillet 2022\s+14\/07\/2022 · espace_disque_inclu_go 800, espace_disque_utilisee_go 1 599, tarif_go_supplementaire_euro 1,27/)
+    expect(await textOf(invoice)).toMatch(
+      /Go supplémentaires, juillet 2022\s+14\/07\/2022 · espace_disque_inclu_go 800, espace_disque_utilisee_go 1 599, tarif_go_supplementaire_euro 1,27/,
+    )
     const behind = await fleet.ask('GET', `/v1/invoices/${invoice.id}/lines/2/usage-data`)
     expect(behind.usageData).toHaveLength(1)
     expect(behind.calculators).toMatchObject([{ name: 'Go supplémentaires', reads: 'json', count: 1 }])
