@@ -365,6 +365,8 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Usage data that a printed invoice shows in all: a few pages. */
+  printedDataMax: 200,
   /** UTF-8 bytes of a description or a note of a usage datum. */
   usageDataTextMax: 4_000,
   /** UTF-8 bytes of the JSON of a usage datum. */

@@ -316,12 +316,12 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
     period_to: string
     measured: Buffer
   }>(
-    `SELECT contract, period_from, period_to, measured FROM (
-       SELECT c.contract, c.period_from, c.period_to, c.measured,
-         row_number() OVER (PARTITION BY c.contract ORDER BY c.period_from DESC) AS place
-       FROM closings c JOIN unnest($1::text[], $2::bigint[]) AS due (contract, period_from) ON c.contract = due.contract
-       WHERE c.measured IS NOT NULL AND c.part = 0 AND c.period_to <= due.period_from) AS newest
-     WHERE place <= $3`,
+    // A look-up for each: joined, the planner sorts all closings there are, for every chunk.
+    `SELECT c.contract, c.period_from, c.period_to, c.measured
+     FROM unnest($1::text[], $2::bigint[]) AS due (contract, period_from) CROSS JOIN LATERAL (
+       SELECT * FROM closings
+       WHERE contract = due.contract AND part = 0 AND period_to <= due.period_from AND measured IS NOT NULL
+       ORDER BY period_from DESC LIMIT $3) AS c`,
     [chunk.map((entry) => entry.contract), chunk.map((entry) => entry.period.from), limits.latePeriodsMax],
   )
   const all = new Map<string, Earlier[]>()

@@ -347,9 +347,11 @@ export class Invoicing {
       dateIn(now, draft.seller.timeZone),
     )
     await this.#crashPoint('number-taken')
+    const number = printNumber(pattern, issuedOn, counter)
+    await assertFree(client, draft.seller.key, number)
     const issued: Invoice = {
       ...draft,
-      number: printNumber(pattern, issuedOn, counter),
+      number,
       issuedOn,
       dueOn: DateTime.fromISO(issuedOn, { zone: 'utc' }).plus({ days: draft.customer.termDays }).toFormat('yyyy-MM-dd'),
     }
@@ -463,6 +465,19 @@ async function takeNumber(
   const row = rows[0]
   assert(row !== undefined, 'taking a number returns it')
   return { counter: Number(row.last), series, issuedOn: row.last_date }
+}
+
+/** A pattern that was changed may come to a number that the one before has given. Under the lock of the series. */
+async function assertFree(client: PoolClient, legalEntity: string, number: string): Promise<void> {
+  const { rows } = await client.query('SELECT 1 FROM invoices WHERE legal_entity = $1 AND number = $2', [
+    legalEntity,
+    number,
+  ])
+  if (rows.length > 0)
+    throw new ReleveError(
+      'conflict',
+      `number: ${number} was given by an earlier pattern of ${legalEntity}; give it another pattern and refresh the draft`,
+    )
 }
 
 /** For the journal, until the end of the transaction. */
