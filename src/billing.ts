@@ -17,6 +17,7 @@ import {
   type CloseOptions,
   closePeriod,
   type DataPort,
+  measuredFor,
   periodOf,
   previewInvoice,
   termsOf,
@@ -28,7 +29,7 @@ import { type LateFinding, previewLate, settleLate } from './invoicing/correct.j
 import type { ItemUsage } from './invoicing/draft.js'
 import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import type { ObjectCharge } from './invoicing/fleet.js'
-import type { Notice } from './invoicing/invoice.js'
+import type { DataProof, Notice } from './invoicing/invoice.js'
 import type { Invoicing, KeptInvoice, Mover } from './invoicing/invoicing.js'
 import {
   type ShadowChange,
@@ -51,8 +52,8 @@ import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/
 import type { Rollup } from './rollup/rollup.js'
 import { type CompleteOptions, completeUsage, itemUsage } from './shared-usage.js'
 import { span } from './tracing.js'
-import { claim } from './usage-data/collect.js'
-import type { UsageData } from './usage-data/usage-data.js'
+import { claim, readBy } from './usage-data/collect.js'
+import type { KeptDatum, UsageData } from './usage-data/usage-data.js'
 
 export interface BillingOptions {
   readonly postgres: pg.Pool
@@ -96,6 +97,14 @@ export interface ShadowAnswer {
     readonly same: number
   })[]
   readonly failed: readonly { readonly contract: string; readonly reason: string }[]
+  readonly next: string | null
+}
+
+export interface LineData {
+  /** What the line says; null: no usage data are behind it. */
+  readonly proof: DataProof | null
+  readonly calculators: Awaited<ReturnType<typeof readBy>>['calculators']
+  readonly usageData: readonly KeptDatum[]
   readonly next: string | null
 }
 
@@ -385,7 +394,7 @@ export class Billing {
     const own = await termsOf(this.#postgres, this.#catalog, contract, period)
     const countPart = this.#partNow(own)
     const cut = await withPriceParts(own, period, usage, countPart)
-    const completing = this.#completing(terms.tenant, this.#catalog.book(), 'pending')
+    const completing = this.#completing(terms.tenant, this.#catalog.book(), 'all')
     const counted = await completeUsage(completing, { terms: own, period, usage: cut })
     const parts = await this.#prepaid.partsOf(own, period, countPart)
     const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
@@ -532,6 +541,42 @@ export class Billing {
       limit: request.limit,
     })
     return { events, next: events.length < request.limit ? null : (events.at(-1)?.position ?? null) }
+  }
+
+  /**
+   * The usage data behind a line: the rows that its calculators have read, with their count and digest counted anew to be held
+   * against its proof, at most a page of rows; `next` continues behind it. Throws ReleveError `not_found`, and `conflict` when the
+   * measure of a dropped draft is gone.
+   */
+  async invoiceData(request: {
+    invoice: string
+    tenant: string | null
+    line: number
+    after: string
+    limit: number
+  }): Promise<LineData> {
+    const { invoice } = await this.#invoicing.get(request.invoice, request.tenant)
+    const line = invoice.lines.find((one) => one.no === request.line)
+    if (line === undefined) throw new ReleveError('not_found', `${request.invoice} has no line ${request.line}`)
+    const proof = line.proof?.data ?? null
+    if (proof === null) return { proof, calculators: [], usageData: [], next: null }
+    const corrects = line.type === 'regularisation'
+    // A credit note copies the lines of its invoice.
+    const of =
+      invoice.refersTo === null || corrects ? invoice : (await this.#invoicing.get(invoice.refersTo.id)).invoice
+    const measured = await measuredFor(this.#postgres, of)
+    if (measured === null) throw new ReleveError('conflict', `${invoice.id}: its period was measured again`)
+    const late = measured.late.find(({ period }) => line.period.from >= period.from && line.period.from < period.to)
+    const part = corrects && late !== undefined ? late : { terms: measured.terms, period: of.period }
+    const { condition, values, calculators } = await readBy(this.#postgres, {
+      terms: part.terms,
+      period: part.period,
+      item: line.item,
+      calculators: proof.calculators,
+      which: { upTo: measured.order },
+    })
+    const page = await this.#usageData.rowsOf({ condition, values }, request)
+    return { proof, calculators, ...page }
   }
 
   /** The cut of a closing is taken once and kept: asked again, the same events are counted. */

@@ -284,6 +284,8 @@ export const limits = {
   secretOverlapMaxMs: 7 * DAY,
   /** Alerts handed to their deliveries before the place is noted: after a crash so many are looked at again. */
   feedPageMax: 100,
+  /** Between two looks whether something else happened that is to be told. */
+  outboxLookMs: 1_000,
 
   // Answers.
   /** Rows of one usage answer. */
@@ -363,6 +365,8 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Usage data that a printed invoice shows in all: a few pages. */
+  printedDataMax: 200,
   /** UTF-8 bytes of a description or a note of a usage datum. */
   usageDataTextMax: 4_000,
   /** UTF-8 bytes of the JSON of a usage datum. */

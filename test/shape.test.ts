@@ -107,7 +107,6 @@ const neighbours: Readonly<Record<string, string>> = {
   'prepaid → invoicing/draft.ts': 'the quota of a part of a period',
   'prepaid → catalog/schedule.ts': 'a day is a midnight of the contract’s zone',
   'usage-data → rating/formula.ts': 'what a calculator says',
-  'usage-data → invoicing/usage-record.ts': 'what is wrong with a record, as the contract people know it',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
   'invoicing → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
 }

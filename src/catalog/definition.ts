@@ -15,7 +15,7 @@ import type { Threshold } from '../quota/entitlement.js'
 import { type Calculator, parseCalculators } from './calculator.js'
 import { Exhaustion } from './exhaustion.js'
 import { Aggregation, type Metric } from './metric.js'
-import { assertPattern } from './number-pattern.js'
+import { assertPattern, mayCollide } from './number-pattern.js'
 import type { Days } from './part.js'
 import { assertRegistrations } from './registration.js'
 import type { Renewal } from './renewal.js'
@@ -382,8 +382,8 @@ export function parseLegalEntity(json: unknown): LegalEntity {
   const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
   assertPattern(invoicePattern)
   assertPattern(creditNotePattern)
-  if (invoicePattern === creditNotePattern)
-    throw new ReleveError('invalid_request', 'creditNotePattern: must be a series of its own')
+  if (mayCollide(invoicePattern, creditNotePattern))
+    throw new ReleveError('invalid_request', `creditNotePattern: may give a number that ${invoicePattern} gives`)
   return {
     key: name(fields.key, 'key'),
     name: name(fields.name, 'name'),

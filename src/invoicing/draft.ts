@@ -341,6 +341,7 @@ function chargesOf(
         price: null,
         proof: proofOf(charge),
         period: part,
+        ...dataOf(charge, undefined),
       })
     }
   }
@@ -769,6 +770,7 @@ function regularise(
         proof: proofOf(now),
         period: item.period ?? part.period,
         since: billed.cut,
+        ...dataOf(now, billed),
       })
     }
     for (const now of part.usage.filter((one) => one.item === item.item && one.charge === true)) {
@@ -799,6 +801,7 @@ function regularise(
         proof: proofOf(now),
         period: item.period ?? part.period,
         since: {},
+        ...dataOf(now, old),
       })
     }
   }
@@ -885,6 +888,16 @@ export function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
   if (data === undefined) return { cut, query, count, digest }
   const { entries: _, ...own } = data
   return { cut, query, count, digest, data: own }
+}
+
+/** The usage data that a line prints itself: those that were not billed before. */
+function dataOf(now: ItemUsage, billed: ItemUsage | undefined): Pick<InvoiceLine, 'data'> {
+  const before = billed?.data?.entries ?? []
+  const ids = new Set(before.map((entry) => entry.id))
+  const last = Math.max(0, ...before.map((entry) => entry.order ?? 0))
+  // A list is cut at its maximum, so that one of an earlier closing may be there without having been in the earlier list.
+  const entries = now.data?.entries.filter((entry) => !ids.has(entry.id) && (entry.order ?? 1) > last) ?? []
+  return entries.length === 0 ? {} : { data: entries }
 }
 
 function chargeWords(charge: ItemUsage, amount: string, currency: string): Words {

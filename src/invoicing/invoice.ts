@@ -50,6 +50,8 @@ export interface DataEntry {
   readonly qualifier: string | null
   readonly description: string | null
   readonly notes: string | null
+  /** Of the closing that collected it, among those of its contract; absent while it waits. */
+  readonly order?: number
 }
 
 /** From a line to the events behind it: what was asked, of which state of the usage, and what came back. */
@@ -90,6 +92,8 @@ export interface InvoiceLine {
   readonly period: Period
   /** Of a grouped line: the objects that are in it. The detail of each is beside the invoice. */
   readonly objects?: number
+  /** The first of the usage data of a line that has no entry of its own in the statement: of an amount, or of an earlier period. */
+  readonly data?: readonly DataEntry[]
   /** Of a regularisation: the cut up to which earlier invoices had counted. The events behind the line are those since. */
   readonly since: Readonly<Record<string, number>> | null
 }

@@ -18,6 +18,7 @@ import { limits } from '../limits.js'
 import { draftCreditNote } from './credit.js'
 import { hashOf, type Invoice } from './invoice.js'
 import { packJson, unpackJson } from './pack.js'
+import { tellSilent } from './silent.js'
 import { assertInvoiceMove, deletionOf, type InvoiceState, isOpen, isWithheld } from './state.js'
 
 export type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
@@ -104,7 +105,7 @@ export class Invoicing {
    */
   async draft(invoice: Invoice): Promise<KeptInvoice> {
     assert(invoice.number === null, 'a draft has no number')
-    await this.keepDraft(this.#postgres, invoice)
+    await this.#transaction(undefined, (client) => this.keepDraft(client, invoice))
     const kept =
       invoice.kind === 'invoice'
         ? await this.ofPeriod(invoice.contract, invoice.period.from)
@@ -115,7 +116,7 @@ export class Invoicing {
 
   /** The row of a draft; `part` is that of its closing. What is there already stays. */
   async keepDraft(client: Pick<PoolClient, 'query'>, invoice: Invoice, part = 0): Promise<void> {
-    await client.query(
+    const { rowCount } = await client.query(
       `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
          refers_to, draft, part, created_at, changed_at)
        VALUES ($1, $2, 'draft', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
@@ -138,6 +139,7 @@ export class Invoicing {
         this.#clock.now(),
       ],
     )
+    if (rowCount === 1) await tellSilent(client, invoice, this.#clock.now())
   }
 
   /** The invoice of a contract's period, or null. */
@@ -345,9 +347,11 @@ export class Invoicing {
       dateIn(now, draft.seller.timeZone),
     )
     await this.#crashPoint('number-taken')
+    const number = printNumber(pattern, issuedOn, counter)
+    await assertFree(client, draft.seller.key, number)
     const issued: Invoice = {
       ...draft,
-      number: printNumber(pattern, issuedOn, counter),
+      number,
       issuedOn,
       dueOn: DateTime.fromISO(issuedOn, { zone: 'utc' }).plus({ days: draft.customer.termDays }).toFormat('yyyy-MM-dd'),
     }
@@ -461,6 +465,19 @@ async function takeNumber(
   const row = rows[0]
   assert(row !== undefined, 'taking a number returns it')
   return { counter: Number(row.last), series, issuedOn: row.last_date }
+}
+
+/** A pattern that was changed may come to a number that the one before has given. Under the lock of the series. */
+async function assertFree(client: PoolClient, legalEntity: string, number: string): Promise<void> {
+  const { rows } = await client.query('SELECT 1 FROM invoices WHERE legal_entity = $1 AND number = $2', [
+    legalEntity,
+    number,
+  ])
+  if (rows.length > 0)
+    throw new ReleveError(
+      'conflict',
+      `number: ${number} was given by an earlier pattern of ${legalEntity}; give it another pattern and refresh the draft`,
+    )
 }
 
 /** For the journal, until the end of the transaction. */

@@ -19,7 +19,7 @@ import { measuredFor } from './close.js'
 import { draftCreditNote } from './credit.js'
 import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { Funding, LedgerStep, Refunding } from './funding.js'
-import { hashOf, type Invoice, type InvoiceLine } from './invoice.js'
+import { type DataEntry, hashOf, type Invoice, type InvoiceLine } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { fundedSteps, refundedSteps } from './pack-ledger.js'
 import { opposite } from './state.js'
@@ -115,6 +115,7 @@ export async function verifyInvoice(
             one.proof.count,
             one.proof.digest,
             one.proof.data,
+            entriesOf(one.data),
           ]
     document.push(...compare(`usage of ${entry.metric}`, figures(entry), figures(found)))
   }
@@ -402,7 +403,13 @@ function compareLines(stored: InvoiceLine | undefined, found: InvoiceLine | unde
     ...(['cut', 'count', 'digest', 'data'] as const).flatMap((name) =>
       compare(`proof.${name}`, proof(stored)[name] ?? null, proof(found)[name] ?? null),
     ),
+    ...compare('usage data', entriesOf(stored.data), entriesOf(found.data)),
   ]
+}
+
+/** What a printed usage datum says of its row; its notes may be written later. */
+function entriesOf(entries: readonly DataEntry[] | undefined): unknown {
+  return entries?.map(({ notes: _, order: __, ...facts }) => facts)
 }
 
 function codesOf(invoice: Invoice): unknown {

@@ -1,5 +1,5 @@
 /** Invoices and the closing of periods. */
-import type { FastifyPluginAsync } from 'fastify'
+import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import { ReleveError } from '../../errors.js'
 import { Language } from '../../format.js'
 import { assertPrintable, DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
@@ -101,38 +101,45 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       async (request) => system.billing.verifyInvoice(request.params.id, keyOf(request).tenant),
     )
 
-    app.get<{ Params: { id: string; no: number }; Querystring: { after?: string; limit?: number } }>(
-      '/v1/invoices/:id/lines/:no/events',
-      {
-        config: { scope: 'read' },
-        schema: {
-          tags,
-          summary: 'The archived events behind a line, in the order of the log',
-          params: {
-            type: 'object',
-            properties: {
-              id: { type: 'string' },
-              no: { type: 'integer', minimum: 1, maximum: limits.invoiceLinesMax },
-            },
-          },
-          querystring: {
-            type: 'object',
-            properties: {
-              after: { type: 'string', pattern: '^[0-9]{1,19}$', description: '`next` of the page before' },
-              limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
-            },
-            additionalProperties: false,
+    type BehindLine = { Params: { id: string; no: number }; Querystring: { after?: string; limit?: number } }
+    const behindLine = (summary: string) => ({
+      config: { scope: 'read' as const },
+      schema: {
+        tags,
+        summary,
+        params: {
+          type: 'object',
+          properties: {
+            id: { type: 'string' },
+            no: { type: 'integer', minimum: 1, maximum: limits.invoiceLinesMax },
           },
         },
+        querystring: {
+          type: 'object',
+          properties: {
+            after: { type: 'string', pattern: '^[0-9]{1,19}$', description: '`next` of the page before' },
+            limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
+          },
+          additionalProperties: false,
+        },
       },
-      async (request) =>
-        system.billing.invoiceEvents({
-          invoice: request.params.id,
-          tenant: keyOf(request).tenant,
-          line: request.params.no,
-          after: request.query.after ?? '0',
-          limit: request.query.limit ?? 100,
-        }),
+    })
+    const asked = (request: FastifyRequest<BehindLine>) => ({
+      invoice: request.params.id,
+      tenant: keyOf(request).tenant,
+      line: request.params.no,
+      after: request.query.after ?? '0',
+      limit: request.query.limit ?? 100,
+    })
+    app.get<BehindLine>(
+      '/v1/invoices/:id/lines/:no/events',
+      behindLine('The archived events behind a line, in the order of the log'),
+      async (request) => system.billing.invoiceEvents(asked(request)),
+    )
+    app.get<BehindLine>(
+      '/v1/invoices/:id/lines/:no/usage-data',
+      behindLine('The usage data behind a line, with count and digest by calculator to hold against its proof'),
+      async (request) => system.billing.invoiceData(asked(request)),
     )
 
     app.get<{ Params: { contract: string }; Querystring: { at?: string } }>(
