@@ -284,6 +284,8 @@ export const limits = {
   secretOverlapMaxMs: 7 * DAY,
   /** Alerts handed to their deliveries before the place is noted: after a crash so many are looked at again. */
   feedPageMax: 100,
+  /** Between two looks whether something else happened that is to be told. */
+  outboxLookMs: 1_000,
 
   // Answers.
   /** Rows of one usage answer. */

@@ -23,6 +23,7 @@ import { runEntriesIn } from './dedupe/run-file.js'
 import { openRunPool, type RunPool } from './dedupe/run-pool.js'
 import { openAlertFeed } from './delivery/alert-feed.js'
 import { type Delivery, openDelivery } from './delivery/delivery.js'
+import { type OutboxFeed, openOutboxFeed } from './delivery/outbox.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
@@ -155,6 +156,7 @@ export class System {
   #alerts!: Alerts
   #delivery!: Delivery
   #alertFeed: { close(): Promise<void> } | undefined
+  #outboxFeed: OutboxFeed | undefined
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
@@ -321,6 +323,7 @@ export class System {
       retryMs: config.deliveryRetryMs,
     })
     this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
+    this.#outboxFeed = openOutboxFeed({ postgres, delivery: this.#delivery, logger })
 
     this.#alerting = await Alerting.open({
       postgres,
@@ -593,6 +596,7 @@ export class System {
       () => Promise.allSettled([this.#cardinality?.close(), ...this.#flows.map((flow) => flow.close())]),
       () => this.#alerts?.close(),
       () => this.#alertFeed?.close(),
+      () => this.#outboxFeed?.close(),
       () => this.#delivery?.close(),
       () => this.#guard?.close(),
       () => this.#journalLog?.close(),

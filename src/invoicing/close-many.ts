@@ -23,8 +23,9 @@ import {
 } from './close.js'
 import type { ItemUsage } from './draft.js'
 import type { Drafted, DraftPool } from './draft-batch.js'
+import type { Notice } from './invoice.js'
 import { unpackJson } from './pack.js'
-import { silentMeters } from './silent.js'
+import { silentMeters, tellSilent } from './silent.js'
 import { isOpen } from './state.js'
 
 /** What is counted for one contract: all its items over a period. */
@@ -80,9 +81,15 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
   const due = dueContracts(options, request)
   const report = { due: due.length, before: 0, drafted: 0, issued: 0, empty: 0, failed: 0 }
   const failures: { contract: string; reason: string }[] = []
-  const fail = (contract: string, reason: string): void => {
+  const fail = async (entry: Due, reason: string): Promise<void> => {
+    const { contract, tenant, period } = entry
     report.failed += 1
     if (failures.length < limits.closeFailuresMax) failures.push({ contract, reason })
+    // Each of them is told, also where the report is full.
+    await options.postgres.query(`SELECT tell('closing.failed', NULL, NULL, $1, $2)`, [
+      { contract, tenant, period, reason },
+      options.clock.now(),
+    ])
   }
   const one = async (entry: Due): Promise<void> => {
     try {
@@ -98,7 +105,7 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
       else if (isOpen(closed.invoice.state)) report.drafted += 1
       else report.issued += 1
     } catch (error) {
-      fail(entry.contract, error instanceof Error ? error.message : String(error))
+      await fail(entry, error instanceof Error ? error.message : String(error))
     }
   }
   /** What was drafted a moment ago needs no more than its number; what fails stays a draft. */
@@ -110,7 +117,7 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
         done.push(entry.id)
         report.issued += 1
       } catch (error) {
-        fail(entry.contract, error instanceof Error ? error.message : String(error))
+        await fail(entry, error instanceof Error ? error.message : String(error))
       }
     }
     await options.postgres.query(
@@ -135,7 +142,7 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
           else await one(entry)
         }
         report.empty += result.empty
-        for (const { contract, reason } of result.failures) fail(contract, reason)
+        for (const { entry, reason } of result.failures) await fail(entry, reason)
         for (const entry of result.single) await one(entry)
         const waits = (one: { readonly entry: Due }): boolean => request.finalise === false || inGrace(one.entry)
         report.drafted += result.drafted.filter(waits).length
@@ -184,7 +191,7 @@ interface ChunkResult {
   readonly empty: number
   readonly drafted: readonly { readonly entry: Due; readonly invoice: string }[]
   readonly single: readonly Due[]
-  readonly failures: readonly { readonly contract: string; readonly reason: string }[]
+  readonly failures: readonly { readonly entry: Due; readonly reason: string }[]
 }
 
 async function closeChunk(
@@ -192,7 +199,7 @@ async function closeChunk(
   chunk: readonly Due[],
   cut: Awaited<ReturnType<CloseManyOptions['openCut']>>,
 ): Promise<ChunkResult> {
-  const failures: { contract: string; reason: string }[] = []
+  const failures: { entry: Due; reason: string }[] = []
   const single: Due[] = []
   const waiting: Due[] = []
   const states = await statesOf(postgres, chunk)
@@ -227,7 +234,7 @@ async function closeChunk(
       }))
       return [{ entry, terms, recounts, at: asked.push(requestOf(terms, entry.period)) - 1 }]
     } catch (error) {
-      failures.push({ contract: entry.contract, reason: error instanceof Error ? error.message : String(error) })
+      failures.push({ entry, reason: error instanceof Error ? error.message : String(error) })
       return []
     }
   })
@@ -236,7 +243,7 @@ async function closeChunk(
     for (const index of [at, ...recounts.map((one) => one.at)]) {
       const answer = counted[index]!
       if ('mismatch' in answer) {
-        failures.push({ contract: entry.contract, reason: answer.mismatch })
+        failures.push({ entry, reason: answer.mismatch })
         return false
       }
     }
@@ -244,22 +251,28 @@ async function closeChunk(
     if (late) single.push(entry)
     return !late
   })
-  const byId = new Map(plain.map((task) => [`inv_${randomUUID()}`, task]))
+  const byId = new Map(
+    plain.map((task) => {
+      const usage = counted[task.at] as readonly ItemUsage[]
+      const notices = silentMeters(task.terms, usage, lastOf(earlier.get(task.entry.contract)))
+      return [`inv_${randomUUID()}`, { ...task, usage, notices }]
+    }),
+  )
   const { results, bytes } = await pool.draft(
-    [...byId].map(([id, { entry, terms, at }]) => ({
+    [...byId].map(([id, { entry, terms, usage, notices }]) => ({
       id,
       order: 1 + (earlier.get(entry.contract) ?? []).reduce((most, one) => Math.max(most, one.order), 0),
       terms,
       period: entry.period,
-      usage: counted[at] as readonly ItemUsage[],
-      notices: silentMeters(terms, counted[at] as readonly ItemUsage[], lastOf(earlier.get(entry.contract))),
+      usage,
+      notices,
     })),
   )
-  const good: { entry: Due; draft: Drafted }[] = []
+  const good: Good[] = []
   for (const draft of results) {
-    const { entry } = byId.get(draft.id)!
-    if ('failed' in draft) failures.push({ contract: entry.contract, reason: draft.failed })
-    else good.push({ entry, draft })
+    const { entry, notices } = byId.get(draft.id)!
+    if ('failed' in draft) failures.push({ entry, reason: draft.failed })
+    else good.push({ entry, draft, notices })
   }
   const kept = await keepChunk(postgres, clock.now(), good, bytes, earlier)
   const due = good.filter(({ entry, draft }) => kept.has(entry.id) && draft.document !== null)
@@ -347,6 +360,13 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
   return all
 }
 
+/** A contract with its draft, and what a person should look at. */
+interface Good {
+  readonly entry: Due
+  readonly draft: Drafted
+  readonly notices: readonly Notice[]
+}
+
 /** The usage of the latest of them. */
 function lastOf(earlier: readonly Earlier[] = []): readonly ItemUsage[] {
   const last = earlier.reduce<Earlier | null>(
@@ -363,7 +383,7 @@ function lastOf(earlier: readonly Earlier[] = []): readonly ItemUsage[] {
 async function keepChunk(
   postgres: CloseOptions['postgres'],
   now: number,
-  chunk: readonly { readonly entry: Due; readonly draft: Drafted }[],
+  chunk: readonly Good[],
   bytes: Uint8Array,
   earlier: ReadonlyMap<string, readonly Earlier[]>,
 ): Promise<Set<string>> {
@@ -428,8 +448,12 @@ async function keepChunk(
         column(({ draft }) => draft.ttc),
       ],
     )
+    const drafted = new Set(done.rows.map((row) => row.id))
+    for (const { entry, draft, notices } of kept)
+      if (notices.length > 0 && draft.document !== null && drafted.has(entry.id))
+        await tellSilent(client, { ...entry, id: draft.id, notices }, now)
     await client.query('COMMIT')
-    return new Set(done.rows.map((row) => row.id))
+    return drafted
   } catch (error) {
     await client.query('ROLLBACK').catch(() => undefined)
     throw error

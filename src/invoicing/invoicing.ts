@@ -18,6 +18,7 @@ import { limits } from '../limits.js'
 import { draftCreditNote } from './credit.js'
 import { customerNotices, hashOf, type Invoice } from './invoice.js'
 import { packJson, unpackJson } from './pack.js'
+import { tellSilent } from './silent.js'
 import { assertInvoiceMove, deletionOf, type InvoiceState, isOpen, isWithheld } from './state.js'
 
 export type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
@@ -104,7 +105,7 @@ export class Invoicing {
    */
   async draft(invoice: Invoice): Promise<KeptInvoice> {
     assert(invoice.number === null, 'a draft has no number')
-    await this.keepDraft(this.#postgres, invoice)
+    await this.#transaction(undefined, (client) => this.keepDraft(client, invoice))
     const kept =
       invoice.kind === 'invoice'
         ? await this.ofPeriod(invoice.contract, invoice.period.from)
@@ -115,7 +116,7 @@ export class Invoicing {
 
   /** The row of a draft; `part` is that of its closing. What is there already stays. */
   async keepDraft(client: Pick<PoolClient, 'query'>, invoice: Invoice, part = 0): Promise<void> {
-    await client.query(
+    const { rowCount } = await client.query(
       `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
          refers_to, draft, part, created_at, changed_at)
        VALUES ($1, $2, 'draft', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
@@ -138,6 +139,7 @@ export class Invoicing {
         this.#clock.now(),
       ],
     )
+    if (rowCount === 1) await tellSilent(client, invoice, this.#clock.now())
   }
 
   /** The invoice of a contract's period, or null. */

@@ -506,6 +506,7 @@ const routes: readonly Route[] = [
     url: '/v1/email-recipients/ALPHA-MAIL',
     once: true,
   },
+  { method: 'GET', route: '/v1/webhooks/event-types', scope: 'read', url: '/v1/webhooks/event-types' },
   {
     method: 'GET',
     route: '/v1/webhooks/dead-letters',
