@@ -79,10 +79,10 @@ export function extendTrial(contract: Contract, days: number, on: string): Moved
  */
 export function endTrial(contract: Contract, today: string): Moved {
   const { trial, state } = contract
-  if (state !== 'trial' || trial?.then === undefined || trialStatus(trial, today).status !== 'expired')
+  if (state !== 'trial' || trial?.atEnd === undefined || trialStatus(trial, today).status !== 'expired')
     throw new ReleveError('conflict', `trial: nothing is to be done with that of ${contract.id}`)
   const { over } = trialStatus(trial, today)
-  const { contract: next, move } = moveContract(contract, trial.then === 'convert' ? 'active' : 'cancelled', over)
+  const { contract: next, move } = moveContract(contract, trial.atEnd === 'convert' ? 'active' : 'cancelled', over)
   return { contract: next, move: { ...move, detail: `trial over${move.detail === null ? '' : `, ${move.detail}`}` } }
 }
 

@@ -18,7 +18,7 @@ export interface TrialEntry {
   readonly status: TrialStatus['status']
   readonly extensionDays: number
   /** What becomes of it by itself, and from which day; null: a person decides. */
-  readonly then: 'convert' | 'cancel' | null
+  readonly atEnd: 'convert' | 'cancel' | null
   readonly over: string
   readonly convertedOn: string | null
 }
@@ -40,7 +40,7 @@ export interface Trials {
 export function endedTrials(book: Book, now: number): string[] {
   const ended: { readonly id: string; readonly over: string }[] = []
   for (const { id, state, trial, timeZone } of book.contracts.values()) {
-    if (state !== 'trial' || trial?.then === undefined) continue
+    if (state !== 'trial' || trial?.atEnd === undefined) continue
     const { status, over } = trialStatus(trial, dateIn(now, timeZone))
     if (status === 'expired') ended.push({ id, over })
   }
@@ -66,7 +66,7 @@ export function trialsOf(book: Book, now: number, tenant: string | null): Trials
       daysLeft: open ? 0 : found.daysLeft,
       status: open ? 'expired' : found.status,
       extensionDays: trial.extensionDays ?? 0,
-      then: trial.then ?? null,
+      atEnd: trial.atEnd ?? null,
       over: found.over,
       convertedOn: trial.convertedOn ?? null,
     })

@@ -39,13 +39,13 @@ afterAll(async () => postgres?.close())
 test('by its policy and not before its grace is over; without a policy it stays; what was decided stays decided', async () => {
   // The 14 days end on 8 March, the grace on the 15th.
   const trial = { start: '2026-02-22', graceDays: 7 }
-  await put('pays', { ...trial, then: 'convert' })
-  await put('leaves', { ...trial, then: 'cancel' })
+  await put('pays', { ...trial, atEnd: 'convert' })
+  await put('leaves', { ...trial, atEnd: 'cancel' })
   await put('waits', trial)
-  await put('extended', { ...trial, then: 'cancel', extensionDays: 7 })
-  await put('decided', { ...trial, then: 'cancel' })
+  await put('extended', { ...trial, atEnd: 'cancel', extensionDays: 7 })
+  await put('decided', { ...trial, atEnd: 'cancel' })
   await catalog.moveContract('decided', 'active', { reason: 'signed', actor: 'key:ops' })
-  await expect(put('wrong', { ...trial, then: 'forget' })).rejects.toThrow(/trial.then: /)
+  await expect(put('wrong', { ...trial, atEnd: 'forget' })).rejects.toThrow(/trial.atEnd: /)
 
   expect(await sweepTrials(catalog, clock)).toEqual({ converted: 0, cancelled: 0, failed: [], left: 0 })
   expect(trialsOf(catalog.book(), clock.now(), null).funnel).toMatchObject({ converting: 3, converted: 1, active: 1 })
@@ -54,7 +54,7 @@ test('by its policy and not before its grace is over; without a policy it stays;
   clock.set('2026-03-18T05:00:00Z')
   const before = trialsOf(catalog.book(), clock.now(), null)
   expect(before.funnel).toMatchObject({ started: 5, converting: 1, expired: 3, active: 0, converted: 1 })
-  expect(before.trials.find((one) => one.contract === 'pays')).toMatchObject({ then: 'convert', over: '2026-03-15' })
+  expect(before.trials.find((one) => one.contract === 'pays')).toMatchObject({ atEnd: 'convert', over: '2026-03-15' })
   const [one, other] = await Promise.all([
     sweepTrials(catalog, clock),
     openCatalog({ postgres: postgres.pool, clock }).then((second) => sweepTrials(second, clock)),
@@ -101,7 +101,7 @@ test('one that is converted by itself is billed from that day: 17 of 31 days', a
 })
 
 test('at most so many at once, the oldest first; the next look takes the others', async () => {
-  for (let i = 0; i < 5; i += 1) await put(`many-${i}`, { start: `2026-02-0${9 - i}`, then: 'cancel' })
+  for (let i = 0; i < 5; i += 1) await put(`many-${i}`, { start: `2026-02-0${9 - i}`, atEnd: 'cancel' })
   expect(await sweepTrials(catalog, clock, 3)).toMatchObject({ cancelled: 3, left: 3 })
   expect(stateOf('many-0')).toBe('trial')
   expect(stateOf('many-4')).toBe('cancelled')
