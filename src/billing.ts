@@ -221,7 +221,12 @@ export class Billing {
   }
 
   /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
-  async closeDuePeriods(request: { at: number | null; finalise?: boolean; tenant?: string }): Promise<CloseManyReport> {
+  async closeDuePeriods(request: {
+    at: number | null
+    finalise?: boolean
+    early?: boolean
+    tenant?: string
+  }): Promise<CloseManyReport> {
     if (this.#batch) throw new ReleveError('conflict', 'a batch closing is running')
     this.#batch = true
     this.#draftPool ??= openDraftPool(availableParallelism())

@@ -365,6 +365,10 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Between two looks at trials that are over; they end on days. */
+  trialSweepMs: 60 * MINUTE,
+  /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */
+  trialSweepMax: 1_000,
   /** Usage data that a printed invoice shows in all: a few pages. */
   printedDataMax: 200,
   /** UTF-8 bytes of a description or a note of a usage datum. */

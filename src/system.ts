@@ -14,6 +14,7 @@ import { CardinalityRules } from './cardinality.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
 import { Coupons } from './catalog/coupons.js'
 import { isLive } from './catalog/metric.js'
+import { watchTrials } from './catalog/trial-sweep.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
@@ -160,6 +161,7 @@ export class System {
   #repair!: Repair
   #invoicing!: Invoicing
   #certifications!: Certifications
+  #trials: ReturnType<typeof watchTrials> | undefined
   #answers!: Answers
   #alerting!: Alerting
   #limits!: Policies
@@ -504,6 +506,7 @@ export class System {
       clock,
     })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
+    this.#trials = watchTrials(this.#catalog, clock, logger)
     this.#ready = true
     await this.#listen()
     this.#alerting.start(this.#flows, (tenant) => streamOf(tenant, this.#streams))
@@ -585,6 +588,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#trials?.close(),
       () => this.#certifications?.close(),
       () => this.#imports?.close(),
       () => this.#billing?.close(),

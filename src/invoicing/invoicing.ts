@@ -16,7 +16,7 @@ import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
 import { draftCreditNote } from './credit.js'
-import { hashOf, type Invoice } from './invoice.js'
+import { customerNotices, hashOf, type Invoice } from './invoice.js'
 import { packJson, unpackJson } from './pack.js'
 import { tellSilent } from './silent.js'
 import { assertInvoiceMove, deletionOf, type InvoiceState, isOpen, isWithheld } from './state.js'
@@ -168,7 +168,7 @@ export class Invoicing {
         'conflict',
         `invoice: ${idOrNumber} waits for its clearance system; it is handed out after that`,
       )
-    return kept(rows[0])
+    return tenant === null ? kept(rows[0]) : forCustomer(kept(rows[0]))
   }
 
   /** Newest first, at most a page. `before` continues a list behind its last entry. */
@@ -199,7 +199,7 @@ export class Invoicing {
         filter.handedOut === true,
       ],
     )
-    return rows.map(kept)
+    return rows.map((row) => (filter.handedOut === true ? forCustomer(kept(row)) : kept(row)))
   }
 
   /**
@@ -351,6 +351,7 @@ export class Invoicing {
     await assertFree(client, draft.seller.key, number)
     const issued: Invoice = {
       ...draft,
+      notices: customerNotices(draft.notices),
       number,
       issuedOn,
       dueOn: DateTime.fromISO(issuedOn, { zone: 'utc' }).plus({ days: draft.customer.termDays }).toFormat('yyyy-MM-dd'),
@@ -505,6 +506,12 @@ function kept(row: Row): KeptInvoice {
     changedAt: Number(row.changed_at),
     invoice: documentOf(row),
   }
+}
+
+/** A draft without what is for its maker; an issued document as it is: its hash is over all of it. */
+function forCustomer(one: KeptInvoice): KeptInvoice {
+  if (one.hash !== null) return one
+  return { ...one, invoice: { ...one.invoice, notices: customerNotices(one.invoice.notices) } }
 }
 
 function documentOf(row: Row): Invoice {

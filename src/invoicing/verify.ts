@@ -19,7 +19,7 @@ import { measuredFor } from './close.js'
 import { draftCreditNote } from './credit.js'
 import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { Funding, LedgerStep, Refunding } from './funding.js'
-import { type DataEntry, hashOf, type Invoice, type InvoiceLine } from './invoice.js'
+import { customerNotices, type DataEntry, hashOf, type Invoice, type InvoiceLine } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { fundedSteps, refundedSteps } from './pack-ledger.js'
 import { opposite } from './state.js'
@@ -413,7 +413,7 @@ function entriesOf(entries: readonly DataEntry[] | undefined): unknown {
 }
 
 function codesOf(invoice: Invoice): unknown {
-  return invoice.notices.map((notice) => [notice.code, notice.item, notice.metric, notice.quantity])
+  return customerNotices(invoice.notices).map((notice) => [notice.code, notice.item, notice.metric, notice.quantity])
 }
 
 function compare(what: string, stored: unknown, found: unknown): Difference[] {

@@ -252,7 +252,7 @@ export class UsageData {
     const { rows } = await this.#postgres.query<{ contract: string; period_from: string; invoice: string }>(
       `SELECT DISTINCT c.contract, c.period_from, c.invoice FROM usage_data u
          JOIN closings c ON c.contract = u.contract AND u.starts_at >= c.period_from AND u.starts_at < c.period_to
-         JOIN invoices i ON i.id = c.invoice AND i.state = 'draft'
+         JOIN invoices i ON i.id = c.invoice AND i.state IN ('draft', 'grace')
          LEFT JOIN usage_imports j ON j.id = u.import
        WHERE u.state = 'pending' AND NOT u.do_not_invoice AND ($1::text[] IS NULL OR u.contract = ANY($1)) AND c.state = 'drafted'
          AND greatest(u.changed_at, j.updated_at) >= c.updated_at AND (u.import IS NULL OR j.state = 'done')
