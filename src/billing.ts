@@ -17,6 +17,7 @@ import {
   type CloseOptions,
   closePeriod,
   type DataPort,
+  measuredFor,
   periodOf,
   previewInvoice,
   termsOf,
@@ -28,7 +29,7 @@ import { type LateFinding, previewLate, settleLate } from './invoicing/correct.j
 import type { ItemUsage } from './invoicing/draft.js'
 import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import type { ObjectCharge } from './invoicing/fleet.js'
-import type { Notice } from './invoicing/invoice.js'
+import type { DataProof, Notice } from './invoicing/invoice.js'
 import type { Invoicing, KeptInvoice, Mover } from './invoicing/invoicing.js'
 import {
   type ShadowChange,
@@ -40,7 +41,7 @@ import {
   shadowTerms,
   shadowTotals,
 } from './invoicing/shadow.js'
-import { type Verification, verifyInvoice } from './invoicing/verify.js'
+import { type Recount, type Verification, verifyInvoice } from './invoicing/verify.js'
 import { limits } from './limits.js'
 import { keepCharges } from './objects/charges.js'
 import { isShared } from './objects/share.js'
@@ -49,10 +50,10 @@ import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
-import { type CompleteOptions, completeUsage } from './shared-usage.js'
+import { type CompleteOptions, completeUsage, itemUsage } from './shared-usage.js'
 import { span } from './tracing.js'
-import { claim } from './usage-data/collect.js'
-import type { UsageData } from './usage-data/usage-data.js'
+import { claim, readBy } from './usage-data/collect.js'
+import type { KeptDatum, UsageData } from './usage-data/usage-data.js'
 
 export interface BillingOptions {
   readonly postgres: pg.Pool
@@ -96,6 +97,14 @@ export interface ShadowAnswer {
     readonly same: number
   })[]
   readonly failed: readonly { readonly contract: string; readonly reason: string }[]
+  readonly next: string | null
+}
+
+export interface LineData {
+  /** What the line says; null: no usage data are behind it. */
+  readonly proof: DataProof | null
+  readonly calculators: Awaited<ReturnType<typeof readBy>>['calculators']
+  readonly usageData: readonly KeptDatum[]
   readonly next: string | null
 }
 
@@ -165,7 +174,10 @@ export class Billing {
 
   /** What has changed since a period was invoiced, and what would follow of it. Nothing is kept. */
   async previewLate(request: { contract: string; at: number }): Promise<LateFinding> {
-    return previewLate(this.#closing(), request, (terms, period) => this.#countNow(terms, period))
+    return previewLate(this.#closing(), request, {
+      whole: (terms, period) => this.#countNow(terms, period),
+      part: (terms) => this.#partNow(terms),
+    })
   }
 
   /** Makes the complementary invoice or the credit note that the contract's policy asks for. */
@@ -188,17 +200,33 @@ export class Billing {
       ...(part === undefined ? {} : { period: part }),
     }))
     const counted = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
-    const usage = await withPriceParts(terms, period, counted, async (item, metric, part) => {
-      const asked = [{ item, metrics: [metric], period: part }]
-      return (await this.#measure(tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
-    })
+    const usage = await withPriceParts(terms, period, counted, this.#partNow(terms))
     // The order of a closing is an int.
     const completing = this.#completing(tenant, this.#catalog.book(), { upTo: 2 ** 31 - 1 })
     return completeUsage(completing, { terms, period, usage })
   }
 
+  /** Parts of periods, as they stand. */
+  #partNow({
+    contract: { id: contract, tenant },
+  }: Terms): (item: string, metric: string, part: Period) => Promise<string> {
+    const { stream, position } = this.#flowOf(tenant)
+    return async (item, metric, part) => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      const [found] = await this.#measure(tenant, part, stream, position.epoch, asked)
+      return (
+        await itemUsage(this.#completing(tenant, this.#catalog.book(), 'pending'), found!, { contract, tenant }, part)
+      ).quantity
+    }
+  }
+
   /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
-  async closeDuePeriods(request: { at: number | null; finalise?: boolean; tenant?: string }): Promise<CloseManyReport> {
+  async closeDuePeriods(request: {
+    at: number | null
+    finalise?: boolean
+    early?: boolean
+    tenant?: string
+  }): Promise<CloseManyReport> {
     if (this.#batch) throw new ReleveError('conflict', 'a batch closing is running')
     this.#batch = true
     this.#draftPool ??= openDraftPool(availableParallelism())
@@ -250,6 +278,12 @@ export class Billing {
       catalog: this.#catalog,
       invoicing: this.#invoicing,
       usageAtCut: this.#usageAtCut,
+      partAtCut: async ({ closing, tenant, contract, item, metric, part }) => {
+        const items = [{ item, metrics: [metric], period: part }]
+        const [found] = await this.#countAtCut({ closing, tenant, contract, items, period: part }, true)
+        const completing = this.#completing(tenant, this.#catalog.book(), 'pending')
+        return (await itemUsage(completing, found!, { contract, tenant }, part)).quantity
+      },
       data: this.#data,
       prepaid: this.#prepaid,
       settleLate: (request) =>
@@ -363,12 +397,9 @@ export class Billing {
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
     const own = await termsOf(this.#postgres, this.#catalog, contract, period)
-    const countPart = async (item: string, metric: string, part: Period): Promise<string> => {
-      const asked = [{ item, metrics: [metric], period: part }]
-      return (await this.#measure(terms.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
-    }
+    const countPart = this.#partNow(own)
     const cut = await withPriceParts(own, period, usage, countPart)
-    const completing = this.#completing(terms.tenant, this.#catalog.book(), 'pending')
+    const completing = this.#completing(terms.tenant, this.#catalog.book(), 'all')
     const counted = await completeUsage(completing, { terms: own, period, usage: cut })
     const parts = await this.#prepaid.partsOf(own, period, countPart)
     const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
@@ -460,34 +491,35 @@ export class Billing {
         book: this.#catalog.book(),
         recountData: (part, order) =>
           completeUsage(this.#completing(part.terms.contract.tenant, null, { upTo: order }), part),
-        recount: async ({ tenant, metric: key, period, cut }) => {
-          const metric = this.#catalog.metric(key)
-          if (!metric.archive) return null
-          const { stream } = this.#flowOf(tenant)
-          const epoch = cut[String(stream)] ?? 0
-          const { aggregation, percentile } = metric
-          const proof = await prove(this.#rollup, {
-            tenant,
-            metric: key,
-            aggregation,
-            percentile,
-            period,
-            stream,
-            epoch,
-          })
-          const heads = this.#catalog.book().pricedByEvent(key)
-          const values = { tenant, metric: key, period, stream, epoch }
-          return {
-            quantity: archivedFigure(aggregation, period, proof),
-            count: proof.events,
-            digest: proof.digest,
-            ...(heads === null ? {} : { amounts: (await valuesBehind(this.#rollup, values, heads)) ?? [] }),
-          }
+        recount: (request) => this.#recount(request),
+        recountPart: async (one, tenant, part) => {
+          const found = await this.#recount({ tenant, metric: one.metric, period: part, cut: one.cut })
+          if (found === null) return null
+          const of = { contract: '', tenant }
+          return (await itemUsage(this.#completing(tenant, null, 'pending'), { ...one, ...found }, of, part)).quantity
         },
       },
       idOrNumber,
       tenant,
     )
+  }
+
+  /** From the archive alone. */
+  readonly #recount: Recount = async ({ tenant, metric: key, period, cut }) => {
+    const metric = this.#catalog.metric(key)
+    if (!metric.archive) return null
+    const { stream } = this.#flowOf(tenant)
+    const epoch = cut[String(stream)] ?? 0
+    const { aggregation, percentile } = metric
+    const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, percentile, period, stream, epoch })
+    const heads = this.#catalog.book().pricedByEvent(key)
+    const values = { tenant, metric: key, period, stream, epoch }
+    return {
+      quantity: archivedFigure(aggregation, period, proof),
+      count: proof.events,
+      digest: proof.digest,
+      ...(heads === null ? {} : { amounts: (await valuesBehind(this.#rollup, values, heads)) ?? [] }),
+    }
   }
 
   /** The archived events behind a line, in the order of the log, at most a page; `next` continues behind it. */
@@ -514,6 +546,42 @@ export class Billing {
       limit: request.limit,
     })
     return { events, next: events.length < request.limit ? null : (events.at(-1)?.position ?? null) }
+  }
+
+  /**
+   * The usage data behind a line: the rows that its calculators have read, with their count and digest counted anew to be held
+   * against its proof, at most a page of rows; `next` continues behind it. Throws ReleveError `not_found`, and `conflict` when the
+   * measure of a dropped draft is gone.
+   */
+  async invoiceData(request: {
+    invoice: string
+    tenant: string | null
+    line: number
+    after: string
+    limit: number
+  }): Promise<LineData> {
+    const { invoice } = await this.#invoicing.get(request.invoice, request.tenant)
+    const line = invoice.lines.find((one) => one.no === request.line)
+    if (line === undefined) throw new ReleveError('not_found', `${request.invoice} has no line ${request.line}`)
+    const proof = line.proof?.data ?? null
+    if (proof === null) return { proof, calculators: [], usageData: [], next: null }
+    const corrects = line.type === 'regularisation'
+    // A credit note copies the lines of its invoice.
+    const of =
+      invoice.refersTo === null || corrects ? invoice : (await this.#invoicing.get(invoice.refersTo.id)).invoice
+    const measured = await measuredFor(this.#postgres, of)
+    if (measured === null) throw new ReleveError('conflict', `${invoice.id}: its period was measured again`)
+    const late = measured.late.find(({ period }) => line.period.from >= period.from && line.period.from < period.to)
+    const part = corrects && late !== undefined ? late : { terms: measured.terms, period: of.period }
+    const { condition, values, calculators } = await readBy(this.#postgres, {
+      terms: part.terms,
+      period: part.period,
+      item: line.item,
+      calculators: proof.calculators,
+      which: { upTo: measured.order },
+    })
+    const page = await this.#usageData.rowsOf({ condition, values }, request)
+    return { proof, calculators, ...page }
   }
 
   /** The cut of a closing is taken once and kept: asked again, the same events are counted. */

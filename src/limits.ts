@@ -294,6 +294,8 @@ export const limits = {
   secretOverlapMaxMs: 7 * DAY,
   /** Alerts handed to their deliveries before the place is noted: after a crash so many are looked at again. */
   feedPageMax: 100,
+  /** Between two looks whether something else happened that is to be told. */
+  outboxLookMs: 1_000,
 
   // Answers.
   /** Rows of one usage answer. */
@@ -373,6 +375,12 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Between two looks at trials that are over; they end on days. */
+  trialSweepMs: 60 * MINUTE,
+  /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */
+  trialSweepMax: 1_000,
+  /** Usage data that a printed invoice shows in all: a few pages. */
+  printedDataMax: 200,
   /** UTF-8 bytes of a description or a note of a usage datum. */
   usageDataTextMax: 4_000,
   /** UTF-8 bytes of the JSON of a usage datum. */

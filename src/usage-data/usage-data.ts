@@ -158,6 +158,20 @@ export class UsageData {
     return { usageData: rows.map(kept), next: rows.length < filter.limit ? null : rows.at(-1)!.serial }
   }
 
+  /** The rows of a condition over usage_data, in the order they were handed in, a page at a time. */
+  async rowsOf(
+    { condition, values }: { readonly condition: string; readonly values: readonly unknown[] },
+    page: { readonly after: string; readonly limit: number },
+  ): Promise<{ readonly usageData: KeptDatum[]; readonly next: string | null }> {
+    const n = values.length
+    const { rows } = await this.#postgres.query<Row>(
+      `SELECT ${COLUMNS} FROM (SELECT * FROM usage_data WHERE ${condition} AND serial > $${n + 1} ORDER BY serial LIMIT $${n + 2}) u
+         LEFT JOIN closings c ON c.id = u.closing ORDER BY u.serial`,
+      [...values, page.after, page.limit],
+    )
+    return { usageData: rows.map(kept), next: rows.length < page.limit ? null : rows.at(-1)!.serial }
+  }
+
   /**
    * Changes fields: all of a draft, of any other only the notes, and the state along its arrows. Throws ReleveError `conflict` for
    * what its state does not allow.
@@ -238,7 +252,7 @@ export class UsageData {
     const { rows } = await this.#postgres.query<{ contract: string; period_from: string; invoice: string }>(
       `SELECT DISTINCT c.contract, c.period_from, c.invoice FROM usage_data u
          JOIN closings c ON c.contract = u.contract AND u.starts_at >= c.period_from AND u.starts_at < c.period_to
-         JOIN invoices i ON i.id = c.invoice AND i.state = 'draft'
+         JOIN invoices i ON i.id = c.invoice AND i.state IN ('draft', 'grace')
          LEFT JOIN usage_imports j ON j.id = u.import
        WHERE u.state = 'pending' AND NOT u.do_not_invoice AND ($1::text[] IS NULL OR u.contract = ANY($1)) AND c.state = 'drafted'
          AND greatest(u.changed_at, j.updated_at) >= c.updated_at AND (u.import IS NULL OR j.state = 'done')
