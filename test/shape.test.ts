@@ -34,6 +34,7 @@ function level(file: string): number {
       'cardinality.ts',
       'billing.ts',
       'shared-usage.ts',
+      'live-items.ts',
       'meters.ts',
       'backup.ts',
       'invoicing/close.ts',

@@ -106,13 +106,6 @@ export type Rooms = (
   subject: string | null,
 ) => Promise<ReadonlyMap<string, RealRoom>> | undefined
 
-/** Another room's say, such as a prepaid pack that is used up: a reason to refuse, or undefined. Must not wait. */
-export type Blocker = (ask: {
-  readonly tenant: string
-  readonly metric: string
-  readonly quantity: bigint
-}) => string | undefined
-
 /** What the guard needs of the stream that counts a tenant. */
 export interface GuardedStream {
   readonly stream: number
@@ -177,7 +170,6 @@ const SWEEP_MS = 1_000
 
 export class Guard {
   readonly #o: GuardOptions
-  readonly #blockers: Blocker[] = []
   #rooms: Rooms = () => undefined
   #streamOf: (tenant: string) => GuardedStream = () => {
     throw new ReleveError('unavailable', 'the service is starting', { retryAfterS: 1 })
@@ -234,10 +226,6 @@ export class Guard {
   /** Who knows what items really have. */
   setRooms(rooms: Rooms): void {
     this.#rooms = rooms
-  }
-
-  addBlocker(blocker: Blocker): void {
-    this.#blockers.push(blocker)
   }
 
   /** The quotas that there are from now on. Called when the shards have them. */
@@ -485,10 +473,9 @@ export class Guard {
     const [toPolicy, toSoft, toAhead] = [least('hard'), least('soft'), least('ahead')]
     const toHard = toPolicy === null || (toAhead !== null && toAhead < toPolicy) ? toAhead : toPolicy
     const blocked =
-      this.#blockers.map((blocker) => blocker({ tenant, metric, quantity })).find((reason) => reason !== undefined) ??
-      (toAhead !== null && quantity > toAhead
-        ? `quota and packs have ${print(toAhead < 0n ? 0n : toAhead)} left, and nothing more may be used behind them`
-        : undefined)
+      toAhead !== null && quantity > toAhead
+        ? `quota and packs have ${print(atLeastZero(toAhead))} left, and nothing more may be used behind them`
+        : undefined
     const remaining = toHard ?? toSoft
     const why: Why =
       blocked !== undefined
