@@ -44,7 +44,7 @@ import {
   shadowTerms,
   shadowTotals,
 } from './invoicing/shadow.js'
-import { type Verification, verifyInvoice } from './invoicing/verify.js'
+import { type Recount, type Verification, verifyInvoice } from './invoicing/verify.js'
 import { limits } from './limits.js'
 import { keepCharges } from './objects/charges.js'
 import { isShared } from './objects/share.js'
@@ -53,7 +53,7 @@ import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
-import { type CompleteOptions, completeUsage } from './shared-usage.js'
+import { type CompleteOptions, completeUsage, itemUsage } from './shared-usage.js'
 import { span } from './tracing.js'
 import { claim, readBy } from './usage-data/collect.js'
 import type { KeptDatum, UsageData } from './usage-data/usage-data.js'
@@ -177,7 +177,10 @@ export class Billing {
 
   /** What has changed since a period was invoiced, and what would follow of it. Nothing is kept. */
   async previewLate(request: { contract: string; at: number }): Promise<LateFinding> {
-    return previewLate(this.#closing(), request, (terms, period) => this.#countNow(terms, period))
+    return previewLate(this.#closing(), request, {
+      whole: (terms, period) => this.#countNow(terms, period),
+      part: (terms) => this.#partNow(terms),
+    })
   }
 
   /** Makes the complementary invoice or the credit note that the contract's policy asks for. */
@@ -200,13 +203,24 @@ export class Billing {
       ...(part === undefined ? {} : { period: part }),
     }))
     const counted = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
-    const usage = await withPriceParts(terms, period, counted, async (item, metric, part) => {
-      const asked = [{ item, metrics: [metric], period: part }]
-      return (await this.#measure(tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
-    })
+    const usage = await withPriceParts(terms, period, counted, this.#partNow(terms))
     // The order of a closing is an int.
     const completing = this.#completing(tenant, this.#catalog.book(), { upTo: 2 ** 31 - 1 })
     return completeUsage(completing, { terms, period, usage })
+  }
+
+  /** Parts of periods, as they stand. */
+  #partNow({
+    contract: { id: contract, tenant },
+  }: Terms): (item: string, metric: string, part: Period) => Promise<string> {
+    const { stream, position } = this.#flowOf(tenant)
+    return async (item, metric, part) => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      const [found] = await this.#measure(tenant, part, stream, position.epoch, asked)
+      return (
+        await itemUsage(this.#completing(tenant, this.#catalog.book(), 'pending'), found!, { contract, tenant }, part)
+      ).quantity
+    }
   }
 
   /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
@@ -267,6 +281,12 @@ export class Billing {
       catalog: this.#catalog,
       invoicing: this.#invoicing,
       usageAtCut: this.#usageAtCut,
+      partAtCut: async ({ closing, tenant, contract, item, metric, part }) => {
+        const items = [{ item, metrics: [metric], period: part }]
+        const [found] = await this.#countAtCut({ closing, tenant, contract, items, period: part }, true)
+        const completing = this.#completing(tenant, this.#catalog.book(), 'pending')
+        return (await itemUsage(completing, found!, { contract, tenant }, part)).quantity
+      },
       data: this.#data,
       prepaid: this.#prepaid,
       settleLate: (request) =>
@@ -380,10 +400,7 @@ export class Billing {
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
     const own = await termsOf(this.#postgres, this.#catalog, contract, period)
-    const countPart = async (item: string, metric: string, part: Period): Promise<string> => {
-      const asked = [{ item, metrics: [metric], period: part }]
-      return (await this.#measure(terms.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
-    }
+    const countPart = this.#partNow(own)
     const cut = await withPriceParts(own, period, usage, countPart)
     const completing = this.#completing(terms.tenant, this.#catalog.book(), 'all')
     const counted = await completeUsage(completing, { terms: own, period, usage: cut })
@@ -511,34 +528,35 @@ export class Billing {
         book: this.#catalog.book(),
         recountData: (part, order) =>
           completeUsage(this.#completing(part.terms.contract.tenant, null, { upTo: order }), part),
-        recount: async ({ tenant, metric: key, period, cut }) => {
-          const metric = this.#catalog.metric(key)
-          if (!metric.archive) return null
-          const { stream } = this.#flowOf(tenant)
-          const epoch = cut[String(stream)] ?? 0
-          const { aggregation, percentile } = metric
-          const proof = await prove(this.#rollup, {
-            tenant,
-            metric: key,
-            aggregation,
-            percentile,
-            period,
-            stream,
-            epoch,
-          })
-          const heads = this.#catalog.book().pricedByEvent(key)
-          const values = { tenant, metric: key, period, stream, epoch }
-          return {
-            quantity: archivedFigure(aggregation, period, proof),
-            count: proof.events,
-            digest: proof.digest,
-            ...(heads === null ? {} : { amounts: (await valuesBehind(this.#rollup, values, heads)) ?? [] }),
-          }
+        recount: (request) => this.#recount(request),
+        recountPart: async (one, tenant, part) => {
+          const found = await this.#recount({ tenant, metric: one.metric, period: part, cut: one.cut })
+          if (found === null) return null
+          const of = { contract: '', tenant }
+          return (await itemUsage(this.#completing(tenant, null, 'pending'), { ...one, ...found }, of, part)).quantity
         },
       },
       idOrNumber,
       tenant,
     )
+  }
+
+  /** From the archive alone. */
+  readonly #recount: Recount = async ({ tenant, metric: key, period, cut }) => {
+    const metric = this.#catalog.metric(key)
+    if (!metric.archive) return null
+    const { stream } = this.#flowOf(tenant)
+    const epoch = cut[String(stream)] ?? 0
+    const { aggregation, percentile } = metric
+    const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, percentile, period, stream, epoch })
+    const heads = this.#catalog.book().pricedByEvent(key)
+    const values = { tenant, metric: key, period, stream, epoch }
+    return {
+      quantity: archivedFigure(aggregation, period, proof),
+      count: proof.events,
+      digest: proof.digest,
+      ...(heads === null ? {} : { amounts: (await valuesBehind(this.#rollup, values, heads)) ?? [] }),
+    }
   }
 
   /** The archived events behind a line, in the order of the log, at most a page; `next` continues behind it. */

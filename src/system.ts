@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
+import { TenantRates } from './access/rates.js'
 import { Alerting } from './alerting.js'
 import { Answers } from './answers.js'
 import { Backups } from './backup.js'
@@ -152,6 +153,7 @@ export class System {
   #lock: { release(): void } | undefined
   #engines!: Engines
   #keys!: Keys
+  #rates!: TenantRates
   #catalog!: Catalog
   #alerts!: Alerts
   #delivery!: Delivery
@@ -205,6 +207,10 @@ export class System {
 
   get keys(): Keys {
     return this.#keys
+  }
+  /** What tenants may send where no key comes along. */
+  get rates(): TenantRates {
+    return this.#rates
   }
   get alerts(): Alerts {
     return this.#alerts
@@ -306,6 +312,7 @@ export class System {
     onProgress('schema')
     await migrate({ clickhouse, postgres, directory: sqlDirectory, logger })
     this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
+    this.#rates = await TenantRates.open({ postgres, clock })
     this.#catalog = await openCatalog({ postgres, clock })
     this.#rollup = openRollup({ clickhouse })
     this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })

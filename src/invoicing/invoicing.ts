@@ -309,7 +309,7 @@ export class Invoicing {
       )
       // A correction that is dropped was never made: what it counted is late again.
       await client.query(
-        `UPDATE closings SET state = 'done', measured = NULL, place = NULL, invoice = NULL, updated_at = $2
+        `UPDATE closings SET state = 'done', attempt = attempt + 1, measured = NULL, place = NULL, invoice = NULL, updated_at = $2
          WHERE contract = $1 AND period_from = $3 AND part > 0 AND invoice = $4`,
         [row.document.contract, this.#clock.now(), row.document.period.from, row.document.id],
       )
