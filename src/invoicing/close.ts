@@ -572,6 +572,16 @@ export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice'
   return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured
 }
 
+/** What the closing of a period has counted; null when it was not closed. */
+export async function measuredOf(postgres: Pool, contract: string, periodFrom: number): Promise<Measured | null> {
+  const { rows } = await postgres.query<{ measured: Buffer | null }>(
+    'SELECT measured FROM closings WHERE contract = $1 AND period_from = $2 AND part = 0',
+    [contract, periodFrom],
+  )
+  const measured = rows[0]?.measured
+  return measured == null ? null : unpackJson<Measured>(measured)
+}
+
 /** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */
 export function previewInvoice(
   catalog: Catalog,

@@ -320,6 +320,17 @@ export class Prepaid {
     return new Set([...rule, ...rows.map((row) => row.contract)])
   }
 
+  /** Of these contracts, those that ever had packs, or would buy one. */
+  async everHad(contracts: readonly string[]): Promise<ReadonlySet<string>> {
+    const book = this.#catalog.book()
+    const rule = contracts.filter((id) => book.contracts.get(id)?.items.some((item) => item.prepaid !== undefined))
+    const { rows } = await this.#postgres.query<{ contract: string }>(
+      'SELECT DISTINCT contract FROM prepaid_packs WHERE contract = ANY($1)',
+      [contracts],
+    )
+    return new Set([...rule, ...rows.map((row) => row.contract)])
+  }
+
   /**
    * Counts the parts of the period; `count` counts one metric of an item over a part, at the closing's cut. `late`: for a period
    * that was settled before.

@@ -378,6 +378,34 @@ describe('silent meters', () => {
   })
 })
 
+test('shadow rating and previews of closed months => objects, the rest and usage data as they were billed, and other prices over them', async () => {
+  const { catalog, billing, invoicing } = fleet.system
+  const rule = { rule_id: 'mesure', type: 'per_unit', metric: 'mesures', unit_price: '1.50', currency: 'EUR' }
+  await catalog.putPrice({ rule, version: '9.0', status: 'draft', effectiveFrom: 0 })
+  const found = await billing.shadow({
+    change: { prices: [{ rule: 'mesure', version: '9.0' }] },
+    from: APRIL.from,
+    to: MAY.to,
+    contracts: ['parc', 'reste'],
+    limit: 10,
+  })
+  expect(found.failed).toEqual([])
+  for (const contract of ['parc', 'reste']) {
+    const [april, may] = await Promise.all([APRIL, MAY].map(({ from }) => invoicing.ofPeriod(contract, from)))
+    const billed = new Decimal(april?.invoice.ht ?? 0).plus(may?.invoice.ht ?? 0)
+    // What came late was billed with May, and belongs to April.
+    const own = found.contracts.find((one) => one.contract === contract)!
+    expect([contract, new Decimal(own.before).toFixed(2)]).toEqual([contract, billed.toFixed(2)])
+    // Every priced unit costs three times as much; fees stay.
+    const fees = [april, may].flatMap((kept) => kept?.invoice.lines ?? []).filter((line) => line.type === 'fee')
+    const usage = billed.minus(fees.reduce((all, line) => all.plus(line.amount), new Decimal(0)))
+    expect(new Decimal(own.difference).toFixed(2)).toBe(usage.times(2).toFixed(2))
+    expect(usage.gt(0)).toBe(true)
+    const previews = await Promise.all([APRIL, MAY].map(({ from }) => billing.previewInvoice(contract, from)))
+    expect(previews.reduce((all, one) => all.plus(one.ht), new Decimal(0)).toFixed(2)).toBe(billed.toFixed(2))
+  }
+})
+
 describe('items that name subjects', () => {
   test('two items of one metric: one takes its subjects, the other the rest, before and after a change of plan', async () => {
     const { catalog } = fleet.system
