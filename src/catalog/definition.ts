@@ -175,6 +175,8 @@ export interface TrialTerms {
   readonly extensionDays?: number
   /** Days after the end with read-only access. */
   readonly graceDays?: number
+  /** What becomes of one that nobody has decided on when its grace is over; absent: it stays listed as expired. */
+  readonly atEnd?: 'convert' | 'cancel'
   readonly convertedOn?: string
 }
 
@@ -585,13 +587,16 @@ function date(value: unknown, field: string, timeZone: string): string {
 }
 
 function trial(value: unknown, start: string, timeZone: string): TrialTerms {
-  const fields = fieldsOf(value, 'trial', ['start', 'lengthDays', 'extensionDays', 'graceDays', 'convertedOn'])
+  const fields = fieldsOf(value, 'trial', ['start', 'lengthDays', 'extensionDays', 'graceDays', 'atEnd', 'convertedOn'])
   const days = (one: unknown, field: string, least: number): number => wholeNumber(one, `trial.${field}`, least, 3_650)
   return {
     start: date(fields.start ?? start, 'trial.start', timeZone),
     lengthDays: days(fields.lengthDays ?? TRIAL_DAYS, 'lengthDays', 1),
     ...(fields.extensionDays === undefined ? {} : { extensionDays: days(fields.extensionDays, 'extensionDays', 0) }),
     ...(fields.graceDays === undefined ? {} : { graceDays: days(fields.graceDays, 'graceDays', 0) }),
+    ...(fields.atEnd === undefined
+      ? {}
+      : { atEnd: oneOf(fields.atEnd, ['convert', 'cancel'] as const, 'trial.atEnd') }),
     ...(fields.convertedOn === undefined
       ? {}
       : { convertedOn: date(fields.convertedOn, 'trial.convertedOn', timeZone) }),

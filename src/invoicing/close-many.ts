@@ -26,6 +26,7 @@ import type { Drafted, DraftPool } from './draft-batch.js'
 import type { Notice } from './invoice.js'
 import { unpackJson } from './pack.js'
 import { silentMeters, tellSilent } from './silent.js'
+import { isOpen } from './state.js'
 
 /** What is counted for one contract: all its items over a period. */
 export interface CountRequest {
@@ -49,6 +50,8 @@ export interface CloseManyRequest {
   readonly graceMs?: number
   /** false leaves drafts; default true. */
   readonly finalise?: boolean
+  /** Also periods whose grace has not ended: their drafts are in `grace`, and are counted again before they are issued. */
+  readonly early?: boolean
   /** Only this customer's contracts. */
   readonly tenant?: string
 }
@@ -94,11 +97,12 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
       const closed: Closed = await closePeriod(options, {
         contract: entry.contract,
         at: entry.period.from,
-        finalise,
+        finalise: finalise && !inGrace(entry),
+        early: request.early === true,
         ...(graceMs === undefined ? {} : { graceMs }),
       })
       if (closed.invoice === null) report.empty += 1
-      else if (closed.invoice.state === 'draft') report.drafted += 1
+      else if (isOpen(closed.invoice.state)) report.drafted += 1
       else report.issued += 1
     } catch (error) {
       await fail(entry, error instanceof Error ? error.message : String(error))
@@ -121,6 +125,7 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
       [done, options.clock.now()],
     )
   }
+  const inGrace = ({ period }: Due): boolean => period.to + (request.graceMs ?? limits.graceMs) > options.clock.now()
   if (due.length === 0) return { ...report, failures }
   const cut = await options.openCut()
   try {
@@ -132,13 +137,17 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
         const result = await closeChunk(options, chunk, cut)
         report.before += result.before
         // Drafts of an earlier attempt are issued, if that is asked.
-        if (request.finalise === false) report.before += result.waiting.length
-        else for (const entry of result.waiting) await one(entry)
+        for (const entry of result.waiting) {
+          if (request.finalise === false || inGrace(entry)) report.before += 1
+          else await one(entry)
+        }
         report.empty += result.empty
         for (const { entry, reason } of result.failures) await fail(entry, reason)
         for (const entry of result.single) await one(entry)
-        if (request.finalise === false) report.drafted += result.drafted.length
-        else await issue(result.drafted)
+        const waits = (one: { readonly entry: Due }): boolean => request.finalise === false || inGrace(one.entry)
+        report.drafted += result.drafted.filter(waits).length
+        for (const { entry, invoice } of result.drafted) if (inGrace(entry)) await options.invoicing.markGrace(invoice)
+        await issue(result.drafted.filter((one) => !waits(one)))
       }
     }
     // The cut is held until every chunk has ended, also when one of them fails.
@@ -152,7 +161,7 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
 
 /** By tenant, so that the questions of a chunk read neighbours. */
 function dueContracts({ catalog, clock }: CloseManyOptions, request: CloseManyRequest): Due[] {
-  const ended = clock.now() - (request.graceMs ?? limits.graceMs)
+  const ended = clock.now() - (request.early === true ? 0 : (request.graceMs ?? limits.graceMs))
   // Most contracts share a start and a zone; a period's bounds cost more than a look-up.
   const periods = new Map<string, Period | null>()
   const endedPeriodOf = (contract: Contract): Period | null => {
@@ -263,6 +272,7 @@ async function closeChunk(
   for (const draft of results) {
     const { entry, notices } = byId.get(draft.id)!
     if ('failed' in draft) failures.push({ entry, reason: draft.failed })
+    else if ('less' in draft) single.push(entry)
     else good.push({ entry, draft, notices })
   }
   const kept = await keepChunk(postgres, clock.now(), good, bytes, earlier)

@@ -145,6 +145,18 @@ export interface Notice {
   readonly text: Words
 }
 
+/**
+ * Notices for the person who looks at a draft: what is wrong with meters and with data is no matter of the customer's. An issued
+ * document does not carry them; the measure of its closing keeps them.
+ */
+const INTERNAL: ReadonlySet<Notice['code']> = new Set(['meter_silent', 'usage_data_unread'])
+
+export function customerNotices(notices: readonly Notice[]): readonly Notice[] {
+  return notices.some((notice) => INTERNAL.has(notice.code))
+    ? notices.filter((notice) => !INTERNAL.has(notice.code))
+    : notices
+}
+
 export interface Invoice {
   readonly id: string
   readonly kind: 'invoice' | 'credit_note'

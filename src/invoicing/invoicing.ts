@@ -16,7 +16,7 @@ import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
 import { draftCreditNote } from './credit.js'
-import { hashOf, type Invoice } from './invoice.js'
+import { customerNotices, hashOf, type Invoice } from './invoice.js'
 import { packJson, unpackJson } from './pack.js'
 import { tellSilent } from './silent.js'
 import { assertInvoiceMove, deletionOf, type InvoiceState, isOpen, isWithheld } from './state.js'
@@ -168,7 +168,7 @@ export class Invoicing {
         'conflict',
         `invoice: ${idOrNumber} waits for its clearance system; it is handed out after that`,
       )
-    return kept(rows[0])
+    return tenant === null ? kept(rows[0]) : forCustomer(kept(rows[0]))
   }
 
   /** Newest first, at most a page. `before` continues a list behind its last entry. */
@@ -199,7 +199,7 @@ export class Invoicing {
         filter.handedOut === true,
       ],
     )
-    return rows.map(kept)
+    return rows.map((row) => (filter.handedOut === true ? forCustomer(kept(row)) : kept(row)))
   }
 
   /**
@@ -279,6 +279,23 @@ export class Invoicing {
     return rows[0]?.credited ?? '0'
   }
 
+  /** The newest issued invoice of a contract, of a period before, that leaves so much (TTC) to credit; null when there is none. */
+  async creditableBefore(
+    contract: string,
+    periodFrom: number,
+    amount: string,
+  ): Promise<{ readonly id: string; readonly number: string } | null> {
+    const { rows } = await this.#postgres.query<{ id: string; number: string }>(
+      `SELECT i.id, i.number FROM invoices i
+       WHERE i.contract = $1 AND i.period_from < $2 AND i.kind = 'invoice' AND i.state IN ('finalised', 'sent', 'paid')
+         AND i.ttc + coalesce((SELECT sum(n.ttc) FROM invoices n
+           WHERE n.refers_to = i.id AND n.kind = 'credit_note' AND n.state <> 'discarded'), 0) >= $3
+       ORDER BY i.period_from DESC, i.part LIMIT 1`,
+      [contract, periodFrom, amount],
+    )
+    return rows[0] ?? null
+  }
+
   /**
    * Drops a draft and opens its closing again, to be counted anew at a new cut. Throws ReleveError `conflict`: «immutable: …» for an
    * issued one, and when a later period of the contract was already counted on top of this one.
@@ -297,7 +314,7 @@ export class Invoicing {
       const reopened = await client.query<{ contract: string; period_from: string }>(
         `UPDATE closings SET state = 'open', attempt = attempt + 1, measured = NULL, place = NULL, invoice = NULL, updated_at = $2
          WHERE contract = $1 AND period_from = $3 AND part = 0 AND state IN ('measured', 'drafted')
-           AND (invoice IS NULL OR invoice = $4) AND $5
+           AND (invoice = $4 OR (invoice IS NULL AND $5))
          RETURNING contract, period_from`,
         [
           row.document.contract,
@@ -309,7 +326,7 @@ export class Invoicing {
       )
       // A correction that is dropped was never made: what it counted is late again.
       await client.query(
-        `UPDATE closings SET state = 'done', measured = NULL, place = NULL, invoice = NULL, updated_at = $2
+        `UPDATE closings SET state = 'done', attempt = attempt + 1, measured = NULL, place = NULL, invoice = NULL, updated_at = $2
          WHERE contract = $1 AND period_from = $3 AND part > 0 AND invoice = $4`,
         [row.document.contract, this.#clock.now(), row.document.period.from, row.document.id],
       )
@@ -351,6 +368,7 @@ export class Invoicing {
     await assertFree(client, draft.seller.key, number)
     const issued: Invoice = {
       ...draft,
+      notices: customerNotices(draft.notices),
       number,
       issuedOn,
       dueOn: DateTime.fromISO(issuedOn, { zone: 'utc' }).plus({ days: draft.customer.termDays }).toFormat('yyyy-MM-dd'),
@@ -505,6 +523,12 @@ function kept(row: Row): KeptInvoice {
     changedAt: Number(row.changed_at),
     invoice: documentOf(row),
   }
+}
+
+/** A draft without what is for its maker; an issued document as it is: its hash is over all of it. */
+function forCustomer(one: KeptInvoice): KeptInvoice {
+  if (one.hash !== null) return one
+  return { ...one, invoice: { ...one.invoice, notices: customerNotices(one.invoice.notices) } }
 }
 
 function documentOf(row: Row): Invoice {

@@ -98,10 +98,10 @@ test('units convert exactly within their kind and never across', () => {
 test('a trial ends on its day, extended by its extension, and grace counts from there', () => {
   const trial = { start: '2026-02-25', lengthDays: 14, graceDays: 7 }
   const on = (today: string): unknown[] => Object.values(trialStatus(trial, today))
-  expect(on('2026-03-10')).toEqual(['2026-03-11', 1, 'active'])
-  expect(on('2026-03-11')).toEqual(['2026-03-11', 0, 'grace'])
-  expect(on('2026-03-17')).toEqual(['2026-03-11', 0, 'grace'])
-  expect(on('2026-03-18')).toEqual(['2026-03-11', 0, 'expired'])
+  expect(on('2026-03-10')).toEqual(['2026-03-11', 1, '2026-03-18', 'active'])
+  expect(on('2026-03-11')).toEqual(['2026-03-11', 0, '2026-03-18', 'grace'])
+  expect(on('2026-03-17')).toEqual(['2026-03-11', 0, '2026-03-18', 'grace'])
+  expect(on('2026-03-18')).toEqual(['2026-03-11', 0, '2026-03-18', 'expired'])
   expect(trialStatus({ ...trial, extensionDays: 7 }, '2026-03-10').daysLeft).toBe(8)
   expect(() => assertSubscriptionMove('cancelled', 'active')).toThrow(/cannot become/)
   expect([isSubscriptionState('active'), isSubscriptionState('toString')]).toEqual([true, false])

@@ -139,22 +139,28 @@ export async function lateThroughService(
   clock.set(period.to)
   await close(period, invoiceState === 'finalized')
   await record({ value: '5', state: 'pending' })
-  const found = await previewLate(options, { contract: id, at: period.from }, async (terms, own) =>
-    withData(
-      postgres,
-      {
-        terms,
-        period: own,
-        usage: await options.usageAtCut({
-          closing: 'preview',
-          tenant: id,
-          contract: id,
-          items: terms.items.map(({ item, metrics }) => ({ item, metrics: metrics.map((one) => one.metric) })),
-          period: own,
-        }),
-      },
-      'all',
-    ),
+  const found = await previewLate(
+    options,
+    { contract: id, at: period.from },
+    {
+      part: () => async () => '0',
+      whole: async (terms, own) =>
+        withData(
+          postgres,
+          {
+            terms,
+            period: own,
+            usage: await options.usageAtCut({
+              closing: 'preview',
+              tenant: id,
+              contract: id,
+              items: terms.items.map(({ item, metrics }) => ({ item, metrics: metrics.map((one) => one.metric) })),
+              period: own,
+            }),
+          },
+          'all',
+        ),
+    },
   )
   if (found.goes !== 'next_invoice') return { goes: found.goes, month, line: null }
   const next = monthNamed(dateIn(period.to, 'UTC').slice(0, 7), 'UTC')

@@ -285,6 +285,11 @@ describe('calculators', () => {
     ])
     const preview = await fleet.ask('GET', '/v1/contracts/devops/invoice-preview')
     fleet.clock.set('2022-08-01T02:00:00Z')
+    const draft = (await close('devops', Date.UTC(2022, 6, 1), false)).invoice!.invoice
+    const notices = draft.notices.map((notice) => [notice.code, notice.quantity])
+    expect(await textOf(draft)).toContain('aucun calculateur ne lit')
+    const reader = (await fleet.system.keys.create({ name: 'own', tenant: 'muppy', scopes: ['read'] })).secret
+    expect((await fleet.ask('GET', `/v1/invoices/${draft.id}`, undefined, 200, reader)).invoice.notices).toEqual([])
     const { invoice } = (await close('devops', Date.UTC(2022, 6, 1))).invoice!
     const lines = invoice.lines.map((line) => [line.item, line.metric ?? line.label.fr, line.quantity, line.amount])
     // 15 + 13 / 2 + 2 + 500 / 1000 Go; 8 cpu; (1599 − 800) × 1.27.
@@ -294,7 +299,8 @@ describe('calculators', () => {
       ['calcul', 'cpu', '8', '80.00'],
     ])
     expect(preview.lines.map((line: { amount: string }) => line.amount)).toEqual(['30.48', '1014.73', '80.00'])
-    expect(invoice.notices.map((notice) => [notice.code, notice.quantity])).toEqual([['usage_data_unread', '2']])
+    // What nobody reads is told on drafts; it is no matter of the customer's.
+    expect([invoice.notices, notices]).toEqual([[], [['usage_data_unread', '2']]])
     expect(invoice.usage.find((entry) => entry.metric === 'data_go' && entry.item === 'disque')!.data).toHaveLength(3)
     const found = await fleet.system.billing.verifyInvoice(invoice.id)
     expect([found.equal, found.document, found.lines.flatMap((line) => line.differences)]).toEqual([true, [], []])

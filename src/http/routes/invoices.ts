@@ -197,8 +197,7 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
               early: {
                 type: 'boolean',
                 default: false,
-                description:
-                  'of a contract: before its grace has ended, as a draft in grace that is counted again at the end',
+                description: 'before the grace has ended, as drafts in grace that are counted again at the end',
               },
               unproved: {
                 type: 'boolean',
@@ -215,7 +214,12 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         const { contract, tenant, at, finalise = true, early = false, unproved = false } = request.body
         if (contract === undefined) {
           const time = at === undefined ? null : parseMoment('at', at)
-          return system.billing.closeDuePeriods({ at: time, finalise, ...(tenant === undefined ? {} : { tenant }) })
+          return system.billing.closeDuePeriods({
+            at: time,
+            finalise,
+            early,
+            ...(tenant === undefined ? {} : { tenant }),
+          })
         }
         if (at === undefined) throw new ReleveError('invalid_request', 'at: names the period of the contract')
         return system.billing.closePeriod({ contract, at: parseMoment('at', at), finalise, early, unproved })
