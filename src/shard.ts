@@ -358,14 +358,19 @@ export class Shard {
     return this.#cardinality.state(tenant)
   }
 
-  // Opening: beginRestore, restoreBlock…, open. `state` is null for a stream without a checkpoint.
+  // Opening: beginRestore, (restoreBlock, restoreSlice until it is in)…, open. `state` is null for a stream without a checkpoint.
 
   beginRestore(state: DedupeState | null): void {
     if (state !== null) this.#dedupe.beginRestore(state)
   }
 
   restoreBlock(block: Uint8Array): void {
-    this.#dedupe.restoreBlock(block)
+    this.#dedupe.beginBlock(block)
+  }
+
+  /** Some ids of the last block; true when it is in. */
+  restoreSlice(): boolean {
+    return this.#dedupe.takeSlice()
   }
 
   /** One slice of taking in a run of ids; true when it is in. */
@@ -611,7 +616,10 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
     cardinalityComplete: () => run<void>('cardinalityComplete', []),
     cardinality: (tenant: string) => run<ReturnType<Shard['cardinality']>>('cardinality', [tenant]),
     beginRestore: (state: DedupeState | null) => run<void>('beginRestore', [state]),
-    restoreBlock: (block: Uint8Array) => run<void>('restoreBlock', [block], ownBuffer(block)),
+    restoreBlock: async (block: Uint8Array) => {
+      await run<void>('restoreBlock', [block], ownBuffer(block))
+      while (!(await run<boolean>('restoreSlice', [])));
+    },
     attachRun: (path: string) => run<boolean>('attachRun', [path]),
     open: (at: Parameters<Shard['open']>[0]) => run<ShardOpened>('open', [at]),
     /** The payloads are handed over. */

@@ -42,7 +42,7 @@
  */
 import { copy } from './bytes.as'
 import * as frame from './frame.as'
-import { sip, sipHalf } from './sip.as'
+import { sip } from './sip.as'
 
 /** Entries that are looked for together, so that the waits for memory overlap. */
 const AHEAD: u32 = 128
@@ -554,7 +554,7 @@ export function dedupeHash(at: usize, length: usize): bool {
     if (memberLength > 65_536) return false
     if (memberLength > 0) copy(content + 16, frame.members + (memberFrom as usize), memberLength)
     memberFrom = memberTo
-    sipHalf(SERIES_KEYS + ((series as usize) << 4), content, 16 + memberLength, result, true)
+    sip(SERIES_KEYS + ((series as usize) << 4), content, 16 + memberLength, result, true)
     store<u64>(HASHES + (i << 4), load<u64>(HASHES + (i << 4), 8) & (KEY_BITS ^ VOID), 8)
     store<u32>(TAGS + (i << 2), load<u32>(result))
   }
