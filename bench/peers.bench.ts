@@ -17,7 +17,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -26,7 +25,7 @@ import { fileURLToPath } from 'node:url'
 import { type Engines, openEngines } from '../src/engines/engines.js'
 import { silentLogger } from '../src/logger.js'
 import { expectedOf, type Month, question, type SinkOrder, schema, TENANTS, type Way } from './peers.js'
-import { startService } from './service.js'
+import { freePort, startService } from './service.js'
 
 /** Requests at once: PostgreSQL's as the measurement of it has it, ClickHouse's so that blocks are gathered. */
 const CONNECTIONS: Readonly<Record<Way, number>> = { releve: 16, postgres: 4, clickhouse: 16, redis: 8 }
@@ -61,14 +60,6 @@ function bytesOf(path: string): number {
   if (!stat.isDirectory()) return stat.blocks * 512
   return readdirSync(path).reduce((sum, name) => sum + bytesOf(join(path, name)), 0)
 }
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
 
 async function openRedisServer(directory: string, port: number): Promise<ChildProcess> {
   const child = spawn(

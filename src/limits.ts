@@ -184,6 +184,8 @@ export const limits = {
   natsMessageBytesMax: 512 * KiB,
   /** One pull from the stream. Measured: with 46 MB in flight a server called its consumer slow and the pull hung. */
   natsPullBytesMax: 4 * MiB,
+  /** Pulls at once: while the messages of one are being written to the log, the next ones are on their way. */
+  natsPullsMax: 2,
   /** Messages of one pull. */
   natsPullMessagesMax: 512,
   /** A pull that has not been filled ends after this long, and the next one begins. */
@@ -411,8 +413,9 @@ assert(limits.recordBytesMax > limits.bodyBytesMax, 'a record must hold the larg
 assert(limits.natsMessageBytesMax < limits.bodyBytesMax, 'a message is a body')
 assert(limits.smallBodyBytes <= limits.slabBytes / 4, 'a slab must hold several small bodies')
 assert(
-  limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
-  'a pull holds several of the largest messages, and stays where no stall was seen',
+  limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax &&
+    limits.natsPullsMax * limits.natsPullBytesMax <= 16 * MiB,
+  'a pull holds several of the largest messages, and all of them stay where no stall was seen',
 )
 assert(
   12 * limits.clientEventJsonMax <= limits.bodyBytesMax,

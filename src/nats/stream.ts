@@ -2,7 +2,7 @@
  * The JetStream stream of usage.in.> and its one consumer: created, or checked, when the door connects. The stream is a queue: a
  * message stays until releve has it in its log and says so. When it is full the server refuses publishers; nothing is dropped.
  *
- * `pull` is the road from it into the log. A pull is bounded in bytes. A message is acknowledged after its batch is on disk, or
+ * `pull` is the road from it into the log. Pulls are bounded in bytes, and some of them are under way at once. A message is acknowledged after its batch is on disk, or
  * after it is kept as a refusal when nobody can read it; what cannot be taken now comes again. A message that comes twice costs
  * a duplicate.
  */
@@ -21,7 +21,7 @@ import {
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { ingestMessage, isHopeless } from './message.js'
-import { openPuller, type StreamMessage } from './pull.js'
+import { openPuller, type Puller, type StreamMessage } from './pull.js'
 import { IN, STREAM_SUBJECTS, tenantOf } from './subjects.js'
 
 const DURABLE = 'releve'
@@ -174,11 +174,15 @@ export async function pull(
     readonly onFullness: (warning: string | undefined) => void
   },
 ): Promise<void> {
-  const puller = openPuller(stream.connection, stream.name, DURABLE)
-  control.onPull(() => puller.stop())
+  const pullers = Array.from({ length: limits.natsPullsMax }, () => openPuller(stream.connection, stream.name, DURABLE))
+  const stop = (): void => {
+    for (const puller of pullers) puller.stop()
+  }
+  control.onPull(stop)
+  let isEnded = false
   let silentSince = performance.now()
   let lookedAt = Number.NEGATIVE_INFINITY
-  while (!control.stopped()) {
+  const look = async (): Promise<void> => {
     if (performance.now() - lookedAt > limits.natsStreamLookMs) {
       lookedAt = performance.now()
       const { config, state } = await stream.manager.streams.info(stream.name)
@@ -190,13 +194,24 @@ export async function pull(
           : `the stream ${stream.name} is ${percent} % full; when it is full, publishers are refused, and those over MQTT are not told`,
       )
     }
-    const count = await puller.next((message) => take(system, message))
-    if (count > 0) silentSince = performance.now()
-    else if (performance.now() - silentSince > limits.natsStallMs && !control.stopped()) {
-      const { num_pending: waiting } = await stream.manager.consumers.info(stream.name, DURABLE)
-      if (waiting > 0) throw new Error(`nothing came for ${limits.natsStallMs} ms though ${waiting} messages wait`)
-      if ((await forgotten(stream)) > 0) throw new Error('messages lie in the stream that the consumer has forgotten')
-      silentSince = performance.now()
+  }
+  const lane = async (puller: Puller): Promise<void> => {
+    while (!isEnded && !control.stopped()) {
+      await look()
+      const count = await puller.next((message) => take(system, message))
+      if (count > 0) silentSince = performance.now()
+      else if (performance.now() - silentSince > limits.natsStallMs && !control.stopped()) {
+        silentSince = performance.now()
+        const { num_pending: waiting } = await stream.manager.consumers.info(stream.name, DURABLE)
+        if (waiting > 0) throw new Error(`nothing came for ${limits.natsStallMs} ms though ${waiting} messages wait`)
+        if ((await forgotten(stream)) > 0) throw new Error('messages lie in the stream that the consumer has forgotten')
+      }
     }
+  }
+  try {
+    await Promise.all(pullers.map(lane))
+  } finally {
+    isEnded = true
+    stop()
   }
 }
