@@ -46,8 +46,9 @@ export interface StartPoint {
   /** Events that lie in the log and in no checkpoint. */
   readonly events: number
   readonly logMb: number
+  /** From the start of the process until it takes events, until the shard has applied the log, and until all is in a checkpoint. */
   readonly readyMs: number
-  /** From the start until everything is in a checkpoint. */
+  readonly appliedMs: number
   readonly flushedMs: number
 }
 
@@ -143,7 +144,7 @@ function printPoint(name: string, point: LoadPoint): string {
 
 async function growSeries(isLarge: boolean, say: Say): Promise<LoadPoint[]> {
   const points: LoadPoint[] = []
-  for (const x of isLarge ? [1_000, 10_000, 100_000, 300_000, 1_000_000] : [100, 1_000]) {
+  for (const x of isLarge ? [1_000, 10_000, 100_000, 300_000, 1_000_000] : [1_000]) {
     const events = isLarge ? 3_000_000 : 8_000
     points.push(await loadPoint({ x, events, batch: 1_000, shape: { series: x }, isQuick: !isLarge }))
     say(printPoint('series', points.at(-1)!))
@@ -154,7 +155,7 @@ async function growSeries(isLarge: boolean, say: Say): Promise<LoadPoint[]> {
 async function growTenants(isLarge: boolean, say: Say): Promise<LoadPoint[]> {
   const points: LoadPoint[] = []
   const series = isLarge ? 100_000 : 1_000
-  for (const x of isLarge ? [10, 100, 1_000, 10_000, 100_000] : [10, 1_000]) {
+  for (const x of isLarge ? [10, 100, 1_000, 10_000, 100_000] : [1_000]) {
     const events = isLarge ? 2_000_000 : 8_000
     points.push(await loadPoint({ x, events, batch: 1_000, shape: { series, tenants: x }, isQuick: !isLarge }))
     say(printPoint('tenants', points.at(-1)!))
@@ -164,7 +165,7 @@ async function growTenants(isLarge: boolean, say: Say): Promise<LoadPoint[]> {
 
 async function growBatch(isLarge: boolean, say: Say): Promise<LoadPoint[]> {
   const points: LoadPoint[] = []
-  for (const x of isLarge ? [1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000] : [1, 100]) {
+  for (const x of isLarge ? [1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000] : [100]) {
     // About four seconds each.
     const events = isLarge ? Math.min(2_500_000, 30_000 * Math.ceil(x ** 0.75)) : 8 * x
     points.push(await loadPoint({ x, events, batch: x, shape: {}, isQuick: !isLarge }))
@@ -175,7 +176,7 @@ async function growBatch(isLarge: boolean, say: Say): Promise<LoadPoint[]> {
 
 /** Through one service, a slice of events after the other. */
 async function growIds(isLarge: boolean, say: Say): Promise<{ table: GrowthPoint[]; service: LoadPoint[] }> {
-  const table = (isLarge ? [1e6, 3e6, 10e6, 30e6, 100e6] : [20_000, 40_000]).map((ids) => {
+  const table = (isLarge ? [1e6, 3e6, 10e6, 30e6, 100e6] : [20_000]).map((ids) => {
     const script = fileURLToPath(new URL('./dedupe.bench.js', import.meta.url))
     const { stdout, status } = spawnSync(process.execPath, [script, String(ids), 'memory', 'json'], {
       encoding: 'utf8',
@@ -216,8 +217,9 @@ async function growIds(isLarge: boolean, say: Say): Promise<{ table: GrowthPoint
 
 async function growStart(isLarge: boolean, say: Say): Promise<StartPoint[]> {
   const points: StartPoint[] = []
-  for (const events of isLarge ? [0, 1_000_000, 3_000_000, 10_000_000] : [0, 20_000]) {
-    const service = await startService({ archive: false, port: await freePort() })
+  for (const events of isLarge ? [0, 1_000_000, 3_000_000, 10_000_000] : [20_000]) {
+    const env = { RELEVE_EPOCH_MS: isLarge ? '1000' : '200' }
+    const service = await startService({ archive: false, env, port: await freePort() })
     try {
       await service.call('PUT', '/v1/metrics-catalog', OFF)
       const bodies = new Bodies(1_000, 'columnar', { metric: 'bulk' })
@@ -228,18 +230,19 @@ async function growStart(isLarge: boolean, say: Say): Promise<StartPoint[]> {
       for (const pid of engine) process.kill(pid, 'SIGSTOP')
       if (events > 0) await sendBySockets({ ...load, requests: events / 1_000 })
       const logMb = (await service.metric('releve_log_bytes')) / 1e6
-      const stopped = (await service.call('GET', '/v1/books')) as { onTheWay: number }
       // The engines of a killed service end by themselves; one that is stopped cannot.
       for (const pid of engine) process.kill(pid, 'SIGKILL')
       const began = performance.now()
       await service.restart()
-      const readyMs = Math.round(performance.now() - began)
+      const after = (): number => Math.round(performance.now() - began)
+      const readyMs = after()
+      while ((await service.metric('releve_log_lag_records')) > 0) await sleep(20)
+      const appliedMs = after()
       await service.flushed()
-      const flushedMs = Math.round(performance.now() - began)
+      points.push({ events, logMb: Math.round(logMb), readyMs, appliedMs, flushedMs: after() })
       right(await sumOf(service), bodies.sum, `the sum after the replay of ${events}`)
-      points.push({ events: stopped.onTheWay, logMb: Math.round(logMb), readyMs, flushedMs })
       say(
-        `start, ${stopped.onTheWay.toLocaleString('en')} events in the log (${Math.round(logMb)} MB): ready after ${readyMs} ms, all in a checkpoint after ${flushedMs} ms`,
+        `start, ${events.toLocaleString('en')} events in the log (${Math.round(logMb)} MB): ready after ${readyMs} ms, applied after ${appliedMs} ms, in a checkpoint after ${points.at(-1)!.flushedMs} ms`,
       )
     } finally {
       await service.stop()
@@ -248,25 +251,35 @@ async function growStart(isLarge: boolean, say: Say): Promise<StartPoint[]> {
   return points
 }
 
-const TENANT_METRICS = 10_000
-/** Each of these has 0.1 % of the rows, together a tenth; the other 9,900 share the rest evenly. */
-const LARGE = 100
+/** Whose rows there are: `tenants` times `metrics`, of which `large` ones have 0.1 % of the rows each and the others the rest evenly. */
+interface Fleet {
+  readonly tenants: number
+  readonly metrics: number
+  readonly large: number
+}
 const DAYS = 30
 
-/** A day of rows of all tenants' metrics: `perDay` of them in all. Subjects 20, minutes and order as an epoch's insert has them. */
-function insertDay(day: number, perDay: number, level: number, epoch: number): string {
-  const large = Math.floor(perDay / 1_000)
-  const small = Math.max(1, Math.round((perDay - LARGE * large) / (TENANT_METRICS - LARGE)))
-  const rows = (count: number, first: number, each: number): string => `
-    SELECT intDiv(number, ${each}) + ${first} AS tm, number % ${each} AS k FROM numbers(${count * each})`
+/** Tenant and metric of a number. */
+const nameOf = ({ tenants }: Fleet, n: number): readonly [string, string] => [
+  `bench-${n % tenants}`,
+  `m${Math.floor(n / tenants)}`,
+]
+
+/** A day of rows of all of them, about `perDay`, in the minutes and the order of an epoch's insert. */
+function insertDay(fleet: Fleet, day: { start: number; epoch: number; level: number }, perDay: number): string {
+  const { tenants, metrics, large } = fleet
+  const all = tenants * metrics
+  const eachLarge = Math.max(1, Math.floor(perDay / 1_000))
+  const eachOther = Math.max(1, Math.round((perDay - large * eachLarge) / (all - large)))
+  const rows = (count: number, first: number, each: number, subjects: number): string =>
+    `SELECT intDiv(number, ${each}) + ${first} AS n, number % ${each} AS k, ${subjects} AS subjects FROM numbers(${count * each})`
   return `INSERT INTO usage_minute
     (tenant, metric, subject, dims, window, sum, count, samples, min, max, last, last_time, last_position, sum_vt, override, stream, epoch, chunk)
-    SELECT concat('bench-', toString(tm % 100)), concat('m', toString(intDiv(tm, 100))), concat('dev-', toString(k % 20)), '{"region":"eu-west"}',
-      toDateTime({month:UInt32} + ${day * 86_400} + 60 * intDiv(cityHash64(tm, k, ${level}) % 86400, 60), 'UTC') AS window,
-      toDecimal128(k % 997 + 1, 9), 1, 1, toDecimal128(k % 997 + 1, 9), toDecimal128(k % 997 + 1, 9), toDecimal128(k % 997 + 1, 9),
-      toDateTime64(window, 3, 'UTC'), k, toDecimal128(0, 9), 0, 0, ${epoch}, ${level}
-    FROM (${rows(LARGE, 0, Math.max(1, large))} UNION ALL ${rows(TENANT_METRICS - LARGE, LARGE, small)})
-    ORDER BY tm % 100, intDiv(tm, 100), window`
+    SELECT concat('bench-', toString(n % ${tenants})) AS tenant, concat('m', toString(intDiv(n, ${tenants}))) AS metric,
+      concat('dev-', toString(k % subjects)), '{"region":"eu-west"}', toDateTime(${day.start} + 60 * (cityHash64(n, k, ${day.level}) % 1440), 'UTC') AS window,
+      toDecimal128(k % 997 + 1, 9) AS value, 1, 1, value, value, value, toDateTime64(window, 3, 'UTC'), k, toDecimal128(0, 9), 0, 0, ${day.epoch}, ${day.level}
+    FROM (${rows(large, 0, eachLarge, 20)} UNION ALL ${rows(all - large, large, eachOther, 2)})
+    SETTINGS min_insert_block_size_rows = 4000000, min_insert_block_size_bytes = 2000000000`
 }
 
 /** What a fold writes of one epoch's minutes (rollup.ts), without the way of the rows through the service. */
@@ -275,7 +288,7 @@ const foldDay = (epoch: number, level: number): string => `INSERT INTO usage_hou
   SELECT tenant, metric, subject, dims, toStartOfHour(window) AS hour, sum(sum), sum(count), sum(samples), min(min), max(max),
     argMax(last, last_time), max(last_time), max(last_position), sum(sum_vt), 0, 0, ${epoch}, ${level}
   FROM usage_minute WHERE stream = 0 AND epoch = ${epoch} AND chunk = ${level} AND metric != 'data'
-  GROUP BY tenant, metric, subject, dims, hour ORDER BY tenant, metric, hour, subject, dims`
+  GROUP BY tenant, metric, subject, dims, hour`
 
 async function askMany(
   service: BenchService,
@@ -317,9 +330,10 @@ async function growUsage(isLarge: boolean, say: Say): Promise<UsagePoint[]> {
   const service = await startService({ archive: false, env: { RELEVE_EPOCH_MS: '50' } })
   const points: UsagePoint[] = []
   try {
-    for (let i = 0; i < 100; i += 1)
+    const fleet: Fleet = isLarge ? { tenants: 100, metrics: 100, large: 100 } : { tenants: 10, metrics: 4, large: 10 }
+    for (let i = 0; i < fleet.metrics; i += 1)
       await service.call('PUT', '/v1/metrics-catalog', { ...OFF, key: `m${i}`, unit: 'call' })
-    for (let i = 10; i < 100; i += 1) await putTenant(service, i)
+    for (let i = 10; i < fleet.tenants; i += 1) await putTenant(service, i)
     // Epochs of the stream, one a day of the month, and all of them folded.
     const client = new pg.Client({ host: '127.0.0.1', database: 'postgres', ...service.postgres() })
     await client.connect()
@@ -339,10 +353,11 @@ async function growUsage(isLarge: boolean, say: Say): Promise<UsagePoint[]> {
     const count = async (table: string): Promise<number> =>
       Number(await service.clickhouse(`SELECT count() FROM ${table} WHERE metric != 'data'`))
     let there = 0
-    for (const [level, target] of (isLarge ? [1_000_000, 10_000_000, 100_000_000] : [300_000, 600_000]).entries()) {
+    for (const [level, target] of (isLarge ? [1_000_000, 10_000_000, 100_000_000] : [60_000]).entries()) {
       const perDay = Math.round((target - there) / DAYS)
       for (let day = 0; day < DAYS; day += 1) {
-        await service.clickhouse(insertDay(day, perDay, level, day + 1).replaceAll('{month:UInt32}', String(month)))
+        const start = month + day * 86_400
+        await service.clickhouse(insertDay(fleet, { start, epoch: day + 1, level }, perDay))
         await service.clickhouse(foldDay(day + 1, level))
       }
       there = await count('usage_minute')
@@ -351,8 +366,8 @@ async function growUsage(isLarge: boolean, say: Say): Promise<UsagePoint[]> {
         await sleep(250)
       const asked: UsagePoint['asked'][number][] = []
       for (const [size, first, span] of [
-        ['large', 0, LARGE],
-        ['ordinary', LARGE, TENANT_METRICS - LARGE],
+        ['large', 0, fleet.large],
+        ['ordinary', fleet.large, fleet.tenants * fleet.metrics - fleet.large],
       ] as const) {
         for (const rung of ['hours', 'minutes'] as const) {
           const asks = isLarge ? 200 : 10
@@ -360,20 +375,20 @@ async function growUsage(isLarge: boolean, say: Say): Promise<UsagePoint[]> {
           // A range that does not begin on a whole hour is answered from minutes.
           const from = 1000 * (rung === 'hours' ? month : month - 60)
           const to = 1000 * (month + DAYS * 86_400)
-          const questions = numbers.map(
-            (tm) => `/v1/usage?tenant=bench-${tm % 100}&metric=m${Math.floor(tm / 100)}&from=${from}&to=${to}`,
-          )
+          const questions = numbers.map((n) => {
+            const [tenant, metric] = nameOf(fleet, n)
+            return `/v1/usage?tenant=${tenant}&metric=${metric}&from=${from}&to=${to}`
+          })
           const { p50Ms, p99Ms, count } = await askMany(service, questions)
+          const names = [...new Set(numbers)].map((n) => `('${nameOf(fleet, n).join("', '")}')`)
           const rows = Number(
             await service.clickhouse(
-              `SELECT sum(count) FROM usage_minute WHERE (tenant, metric) IN (${[...new Set(numbers)].map((tm) => `('bench-${tm % 100}', 'm${Math.floor(tm / 100)}')`).join(', ')})`,
+              `SELECT sum(count) FROM usage_minute WHERE (tenant, metric) IN (${names.join(', ')})`,
             ),
           )
-          // Every event of those was counted; a question that was asked twice counts twice.
-          const times = new Map<number, number>()
-          for (const tm of numbers) times.set(tm, (times.get(tm) ?? 0) + 1)
-          if ([...times.values()].every((n) => n === 1)) right(count, rows, `usage of ${size} ones from ${rung}`)
-          asked.push({ what: `${size}, ${rung}`, rows: Math.round(rows / times.size), p50Ms, p99Ms })
+          // As many times as there are questions: numbers come again in the same order.
+          if (asks % names.length === 0) right(count, (rows * asks) / names.length, `usage of ${size} ones, ${rung}`)
+          asked.push({ what: `${size}, ${rung}`, rows: Math.round(rows / names.length), p50Ms, p99Ms })
         }
       }
       const began = performance.now()
@@ -389,7 +404,7 @@ async function growUsage(isLarge: boolean, say: Say): Promise<UsagePoint[]> {
       points.push({ rows: there, hourRows: await count('usage_hour'), parts, asked, allMs })
       const said = asked.map(({ what, rows, p50Ms, p99Ms }) => `${what} (${rows} rows) p50 ${p50Ms} p99 ${p99Ms} ms`)
       say(
-        `usage, ${there.toLocaleString('en')} minute rows, ${points.at(-1)!.hourRows.toLocaleString('en')} hour rows, ${parts} parts: ${said.join('; ')}; all at once ${allMs} ms`,
+        `usage, ${there.toLocaleString('en')} rows of minutes, ${points.at(-1)!.hourRows.toLocaleString('en')} of hours, ${parts} parts: ${said.join('; ')}; all at once ${allMs} ms`,
       )
     }
   } finally {
