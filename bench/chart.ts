@@ -12,6 +12,8 @@ export interface Bar {
   readonly value: number
   /** Printed at its end; default: the value. */
   readonly text?: string
+  /** Least and most of the rounds; with dots only. */
+  readonly range?: readonly [least: number, most: number]
   /** Ours, drawn in the first colour; the others are grey. */
   readonly own?: boolean
 }
@@ -69,7 +71,8 @@ const STYLE = `
   .grid { stroke: #d8dee4; stroke-width: 1; }
   .axis { stroke: #8c959f; stroke-width: 1; }
   .line { fill: none; stroke-width: 2.25; stroke-linejoin: round; stroke-linecap: round; }
-  .other { fill: #afb8c1; }
+  .range { stroke-width: 3; opacity: 0.45; stroke-linecap: round; }
+  .other { fill: #afb8c1; } .sother { stroke: #afb8c1; }
   .c0 { fill: #0969da; } .s0 { stroke: #0969da; }
   .c1 { fill: #bc4c00; } .s1 { stroke: #bc4c00; }
   .c2 { fill: #1a7f37; } .s2 { stroke: #1a7f37; }
@@ -82,7 +85,7 @@ const STYLE = `
     .quiet { fill: #9198a1; }
     .grid { stroke: #262c36; }
     .axis { stroke: #6e7681; }
-    .other { fill: #57606a; }
+    .other { fill: #6e7681; } .sother { stroke: #6e7681; }
     .c0 { fill: #4493f8; } .s0 { stroke: #4493f8; }
     .c1 { fill: #f0883e; } .s1 { stroke: #f0883e; }
     .c2 { fill: #3fb950; } .s2 { stroke: #3fb950; }
@@ -154,7 +157,7 @@ function drawBars(panel: Panel & { kind: 'bars' | 'dots' }, left: number, top: n
   const [from, to] = [left + names, left + width - Math.max(...texts.map(widthOf)) - 12]
   const bottom = top + ROW * panel.bars.length + 4
   const scale = scaleOf(
-    panel.bars.map(({ value }) => value),
+    panel.bars.flatMap(({ value, range }) => (isDots ? [value, ...(range ?? [])] : [value])),
     isDots,
     from,
     to,
@@ -170,13 +173,19 @@ function drawBars(panel: Panel & { kind: 'bars' | 'dots' }, left: number, top: n
     const x = scale.at(bar.value)
     const colour = bar.own === true ? 'c0' : 'other'
     out.push(text(from - 8, y + 4, bar.label, '', 'end'))
+    const [least, most] = bar.range ?? [bar.value, bar.value]
+    const end = isDots ? scale.at(most) : x
     if (isDots)
-      out.push(stroke(from, y, x, y, 'grid'), `<circle cx="${round(x)}" cy="${round(y)}" r="5" class="${colour}"/>`)
+      out.push(
+        stroke(scale.at(least), y, end, y, `range ${bar.own === true ? 's0' : 'sother'}`),
+        stroke(from, y, x, y, 'grid'),
+        `<circle cx="${round(x)}" cy="${round(y)}" r="5" class="${colour}"/>`,
+      )
     else
       out.push(
         `<rect x="${round(from)}" y="${round(y - 8)}" width="${round(Math.max(1, x - from))}" height="16" rx="2" class="${colour}"/>`,
       )
-    out.push(text(x + 9, y + 4, texts[i]!))
+    out.push(text(end + 9, y + 4, texts[i]!))
   })
   out.push(text((from + to) / 2, bottom + 31, panel.axis.label, 'quiet', 'middle'))
   return out

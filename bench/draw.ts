@@ -56,6 +56,7 @@ function drawLimits({ figures, conditions }: Result<LimitFigures>): Drawing {
         label: WAY[row.way],
         value: row.perS,
         text: short(row.perS),
+        range: [row.least, row.most],
         own: row.way.startsWith('releve'),
       }),
     )
@@ -68,7 +69,7 @@ function drawLimits({ figures, conditions }: Result<LimitFigures>): Drawing {
   })
   const svg = drawSheet({
     title: 'The whole road against what its parts can do, the same bodies in one run',
-    note: describe(conditions),
+    note: `${describe(conditions)}. Medians of ${figures.rounds} rounds, least to most behind.`,
     columns: 2,
     panels,
   })

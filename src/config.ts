@@ -63,6 +63,8 @@ export interface NatsConfig {
   /** Name of the JetStream stream of usage.in.>; undefined: none, and usage.in.<tenant> is request and reply. */
   readonly stream: string | undefined
   readonly streamBytes: number
+  /** Not a setting, but tests make it short (limits.natsStallMs). */
+  readonly stallMs: number
 }
 
 interface Fault {
@@ -142,6 +144,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       keyFile,
       stream: jetStream === 'on' ? name : undefined,
       streamBytes,
+      stallMs: limits.natsStallMs,
     }
   }
 

@@ -46,6 +46,8 @@ export const limits = {
   keyRateMax: 1_000_000_000,
   /** Attempts without a valid key that an address has at once; one more comes back each second. */
   failedAttemptsMax: 20,
+  /** Tenants whose rate is being counted, about 500 bytes each; at the bound the one that came least lately begins anew. */
+  tenantBudgetsMax: 10_000,
   /** Addresses with failed attempts that are remembered, about 150 bytes each; at the bound the oldest is forgotten. */
   failedAddressesMax: 10_000,
 
@@ -192,12 +194,20 @@ export const limits = {
   natsPullMs: 5_000,
   /** Without an acknowledgement for this long the server delivers a message again. */
   natsAckWaitMs: 30_000,
-  /** Messages delivered and not acknowledged; at it the server waits. */
-  natsAckPendingMax: 2_048,
+  /** Messages of tenants beyond their rates that the server keeps until their turn; it looks through all of them each time. */
+  natsWaitingMax: 4_096,
+  /** Furthest turn: a rate that was raised acts on what waits within this time. */
+  natsWaitMsMax: 60_000,
+  /** Messages delivered and not acknowledged, those that wait for their turn included; at it the server waits. */
+  natsAckPendingMax: 6_144,
   /** A message that cannot be taken now comes again after this long. */
   natsRetryMs: 1_000,
   /** Silence after which the door asks the server whether anything waits; with a yes, or no answer, it connects anew. */
   natsStallMs: 30_000,
+  /** A pull that ended at once with nothing is followed by the next one after this long. */
+  natsPullPauseMs: 100,
+  /** For how long health tells that the server cut a slow connection off. */
+  natsSlowToldMs: 10 * MINUTE,
   /** Default size of the stream that is created; when it is full the server refuses publishers, it drops nothing. */
   natsStreamBytesMax: 1024 * MiB,
   /** Fullness of the stream, in percent, from which health warns: when it is full, publishers over MQTT are not told. */
@@ -286,6 +296,8 @@ export const limits = {
   secretOverlapMaxMs: 7 * DAY,
   /** Alerts handed to their deliveries before the place is noted: after a crash so many are looked at again. */
   feedPageMax: 100,
+  /** Between two looks whether something else happened that is to be told. */
+  outboxLookMs: 1_000,
 
   // Answers.
   /** Rows of one usage answer. */
@@ -365,6 +377,12 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Between two looks at trials that are over; they end on days. */
+  trialSweepMs: 60 * MINUTE,
+  /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */
+  trialSweepMax: 1_000,
+  /** Usage data that a printed invoice shows in all: a few pages. */
+  printedDataMax: 200,
   /** UTF-8 bytes of a description or a note of a usage datum. */
   usageDataTextMax: 4_000,
   /** UTF-8 bytes of the JSON of a usage datum. */
@@ -427,6 +445,10 @@ assert(
   'a batch of the client is a body, and over NATS a message',
 )
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
+assert(
+  limits.natsAckPendingMax >= limits.natsWaitingMax + (1 + limits.natsPullsMax) * limits.natsPullMessagesMax,
+  'messages that wait for their turn must leave room for those of others',
+)
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
 assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')
 assert(limits.logQueueBytesMax > limits.recordBytesMax, 'the commit queue must hold the largest record')

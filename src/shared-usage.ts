@@ -38,14 +38,24 @@ export async function completeUsage(options: CompleteOptions, part: Part): Promi
   for (const one of part.usage) {
     if (fleets.has(one.item)) continue
     const covers = terms.items.find((item) => item.item === one.item)?.period ?? period
-    const share =
-      options.book === null
-        ? (one.share as Share | undefined)
-        : shareOf(options.book, { contract: contract.id, item: one.item }, contract.tenant, one.metric, covers)
-    usage.push(share == null ? one : await sharedUsage(options, one, share, contract.tenant, covers))
+    usage.push(await itemUsage(options, one, { contract: contract.id, tenant: contract.tenant }, covers))
   }
   for (const item of terms.items) if (fleets.has(item.item)) usage.push(...(await fleetUsage(options, part, item)))
   return withData(options.store, { ...part, usage }, options.which)
+}
+
+/** What an item has of a metric over a part of a period, of all that its tenant has. */
+export async function itemUsage(
+  options: CompleteOptions,
+  one: ItemUsage,
+  { contract, tenant }: { readonly contract: string; readonly tenant: string },
+  covers: Period,
+): Promise<ItemUsage> {
+  const share =
+    options.book === null
+      ? (one.share as Share | undefined)
+      : shareOf(options.book, { contract, item: one.item }, tenant, one.metric, covers)
+  return share == null ? one : sharedUsage(options, one, share, tenant, covers)
 }
 
 /** What an item has of a metric that it does not have alone. */

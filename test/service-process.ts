@@ -18,6 +18,8 @@ export interface Service {
   readonly ended: Promise<void>
   kill(): Promise<void>
   call<T>(method: string, path: string, body?: unknown): Promise<T>
+  /** An answer that is no JSON. */
+  text(path: string): Promise<string>
   close(): Promise<void>
 }
 
@@ -53,7 +55,7 @@ export async function openService(env: Record<string, string>): Promise<Service>
     }
     throw new Error(`the service ended instead of starting:\n${said.join('\n')}`)
   }
-  const call = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
+  const ask = async (method: string, path: string, body?: unknown): Promise<Response> => {
     const key = readFileSync(join(data, 'admin.key'), 'utf8').trim()
     const answer = await fetch(`${url}${path}`, {
       method,
@@ -64,8 +66,10 @@ export async function openService(env: Record<string, string>): Promise<Service>
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     })
     if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`)
-    return (await answer.json()) as T
+    return answer
   }
+  const call = async <T>(method: string, path: string, body?: unknown): Promise<T> =>
+    (await (await ask(method, path, body)).json()) as T
   const kill = async (): Promise<void> => {
     child?.kill('SIGKILL')
     await ended
@@ -103,6 +107,7 @@ export async function openService(env: Record<string, string>): Promise<Service>
     start,
     kill,
     call,
+    text: async (path) => (await ask('GET', path)).text(),
     async close() {
       await kill()
       while (enginesIn(data).length > 0) await sleep(50)

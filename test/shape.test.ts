@@ -103,11 +103,9 @@ const neighbours: Readonly<Record<string, string>> = {
   'usage-data → objects/objects.ts': 'whether an item is that of an object',
   'objects → catalog/': 'contracts and their days are read by all',
   'prepaid → rating/prepaid.ts': 'a check before the usage decides as the rating after it',
-  'prepaid → invoicing/funding.ts': 'a closing debits what its invoice says that packs paid',
-  'prepaid → invoicing/draft.ts': 'the quota of a part of a period',
+  'prepaid → invoicing/pack-ledger.ts': 'what is written is what is verified',
   'prepaid → catalog/schedule.ts': 'a day is a midnight of the contract’s zone',
   'usage-data → rating/formula.ts': 'what a calculator says',
-  'usage-data → invoicing/usage-record.ts': 'what is wrong with a record, as the contract people know it',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
   'invoicing → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
 }

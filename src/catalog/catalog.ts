@@ -42,7 +42,7 @@ import {
 } from './definition.js'
 import { type Finding, lint, lintPrice } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
-import { extendTrial, giveNotice, type Move, type Moved, moveContract } from './moves.js'
+import { endTrial, extendTrial, giveNotice, type Move, type Moved, moveContract } from './moves.js'
 import { type Price, parsePrice } from './price.js'
 import { midnightOf } from './schedule.js'
 import { assertSubscriptionMove, type SubscriptionState } from './subscription.js'
@@ -462,6 +462,11 @@ export class Catalog {
 
   giveNotice(id: string, by: By): Promise<Changed<Contract>> {
     return this.#move(id, by, giveNotice)
+  }
+
+  /** What a trial that is over comes to by its policy. Throws ReleveError `conflict` when nothing is to be done. */
+  endTrial(id: string, by: Omit<By, 'on'>): Promise<Changed<Contract>> {
+    return this.#move(id, by, endTrial)
   }
 
   #move(id: string, by: By, judge: (contract: Contract, on: string) => Moved): Promise<Changed<Contract>> {

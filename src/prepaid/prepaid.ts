@@ -14,10 +14,11 @@ import type { Exhaustion } from '../catalog/exhaustion.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
 import { exponentOf, printMoney } from '../currency.js'
-import { Decimal, parseDecimal, printDecimal, ZERO } from '../decimal.js'
+import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import { type ItemUsage, limitOf } from '../invoicing/draft.js'
-import { type Funding, type FundingPack, type Prepaid as Funds, fund, type PartsOf } from '../invoicing/funding.js'
+import type { ItemUsage, LatePart } from '../invoicing/draft.js'
+import type { Funding, FundingPack, Prepaid as Funds, PackPurchase, PartsOf, Refunding } from '../invoicing/funding.js'
+import { type FundedStep, fundedSteps, refundedSteps } from '../invoicing/pack-ledger.js'
 import { limits } from '../limits.js'
 import { MINUTE_MS, type Period, parseMoment } from '../period.js'
 import { mayUse } from '../rating/prepaid.js'
@@ -98,6 +99,7 @@ export class Prepaid {
   readonly #postgres: Pool
   readonly #catalog: Catalog
   readonly #clock: Clock
+  #version = 0
   /** Tenants and metrics that block, of one book: walked once a change of the catalogue. */
   #blocking: { readonly book: Book; readonly keys: ReadonlySet<string> } | undefined
 
@@ -290,23 +292,34 @@ export class Prepaid {
     return new Set([...rule, ...rows.map((row) => row.contract)])
   }
 
-  /** Counts the parts of the period; `count` counts one metric of an item over a part, at the closing's cut. */
+  /** Of these contracts, those that ever had packs, or would buy one. */
+  async everHad(contracts: readonly string[]): Promise<ReadonlySet<string>> {
+    const book = this.#catalog.book()
+    const rule = contracts.filter((id) => book.contracts.get(id)?.items.some((item) => item.prepaid !== undefined))
+    const { rows } = await this.#postgres.query<{ contract: string }>(
+      'SELECT DISTINCT contract FROM prepaid_packs WHERE contract = ANY($1)',
+      [contracts],
+    )
+    return new Set([...rule, ...rows.map((row) => row.contract)])
+  }
+
+  /**
+   * Counts the parts of the period; `count` counts one metric of an item over a part, at the closing's cut. `late`: for a period
+   * that was settled before.
+   */
   async partsOf(
     terms: Terms,
     period: Period,
     count: (item: string, metric: string, part: Period) => Promise<string>,
+    late = false,
   ): Promise<PartsOf> {
     const parts = new Map<string, Funding['parts']>()
-    for (const rows of byMetric(await packsOf(this.#postgres, terms.contract.id, period)).values()) {
+    const all = await (late ? settledPacks : packsOf)(this.#postgres, terms.contract.id, period)
+    for (const rows of byMetric(all).values()) {
       const { item, metric } = rows[0]!
       const own = terms.items.find((one) => one.item === item)
       if (own === undefined) continue
-      const whole = own.period ?? period
-      const times = rows.flatMap((row) => [
-        Number(row.valid_from),
-        ...(row.expires === null ? [] : [Number(row.expires)]),
-      ])
-      const cuts = [...new Set(times)].filter((at) => at > whole.from && at < whole.to).sort((a, b) => a - b)
+      const cuts = cutsOf(rows, own.period ?? period)
       if (cuts.length > limits.packCutsMax)
         throw new ReleveError(
           'unprocessable',
@@ -314,7 +327,7 @@ export class Prepaid {
         )
       const counted: { period: Period; quantity: string }[] = []
       for (const [i, to] of cuts.entries()) {
-        const part = { from: cuts[i - 1] ?? whole.from, to }
+        const part = { from: cuts[i - 1] ?? (own.period ?? period).from, to }
         counted.push({ period: part, quantity: await count(item, metric, part) })
       }
       parts.set(key(item, metric), counted)
@@ -330,19 +343,67 @@ export class Prepaid {
       readonly period: Period
       readonly usage: readonly ItemUsage[]
       readonly parts: PartsOf
-      readonly closing?: { readonly id: string; readonly attempt: number }
+      readonly closing?: ClosingAttempt
     },
   ): Promise<Funds | undefined> {
     const { terms, period, usage, parts, closing } = request
-    const { contract } = terms
-    if (closing !== undefined)
-      await client.query('SELECT 1 FROM prepaid_packs WHERE contract = $1 ORDER BY id FOR UPDATE', [contract.id])
-    const all = await packsOf(client, contract.id, period)
-    const packs = byMetric(all)
-    const name = closing === undefined ? 'preview' : `${closing.id}#${closing.attempt}`
-    const fundings = terms.items.flatMap(({ item, metrics }) =>
+    if (closing !== undefined) await lockPacks(client, terms.contract.id)
+    const all = await packsOf(client, terms.contract.id, period)
+    const fundings = this.#fundingsOf(terms, all, parts, nameOf(closing))
+    // A pack of a metric that is not priced any more is still billed.
+    const purchases = all
+      .filter((row) => row.amount !== null && !row.billed && row.closing === null)
+      .map((row) => purchaseOf(row, terms))
+    if (fundings.length === 0 && purchases.length === 0) return undefined
+    const funds = { fundings, purchases }
+    if (closing !== undefined) await this.#write(client, terms, closing, fundedSteps(funds, terms, period, usage))
+    return funds
+  }
+
+  /** What packs could pay of a period that is counted again. Nothing is written: `settle` does that. */
+  async refund(
+    client: Queryable,
+    request: { readonly terms: Terms; readonly period: Period; readonly parts: PartsOf; readonly name?: string },
+  ): Promise<Refunding[]> {
+    const { terms, period, parts, name = 'preview' } = request
+    const rows = await settledPacks(client, terms.contract.id, period)
+    const known = new Map(rows.map((row) => [row.id, row]))
+    // What the contract does not bill is not paid by packs either: they only take back.
+    const rejects = terms.contract.late?.usage === 'reject'
+    return this.#fundingsOf(terms, rows, parts, `${name}/late/${period.from}`).map((funding) => {
+      const own = funding.packs.map(({ id }) => known.get(id)!)
+      const again = ({ debited_here, balance, forfeited }: SettledRow): Decimal =>
+        new Decimal(debited_here).plus(rejects ? 0 : new Decimal(balance).plus(forfeited))
+      const record = (of: (row: SettledRow) => string) =>
+        Object.fromEntries(own.map((row) => [row.id, printDecimal(new Decimal(of(row)))]))
+      return {
+        ...funding,
+        packs: funding.packs.map((pack) => ({ ...pack, balance: printDecimal(again(known.get(pack.id)!)) })),
+        debited: record((row) => row.debited_here),
+        left: record((row) => row.balance),
+      }
+    })
+  }
+
+  /** Writes what a period that was counted again takes from packs or gives back; the caller's transaction commits it. */
+  async settle(
+    client: Queryable,
+    part: Pick<LatePart, 'terms' | 'period' | 'usage' | 'prepaid'>,
+    closing: ClosingAttempt,
+  ): Promise<void> {
+    await this.#write(client, part.terms, closing, refundedSteps(part))
+  }
+
+  /** Before balances are read for what will be written. */
+  lock(client: Queryable, contract: string): Promise<void> {
+    return lockPacks(client, contract)
+  }
+
+  #fundingsOf(terms: Terms, rows: readonly PackRow[], parts: PartsOf, name: string): Funding[] {
+    const packs = byMetric(rows)
+    return terms.items.flatMap(({ item, metrics }) =>
       metrics.flatMap(({ metric, limit }): Funding[] => {
-        const rule = contract.items.find((one) => one.id === item)?.prepaid?.find((one) => one.metric === metric)
+        const rule = terms.contract.items.find((one) => one.id === item)?.prepaid?.find((one) => one.metric === metric)
         const own = packs.get(key(item, metric)) ?? []
         if (limit === null || (rule === undefined && own.length === 0)) return []
         const { quantity, amount, validDays, priority } = rule?.recharge ?? {}
@@ -368,78 +429,37 @@ export class Prepaid {
         ]
       }),
     )
-    // One pack of a metric that is not priced any more is still billed.
-    const purchases = all
-      .filter((row) => row.amount !== null && !row.billed && row.closing === null)
-      .map((row) => ({
-        item: row.item,
-        pack: row.id,
-        name: row.name,
-        amount: printMoney(new Decimal(row.amount!), terms.customer.currency),
-      }))
-    if (fundings.length === 0 && purchases.length === 0) return undefined
-    const funds = { fundings, purchases }
-    if (closing !== undefined) await this.#debit(client, terms, period, usage, funds, closing)
-    return funds
   }
 
-  async #debit(
-    client: Queryable,
-    terms: Terms,
-    period: Period,
-    usage: readonly ItemUsage[],
-    { fundings, purchases }: Funds,
-    closing: { readonly id: string; readonly attempt: number },
-  ): Promise<void> {
+  async #write(client: Queryable, terms: Terms, closing: ClosingAttempt, steps: readonly FundedStep[]): Promise<void> {
     const now = this.#clock.now()
-    const entry = async (pack: string, kind: LedgerEntry['kind'], quantity: string, at: number): Promise<void> => {
+    for (const { pack, kind, quantity, at, funding } of steps) {
+      // What is bought again is a pack from then on.
+      if (kind === 'grant') {
+        const { unit } = terms.items
+          .find((one) => one.item === funding!.item)!
+          .metrics.find((one) => one.metric === funding!.metric)!
+        const { validMs, priority = 0 } = funding!.recharge!
+        await client.query(
+          `INSERT INTO prepaid_packs (id, contract, item, metric, name, quantity, priority, valid_from, expires, closing, attempt, created_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+          [
+            ...[pack, terms.contract.id, funding!.item, funding!.metric, `${quantity} ${unit}`, quantity, priority, at],
+            ...[validMs === undefined ? null : at + validMs, closing.id, closing.attempt, now],
+          ],
+        )
+      }
       await client.query(
         `INSERT INTO prepaid_entries (pack, kind, quantity, at, closing, attempt, made_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
         [pack, kind, quantity, at, closing.id, closing.attempt, now],
       )
     }
-    for (const { pack } of purchases) await entry(pack, 'billed', '0', period.to)
-    for (const funding of fundings) {
-      const item = terms.items.find((one) => one.item === funding.item)!
-      const metric = item.metrics.find((one) => one.metric === funding.metric)!
-      const counted = usage.find((one) => one.item === funding.item && one.metric === funding.metric)!
-      const limit = limitOf(item, metric, terms, period)!
-      const done = fund(funding, metric, limit, counted.quantity, item.period ?? period)
-      for (const { at, pack, packs } of done.recharges) {
-        const { quantity, validMs, priority = 0 } = funding.recharge!
-        const whole = printDecimal(new Decimal(quantity).times(packs))
-        await client.query(
-          `INSERT INTO prepaid_packs (id, contract, item, metric, name, quantity, priority, valid_from, expires, closing, attempt, created_at)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-          [
-            pack,
-            terms.contract.id,
-            funding.item,
-            funding.metric,
-            `${whole} ${metric.unit}`,
-            whole,
-            priority,
-            at,
-            validMs === undefined ? null : at + validMs,
-            closing.id,
-            closing.attempt,
-            now,
-          ],
-        )
-        await entry(pack, 'grant', whole, at)
-      }
-      const debits = new Map<string, { pack: string; at: number; quantity: Decimal }>()
-      for (const { pack, at, quantity } of done.debits) {
-        const known = debits.get(`${at} ${pack}`)?.quantity ?? ZERO
-        debits.set(`${at} ${pack}`, { pack, at, quantity: known.plus(quantity) })
-      }
-      for (const { pack, at, quantity } of debits.values())
-        await entry(pack, 'debit', printDecimal(quantity.negated()), at)
-      for (const [pack, quantity] of Object.entries(done.forfeited)) {
-        const { expires } = funding.packs.find((one) => one.id === pack) ?? { expires: undefined }
-        await entry(pack, 'forfeit', printDecimal(new Decimal(quantity).negated()), expires ?? period.to)
-      }
-    }
+    this.#changed()
+  }
+
+  /** Balances are others now. */
+  #changed(): void {
+    this.#version += 1
   }
 
   async #packs(where: string, values: readonly unknown[]): Promise<KeptPack[]> {
@@ -476,6 +496,53 @@ export class Prepaid {
       }
     })
   }
+}
+
+/** Of a closing the attempt that stands. */
+export interface ClosingAttempt {
+  readonly id: string
+  readonly attempt: number
+}
+
+const nameOf = (closing: ClosingAttempt | undefined): string =>
+  closing === undefined ? 'preview' : `${closing.id}#${closing.attempt}`
+
+async function lockPacks(client: Queryable, contract: string): Promise<void> {
+  await client.query('SELECT 1 FROM prepaid_packs WHERE contract = $1 ORDER BY id FOR UPDATE', [contract])
+}
+
+function purchaseOf(row: PackRow, { customer }: Pick<Terms, 'customer'>): PackPurchase {
+  const amount = printMoney(new Decimal(row.amount!), customer.currency)
+  return { item: row.item, pack: row.id, name: row.name, amount }
+}
+
+/** Instants within a period at which packs of a metric begin or end. */
+function cutsOf(rows: readonly PackRow[], whole: Period): number[] {
+  const times = rows.flatMap((row) => [Number(row.valid_from), ...(row.expires === null ? [] : [Number(row.expires)])])
+  return [...new Set(times)].filter((at) => at > whole.from && at < whole.to).sort((a, b) => a - b)
+}
+
+interface SettledRow extends PackRow {
+  /** By usage of the period. */
+  debited_here: string
+}
+
+/** Those that have paid of a period that was settled, or could have. */
+async function settledPacks(client: Queryable, contract: string, period: Period): Promise<SettledRow[]> {
+  const { rows } = await client.query<SettledRow>(
+    `SELECT * FROM (
+       SELECT own.*, coalesce((SELECT -sum(e.quantity) FROM prepaid_entries e LEFT JOIN closings c ON c.id = e.closing
+           WHERE e.pack = own.id AND e.kind = 'debit' AND e.at >= $3 AND e.at < $2 AND (e.closing IS NULL OR c.attempt = e.attempt)), 0)
+         AS debited_here
+       FROM (${PACKS} WHERE p.contract = $1 AND p.valid_from < $2 AND (p.expires IS NULL OR p.expires > $3)) AS own
+       LEFT JOIN closings k ON k.id = own.closing WHERE own.closing IS NULL OR k.attempt = own.attempt) AS of_period
+     WHERE balance > 0 OR forfeited > 0 OR debited_here <> 0 OR valid_from >= $3 OR expires < $2
+     ORDER BY id LIMIT $4`,
+    [contract, period.to, period.from, limits.packsMax + 1],
+  )
+  if (rows.length > limits.packsMax)
+    throw new ReleveError('unprocessable', `${contract}: more than ${limits.packsMax} packs hold something`)
+  return rows
 }
 
 /** Those bought before the period's end that hold something or are still to be billed. */
