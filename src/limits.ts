@@ -339,6 +339,10 @@ export const limits = {
   tiersMax: 100,
   /** Prepaid packs of a contract that hold something; a closing debits them one by one. */
   packsMax: 1_000,
+  /** Customers' metrics whose items are remembered as they stood: those that are shared or have packs, while somebody asks. */
+  liveItemsMax: 1_000,
+  /** How long they are remembered, unless an epoch ends before: objects that come or go are no change of the catalogue. */
+  liveItemsMs: 5_000,
   /** Parts into which packs cut a period: each is counted by a question of its own. */
   packCutsMax: 100,
   /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */

@@ -39,6 +39,7 @@ import { Certifications } from './invoicing/certification.js'
 import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
+import { LiveItems, roomsOf } from './live-items.js'
 import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
@@ -478,12 +479,15 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#cardinality.start(this.#flows, this.#rollup)
-    this.#answers = new Answers(room)
+    this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
+    await this.#prepaid.open()
+    const items = new LiveItems({ ...room, postgres, prepaid: this.#prepaid })
+    this.#answers = new Answers({ ...room, items })
+    this.#guard.setRooms(roomsOf(items))
     this.#meters = new Meters({ ...room, postgres })
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
-    this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     this.#coupons = new Coupons({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,

@@ -16,6 +16,7 @@
  *
  * The usage side is reached through one function that is handed in; this file imports nothing of it.
  */
+import { createHash } from 'node:crypto'
 import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import type { Catalog, Terms } from '../catalog/catalog.js'
@@ -27,11 +28,12 @@ import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { PartsOf, Prepaid, Refunding } from './funding.js'
-import type { Notice } from './invoice.js'
+import type { Invoice, Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { packJson, unpackJson } from './pack.js'
 import { soldBy } from './pack-ledger.js'
 import { silentMeters } from './silent.js'
+import { opposite } from './state.js'
 
 export type { ItemUsage } from './draft.js'
 
@@ -512,8 +514,21 @@ async function draft({ postgres, clock, invoicing }: CloseOptions, row: Row, per
   const invoice = draftInvoice(invoicing.newId(), terms, period, usage, late, notices, prepaid)
   // Nothing due: the closing itself keeps what was counted.
   if (invoice.lines.length === 0) return advance(postgres, clock, row.id, 'done', null)
-  const kept = await invoicing.draft(invoice)
+  const kept = await invoicing.draft((await asCredit(invoicing, row, invoice)) ?? invoice)
   return advance(postgres, clock, row.id, 'drafted', kept.invoice.id)
+}
+
+/**
+ * A period that comes to less than nothing (fees were billed in advance, then the contract was cancelled or became smaller) is a
+ * credit note on the last invoice that leaves so much to credit. Null when there is none: then the draft is for a person.
+ */
+async function asCredit(invoicing: Invoicing, { id, attempt }: Row, invoice: Invoice): Promise<Invoice | null> {
+  if (!invoice.ttc.startsWith('-')) return null
+  const refersTo = await invoicing.creditableBefore(invoice.contract, invoice.period.from, opposite(invoice.ttc))
+  if (refersTo === null) return null
+  // Two closers make one: the id is that of the attempt.
+  const own = createHash('sha256').update(`${id}#${attempt}`).digest('hex').slice(0, 32)
+  return { ...invoice, id: `inv_${own}`, kind: 'credit_note', refersTo }
 }
 
 /** States only move forward, whoever comes late. */
