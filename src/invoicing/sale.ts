@@ -8,8 +8,9 @@
  */
 import type { Pool, PoolClient } from 'pg'
 import type { Terms } from '../catalog/catalog.js'
+import { periodAt } from '../catalog/part.js'
 import { ReleveError } from '../errors.js'
-import { type CloseOptions, type Measured, periodOf } from './close.js'
+import type { CloseOptions, Measured } from './close.js'
 import { draftInvoice } from './draft.js'
 import type { PackPurchase } from './funding.js'
 import type { KeptInvoice, Mover } from './invoicing.js'
@@ -66,7 +67,8 @@ async function draftSale(
     throw new ReleveError('conflict', `${pack} is on the invoice of its period`)
   }
   const now = clock.now()
-  const { contract, period } = periodOf({ catalog }, { contract: sale.contract, at: now })
+  const contract = catalog.book().contractOf(sale.contract)
+  const period = periodAt(contract, now)
   const { rows } = await client.query<{ part: number; place: number | null; period_from: string }>(
     'SELECT part, place, period_from FROM closings WHERE contract = $1 ORDER BY id FOR UPDATE',
     [contract.id],
