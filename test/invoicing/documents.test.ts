@@ -9,12 +9,17 @@ import { promisify } from 'node:util'
 import { inflateSync } from 'node:zlib'
 import { Decimal } from 'decimal.js'
 import { describe, expect, test } from 'vitest'
+import { Book } from '../../src/catalog/book.js'
+import { parseLegalEntity } from '../../src/catalog/definition.js'
+import { lint } from '../../src/catalog/lint.js'
+import { missingRegistrations } from '../../src/catalog/registration.js'
 import { toCii } from '../../src/invoicing/cii.js'
 import { draftCreditNote } from '../../src/invoicing/credit.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
-import { mentionsOf, missingMentions } from '../../src/invoicing/mentions.js'
+import { mentionsOf } from '../../src/invoicing/mentions.js'
 import { toPdf } from '../../src/invoicing/pdf.js'
 import { formatOf } from '../../src/invoicing/print.js'
+import { pagesOf } from './read-pdf.js'
 import { bank, frenchSeller, ivorySeller, oidMetrics, sampleInvoice } from './sample.js'
 
 interface Element {
@@ -412,15 +417,70 @@ describe('legal mentions', () => {
     ])
   })
 
-  test('what a seller has not entered is named', () => {
-    expect(missingMentions(frenchSeller)).toEqual([])
-    expect(missingMentions(ivorySeller)).toEqual([])
-    expect(missingMentions({ ...ivorySeller, registrations: { RCCM: 'x' } })).toEqual([
+  test('why there is no tax, in both languages and by country; the reason of the customer comes first; texts of seller and customer', async () => {
+    const texts = (taxCategory: string, more: object = {}, seller = ivorySeller) =>
+      mentionsOf(sampleInvoice({ seller, customer: { ...bank, taxRate: '0', taxCategory, ...more } })).map(
+        ({ text }) => text.fr,
+      )
+    expect(texts('Z')).toEqual([])
+    expect(texts('E')).toEqual(['Exonéré de TVA.'])
+    expect(texts('AE')).toEqual(['Autoliquidation de la TVA par le preneur.'])
+    expect(texts('AE', {}, frenchSeller)).toContain('Autoliquidation (art. 283-2 du CGI).')
+    expect(texts('O', {}, frenchSeller)).toContain('TVA non applicable (art. 259-1 du CGI).')
+    const reason = { registrations: { ...bank.registrations, Exonération: 'Zone franche, décret 2014-98' } }
+    expect(texts('E', reason)).toEqual(['Zone franche, décret 2014-98'])
+    const senegal = {
+      ...ivorySeller,
+      country: 'SN',
+      registrations: { NINEA: '0051234562G3', RCCM: 'SN-DKR-2019-B-4321' },
+      mentions: [{ fr: 'Facture à conserver dix ans.', en: 'Keep this invoice for ten years.' }],
+    }
+    const customer = {
+      ...bank,
+      mentions: ['Bon de commande 4711'],
+      registrations: { ...bank.registrations, Exonération: 'Convention fiscale' },
+      taxRate: '0',
+      taxCategory: 'E',
+    }
+    const invoice = sampleInvoice({ seller: senegal, customer })
+    for (const [language, said] of [
+      ['fr', 'Facture à conserver dix ans.'],
+      ['en', 'Keep this invoice for ten years.'],
+    ] as const) {
+      const [page] = await pagesOf(await toPdf(invoice, language))
+      for (const text of [
+        said,
+        'Bon de commande 4711',
+        'Convention fiscale',
+        'NINEA 0051234562G3',
+        'RCCM CI-ABJ-1978-B-31285',
+      ])
+        expect(page).toContain(text)
+      // Once, at the foot.
+      expect(page!.split('Convention fiscale')).toHaveLength(2)
+      expect(toCii(invoice, language)).toContain(`<ram:Content>${said}</ram:Content>`)
+    }
+  })
+
+  test('what a seller has not entered is named by the lint of the catalogue', () => {
+    expect(missingRegistrations(frenchSeller)).toEqual([])
+    expect(missingRegistrations(ivorySeller)).toEqual([])
+    expect(missingRegistrations({ ...ivorySeller, registrations: { RCCM: 'x' } })).toEqual([
       'NCC',
       'Régime d’imposition',
       'Centre des impôts',
     ])
-    expect(missingMentions({ ...ivorySeller, country: 'SN', registrations: {} })).toEqual(['NINEA', 'RCCM'])
+    const bare = parseLegalEntity({ key: 'dakar', name: 'Dakar', country: 'SN' })
+    const parts = { metrics: [], products: [], plans: [], prices: [], customers: [], contracts: [] }
+    expect(lint(new Book({ version: 1, legalEntities: [bare], ...parts }))).toEqual([
+      {
+        code: 'registrations_missing',
+        at: 'legal entity dakar',
+        message: 'invoices of SN carry NINEA, RCCM of their seller',
+      },
+    ])
+    for (const mentions of [['x'.repeat(601)], [{ fr: 'a' }], [''], 'x', [{ fr: 'a', en: 'b', de: 'c' }]])
+      expect(() => parseLegalEntity({ ...bare, mentions })).toThrow(/mentions/)
   })
 })
 
