@@ -450,12 +450,13 @@ function taxTerms(
   registrations: Readonly<Record<string, string>>,
 ): { readonly taxRate: string; readonly taxCategory: string; readonly reason: string | null } {
   const reason = fields.taxReason === undefined ? null : name(fields.taxReason, 'taxReason')
-  if (fields.taxRate !== undefined)
-    return {
-      taxRate: quantity(fields.taxRate, 'taxRate'),
-      taxCategory: name(fields.taxCategory ?? 'S', 'taxCategory'),
-      reason,
-    }
+  if (fields.taxRate !== undefined) {
+    const taxRate = quantity(fields.taxRate, 'taxRate')
+    const taxCategory = oneOf(fields.taxCategory ?? 'S', ['S', 'Z', 'E', 'AE', 'K', 'G', 'O'] as const, 'taxCategory')
+    if (taxCategory !== 'S' && !parseDecimal(taxRate, 'taxRate').isZero())
+      throw new ReleveError('invalid_request', `taxRate: what is of category ${taxCategory} has no tax, got ${taxRate}`)
+    return { taxRate, taxCategory, reason }
+  }
   const category = name(fields.taxCategory ?? 'standard', 'taxCategory')
   const { rate, code } = taxOf(country(fields.country), category)
   if (isExemption(category) && reason === null && registrations.Exonération === undefined)
