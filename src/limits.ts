@@ -101,6 +101,8 @@ export const limits = {
   leaseMs: 15_000,
 
   // Dedupe.
+  /** Ids that a restore takes in at a time, 150 ns each and mostly less: nothing else happens in the thread meanwhile. */
+  restoreSliceIds: 50_000,
   /** Length of a generation of ids, by receivedAt. */
   generationMs: 1 * DAY,
   /** Generations that may live at once; the number is one byte in the table. */
@@ -174,6 +176,9 @@ export const limits = {
   slabs: 6,
   /** One of them: bodies in its front half, their frames behind. What a small request waits for at most is the judging of two. */
   slabBytes: 2 * MiB,
+  /** Frames from this size on lie in memory that is used again, so much of it of each power of two: what is in the log's hands at once. */
+  pooledFrameBytesMin: 16 * 1024,
+  pooledFramesMax: 16,
   /** Tasks of bodies given to one shard's thread: the second one so that it never waits for the main thread. */
   judgeTasksMax: 2,
   /** A body up to this size is judged together with others that came meanwhile: one record of the log, one frame. */
