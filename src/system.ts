@@ -54,6 +54,7 @@ import { Guard, type ReservationView } from './quota/guard.js'
 import { Journal } from './quota/journal.js'
 import { openPolicies, type Policies, type Policy } from './quota/policy.js'
 import { Refusals } from './refusals.js'
+import { type ArchivePool, openArchivePool } from './rollup/archive-pool.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
@@ -181,6 +182,7 @@ export class System {
   readonly #loop: Loop = watchLoop((kind, seconds) => this.metrics.gcPause.observe({ kind }, seconds))
   #idFiles: IdFiles[] = []
   readonly #runPool: RunPool = openRunPool()
+  readonly #archivePool: ArchivePool = openArchivePool()
   #streams = 1
   #inflight = 0
   #nextShard = 0
@@ -412,6 +414,7 @@ export class System {
             ids,
             rollup: this.#rollup,
             repair: this.#repair,
+            archive: this.#archivePool,
             postgres,
             alerts: this.#alerts,
             clock,
@@ -593,7 +596,12 @@ export class System {
       () => this.#guard?.close(),
       () => this.#journalLog?.close(),
       () => this.#log?.close(),
-      () => Promise.allSettled([...this.#idFiles.map((files) => files.close()), this.#runPool.close()]),
+      () =>
+        Promise.allSettled([
+          ...this.#idFiles.map((files) => files.close()),
+          this.#runPool.close(),
+          this.#archivePool.close(),
+        ]),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
       () => this.#loop.close(),
