@@ -11,9 +11,6 @@ export interface ArchivePool {
   close(): Promise<void>
 }
 
-/** Fewer rows are not worth a thread. */
-const ROWS_MIN = 10_000
-
 export function openArchivePool(): ArchivePool {
   const pool = new Piscina({
     filename: join(workersDirectory, 'archive.js'),
@@ -26,7 +23,7 @@ export function openArchivePool(): ArchivePool {
   return {
     async columns(chunk) {
       const { table, rows, pieces } = chunk
-      if (table !== 'usage_events' || rows < ROWS_MIN) return chunk
+      if (table !== 'usage_events') return chunk
       const transferList = pieces.map(({ buffer }) => buffer as ArrayBuffer)
       return { ...chunk, ...(await pool.run({ rows, pieces }, { transferList })) }
     },
