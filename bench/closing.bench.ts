@@ -42,6 +42,9 @@ export interface ClosingBenchResult {
   readonly clickhouseCpuS: number
   readonly postgresCpuS: number
   readonly peakMiB: number
+  /** Resident MiB of this process at the begin and after each tenth of the contracts, and the part of it that is JavaScript's heap in use. */
+  readonly memoryMiB: readonly number[]
+  readonly heapMiB: readonly number[]
   /** Sum of all drafts, to be the same in every run. */
   readonly ht: string
 }
@@ -87,6 +90,14 @@ export async function benchClosing(contracts: number): Promise<ClosingBenchResul
       return answers
     }
     let peak = 0
+    let drafted = 0
+    const [memory, heap]: [number[], number[]] = [[], []]
+    const sample = (): void => {
+      const { rss, heapUsed } = process.memoryUsage()
+      memory.push(Math.round(rss / 1024 / 1024))
+      heap.push(Math.round(heapUsed / 1024 / 1024))
+    }
+    sample()
     const watch = setInterval(() => {
       peak = Math.max(peak, process.memoryUsage.rss())
     }, 100)
@@ -102,7 +113,15 @@ export async function benchClosing(contracts: number): Promise<ClosingBenchResul
         catalog,
         invoicing,
         usageAtCut: () => Promise.reject(new Error('BUG: the bench has no single closings')),
-        pool: { ...pool, draft: (tasks) => timed('draft', () => pool.draft(tasks)) },
+        pool: {
+          ...pool,
+          draft: async (tasks) => {
+            const reply = await timed('draft', () => pool.draft(tasks))
+            drafted += tasks.length
+            while (memory.length <= Math.floor((drafted * 10) / contracts)) sample()
+            return reply
+          },
+        },
         openCut: async () => ({ count: (requests) => timed('count', () => count(requests)), release: async () => {} }),
       },
       { at: null, finalise: false },
@@ -124,6 +143,8 @@ export async function benchClosing(contracts: number): Promise<ClosingBenchResul
       clickhouseCpuS: round2(after[0] - before[0]),
       postgresCpuS: round2(after[1] - before[1]),
       peakMiB: Math.round(peak / 1024 / 1024),
+      memoryMiB: memory,
+      heapMiB: heap,
       ht: rows[0].ht,
     }
   } finally {

@@ -17,6 +17,8 @@ import {
   type CloseOptions,
   closePeriod,
   type DataPort,
+  measuredFor,
+  measuredOf,
   periodOf,
   previewInvoice,
   termsOf,
@@ -28,11 +30,13 @@ import { type LateFinding, previewLate, settleLate } from './invoicing/correct.j
 import type { ItemUsage } from './invoicing/draft.js'
 import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import type { ObjectCharge } from './invoicing/fleet.js'
-import type { Notice } from './invoicing/invoice.js'
+import type { Prepaid as Funds } from './invoicing/funding.js'
+import type { DataProof, Notice } from './invoicing/invoice.js'
 import type { Invoicing, KeptInvoice, Mover } from './invoicing/invoicing.js'
 import {
   type ShadowChange,
   type ShadowPeriod,
+  type ShadowSide,
   type ShadowSums,
   shadowItems,
   shadowPeriod,
@@ -40,7 +44,7 @@ import {
   shadowTerms,
   shadowTotals,
 } from './invoicing/shadow.js'
-import { type Verification, verifyInvoice } from './invoicing/verify.js'
+import { type Recount, type Verification, verifyInvoice } from './invoicing/verify.js'
 import { limits } from './limits.js'
 import { keepCharges } from './objects/charges.js'
 import { isShared } from './objects/share.js'
@@ -49,10 +53,10 @@ import type { Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
-import { type CompleteOptions, completeUsage } from './shared-usage.js'
+import { type CompleteOptions, completeUsage, itemUsage } from './shared-usage.js'
 import { span } from './tracing.js'
-import { claim } from './usage-data/collect.js'
-import type { UsageData } from './usage-data/usage-data.js'
+import { claim, readBy } from './usage-data/collect.js'
+import type { KeptDatum, UsageData } from './usage-data/usage-data.js'
 
 export interface BillingOptions {
   readonly postgres: pg.Pool
@@ -96,6 +100,14 @@ export interface ShadowAnswer {
     readonly same: number
   })[]
   readonly failed: readonly { readonly contract: string; readonly reason: string }[]
+  readonly next: string | null
+}
+
+export interface LineData {
+  /** What the line says; null: no usage data are behind it. */
+  readonly proof: DataProof | null
+  readonly calculators: Awaited<ReturnType<typeof readBy>>['calculators']
+  readonly usageData: readonly KeptDatum[]
   readonly next: string | null
 }
 
@@ -165,7 +177,10 @@ export class Billing {
 
   /** What has changed since a period was invoiced, and what would follow of it. Nothing is kept. */
   async previewLate(request: { contract: string; at: number }): Promise<LateFinding> {
-    return previewLate(this.#closing(), request, (terms, period) => this.#countNow(terms, period))
+    return previewLate(this.#closing(), request, {
+      whole: (terms, period) => this.#countNow(terms, period),
+      part: (terms) => this.#partNow(terms),
+    })
   }
 
   /** Makes the complementary invoice or the credit note that the contract's policy asks for. */
@@ -188,17 +203,33 @@ export class Billing {
       ...(part === undefined ? {} : { period: part }),
     }))
     const counted = await this.#measure(tenant, period, flow.stream, flow.position.epoch, items)
-    const usage = await withPriceParts(terms, period, counted, async (item, metric, part) => {
-      const asked = [{ item, metrics: [metric], period: part }]
-      return (await this.#measure(tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
-    })
+    const usage = await withPriceParts(terms, period, counted, this.#partNow(terms))
     // The order of a closing is an int.
     const completing = this.#completing(tenant, this.#catalog.book(), { upTo: 2 ** 31 - 1 })
     return completeUsage(completing, { terms, period, usage })
   }
 
+  /** Parts of periods, as they stand. */
+  #partNow({
+    contract: { id: contract, tenant },
+  }: Terms): (item: string, metric: string, part: Period) => Promise<string> {
+    const { stream, position } = this.#flowOf(tenant)
+    return async (item, metric, part) => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      const [found] = await this.#measure(tenant, part, stream, position.epoch, asked)
+      return (
+        await itemUsage(this.#completing(tenant, this.#catalog.book(), 'pending'), found!, { contract, tenant }, part)
+      ).quantity
+    }
+  }
+
   /** Closes all contracts that are due, or those of a tenant. One batch at a time; restarted, it goes on where it was. */
-  async closeDuePeriods(request: { at: number | null; finalise?: boolean; tenant?: string }): Promise<CloseManyReport> {
+  async closeDuePeriods(request: {
+    at: number | null
+    finalise?: boolean
+    early?: boolean
+    tenant?: string
+  }): Promise<CloseManyReport> {
     if (this.#batch) throw new ReleveError('conflict', 'a batch closing is running')
     this.#batch = true
     this.#draftPool ??= openDraftPool(availableParallelism())
@@ -250,6 +281,12 @@ export class Billing {
       catalog: this.#catalog,
       invoicing: this.#invoicing,
       usageAtCut: this.#usageAtCut,
+      partAtCut: async ({ closing, tenant, contract, item, metric, part }) => {
+        const items = [{ item, metrics: [metric], period: part }]
+        const [found] = await this.#countAtCut({ closing, tenant, contract, items, period: part }, true)
+        const completing = this.#completing(tenant, this.#catalog.book(), 'pending')
+        return (await itemUsage(completing, found!, { contract, tenant }, part)).quantity
+      },
       data: this.#data,
       prepaid: this.#prepaid,
       settleLate: (request) =>
@@ -363,16 +400,25 @@ export class Billing {
     }))
     const usage = await this.#measure(terms.tenant, period, flow.stream, flow.position.epoch, items)
     const own = await termsOf(this.#postgres, this.#catalog, contract, period)
-    const countPart = async (item: string, metric: string, part: Period): Promise<string> => {
-      const asked = [{ item, metrics: [metric], period: part }]
-      return (await this.#measure(terms.tenant, part, flow.stream, flow.position.epoch, asked))[0]!.quantity
-    }
+    const countPart = this.#partNow(own)
     const cut = await withPriceParts(own, period, usage, countPart)
-    const completing = this.#completing(terms.tenant, this.#catalog.book(), 'pending')
+    const completing = this.#completing(terms.tenant, this.#catalog.book(), 'all')
     const counted = await completeUsage(completing, { terms: own, period, usage: cut })
-    const parts = await this.#prepaid.partsOf(own, period, countPart)
-    const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
+    const prepaid = await this.#packsFor(own, period, counted, countPart)
     return previewInvoice(this.#catalog, contract, period, counted, prepaid, own)
+  }
+
+  /** The packs of a period: as its closing found them, or as they are now. */
+  async #packsFor(
+    terms: Terms,
+    period: Period,
+    usage: readonly ItemUsage[],
+    count: (item: string, metric: string, part: Period) => Promise<string>,
+  ): Promise<Funds | undefined> {
+    const measured = await measuredOf(this.#postgres, terms.contract.id, period.from)
+    if (measured !== null) return measured.prepaid
+    const parts = await this.#prepaid.partsOf(terms, period, count)
+    return this.#prepaid.fund(this.#postgres, { terms, period, usage, parts })
   }
 
   /**
@@ -412,6 +458,7 @@ export class Billing {
       })),
       epochs,
     )
+    const withPacks = await this.#prepaid.everHad(page.map((one) => one.id))
     const contracts = new Map<string, { contract: string; tenant: string; currency: string; periods: ShadowPeriod[] }>()
     for (const [i, { contract, period, before, after }] of asked.entries()) {
       // Others have their turn in between.
@@ -421,7 +468,9 @@ export class Billing {
         if ('mismatch' in usage) throw new ReleveError('conflict', usage.mismatch)
         const { id, tenant } = contract
         const own = contracts.get(id) ?? { contract: id, tenant, currency: before.customer.currency, periods: [] }
-        own.periods.push(shadowPeriod(before, after, period, usage))
+        const sides: ShadowSide[] = []
+        for (const terms of [before, after]) sides.push(await this.#shadowSide(terms, period, usage, withPacks.has(id)))
+        own.periods.push(shadowPeriod(sides[0]!, sides[1]!, period))
         contracts.set(id, own)
       } catch (error) {
         failed.push({ contract: contract.id, reason: error instanceof Error ? error.message : String(error) })
@@ -434,6 +483,25 @@ export class Billing {
       failed,
       next: page.length < all.length ? (page.at(-1)?.id ?? null) : null,
     }
+  }
+
+  /** Terms with what they make of usage: shared, with usage data, object by object, and what packs pay of it. */
+  async #shadowSide(terms: Terms, period: Period, usage: readonly ItemUsage[], packs: boolean): Promise<ShadowSide> {
+    const { contract } = terms
+    const book = this.#catalog.book()
+    const more = contract.items.some((item) => item.calculators !== undefined || item.fleet !== undefined)
+    const completing = this.#completing(contract.tenant, book, 'all')
+    const { stream, position } = this.#flowOf(contract.tenant)
+    const count = async (item: string, metric: string, part: Period): Promise<string> => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      return (await this.#measure(contract.tenant, part, stream, position.epoch, asked))[0]!.quantity
+    }
+    const cut = await withPriceParts(terms, period, usage, count)
+    const counted =
+      more || isShared(book, contract) ? await completeUsage(completing, { terms, period, usage: cut }) : cut
+    if (!packs) return { terms, usage: counted }
+    const prepaid = await this.#packsFor(terms, period, counted, count)
+    return { terms, usage: counted, ...(prepaid === undefined ? {} : { prepaid }) }
   }
 
   /** Periods of a contract that begin in a range. */
@@ -460,34 +528,35 @@ export class Billing {
         book: this.#catalog.book(),
         recountData: (part, order) =>
           completeUsage(this.#completing(part.terms.contract.tenant, null, { upTo: order }), part),
-        recount: async ({ tenant, metric: key, period, cut }) => {
-          const metric = this.#catalog.metric(key)
-          if (!metric.archive) return null
-          const { stream } = this.#flowOf(tenant)
-          const epoch = cut[String(stream)] ?? 0
-          const { aggregation, percentile } = metric
-          const proof = await prove(this.#rollup, {
-            tenant,
-            metric: key,
-            aggregation,
-            percentile,
-            period,
-            stream,
-            epoch,
-          })
-          const heads = this.#catalog.book().pricedByEvent(key)
-          const values = { tenant, metric: key, period, stream, epoch }
-          return {
-            quantity: archivedFigure(aggregation, period, proof),
-            count: proof.events,
-            digest: proof.digest,
-            ...(heads === null ? {} : { amounts: (await valuesBehind(this.#rollup, values, heads)) ?? [] }),
-          }
+        recount: (request) => this.#recount(request),
+        recountPart: async (one, tenant, part) => {
+          const found = await this.#recount({ tenant, metric: one.metric, period: part, cut: one.cut })
+          if (found === null) return null
+          const of = { contract: '', tenant }
+          return (await itemUsage(this.#completing(tenant, null, 'pending'), { ...one, ...found }, of, part)).quantity
         },
       },
       idOrNumber,
       tenant,
     )
+  }
+
+  /** From the archive alone. */
+  readonly #recount: Recount = async ({ tenant, metric: key, period, cut }) => {
+    const metric = this.#catalog.metric(key)
+    if (!metric.archive) return null
+    const { stream } = this.#flowOf(tenant)
+    const epoch = cut[String(stream)] ?? 0
+    const { aggregation, percentile } = metric
+    const proof = await prove(this.#rollup, { tenant, metric: key, aggregation, percentile, period, stream, epoch })
+    const heads = this.#catalog.book().pricedByEvent(key)
+    const values = { tenant, metric: key, period, stream, epoch }
+    return {
+      quantity: archivedFigure(aggregation, period, proof),
+      count: proof.events,
+      digest: proof.digest,
+      ...(heads === null ? {} : { amounts: (await valuesBehind(this.#rollup, values, heads)) ?? [] }),
+    }
   }
 
   /** The archived events behind a line, in the order of the log, at most a page; `next` continues behind it. */
@@ -514,6 +583,42 @@ export class Billing {
       limit: request.limit,
     })
     return { events, next: events.length < request.limit ? null : (events.at(-1)?.position ?? null) }
+  }
+
+  /**
+   * The usage data behind a line: the rows that its calculators have read, with their count and digest counted anew to be held
+   * against its proof, at most a page of rows; `next` continues behind it. Throws ReleveError `not_found`, and `conflict` when the
+   * measure of a dropped draft is gone.
+   */
+  async invoiceData(request: {
+    invoice: string
+    tenant: string | null
+    line: number
+    after: string
+    limit: number
+  }): Promise<LineData> {
+    const { invoice } = await this.#invoicing.get(request.invoice, request.tenant)
+    const line = invoice.lines.find((one) => one.no === request.line)
+    if (line === undefined) throw new ReleveError('not_found', `${request.invoice} has no line ${request.line}`)
+    const proof = line.proof?.data ?? null
+    if (proof === null) return { proof, calculators: [], usageData: [], next: null }
+    const corrects = line.type === 'regularisation'
+    // A credit note copies the lines of its invoice.
+    const of =
+      invoice.refersTo === null || corrects ? invoice : (await this.#invoicing.get(invoice.refersTo.id)).invoice
+    const measured = await measuredFor(this.#postgres, of)
+    if (measured === null) throw new ReleveError('conflict', `${invoice.id}: its period was measured again`)
+    const late = measured.late.find(({ period }) => line.period.from >= period.from && line.period.from < period.to)
+    const part = corrects && late !== undefined ? late : { terms: measured.terms, period: of.period }
+    const { condition, values, calculators } = await readBy(this.#postgres, {
+      terms: part.terms,
+      period: part.period,
+      item: line.item,
+      calculators: proof.calculators,
+      which: { upTo: measured.order },
+    })
+    const page = await this.#usageData.rowsOf({ condition, values }, request)
+    return { proof, calculators, ...page }
   }
 
   /** The cut of a closing is taken once and kept: asked again, the same events are counted. */

@@ -46,6 +46,8 @@ export const limits = {
   keyRateMax: 1_000_000_000,
   /** Attempts without a valid key that an address has at once; one more comes back each second. */
   failedAttemptsMax: 20,
+  /** Tenants whose rate is being counted, about 500 bytes each; at the bound the one that came least lately begins anew. */
+  tenantBudgetsMax: 10_000,
   /** Addresses with failed attempts that are remembered, about 150 bytes each; at the bound the oldest is forgotten. */
   failedAddressesMax: 10_000,
 
@@ -99,6 +101,8 @@ export const limits = {
   leaseMs: 15_000,
 
   // Dedupe.
+  /** Ids that a restore takes in at a time, 150 ns each and mostly less: nothing else happens in the thread meanwhile. */
+  restoreSliceIds: 50_000,
   /** Length of a generation of ids, by receivedAt. */
   generationMs: 1 * DAY,
   /** Generations that may live at once; the number is one byte in the table. */
@@ -172,6 +176,9 @@ export const limits = {
   slabs: 6,
   /** One of them: bodies in its front half, their frames behind. What a small request waits for at most is the judging of two. */
   slabBytes: 2 * MiB,
+  /** Frames from this size on lie in memory that is used again, so much of it of each power of two: what is in the log's hands at once. */
+  pooledFrameBytesMin: 16 * 1024,
+  pooledFramesMax: 16,
   /** Tasks of bodies given to one shard's thread: the second one so that it never waits for the main thread. */
   judgeTasksMax: 2,
   /** A body up to this size is judged together with others that came meanwhile: one record of the log, one frame. */
@@ -184,18 +191,28 @@ export const limits = {
   natsMessageBytesMax: 512 * KiB,
   /** One pull from the stream. Measured: with 46 MB in flight a server called its consumer slow and the pull hung. */
   natsPullBytesMax: 4 * MiB,
+  /** Pulls at once: while the messages of one are being written to the log, the next ones are on their way. */
+  natsPullsMax: 2,
   /** Messages of one pull. */
   natsPullMessagesMax: 512,
   /** A pull that has not been filled ends after this long, and the next one begins. */
   natsPullMs: 5_000,
   /** Without an acknowledgement for this long the server delivers a message again. */
   natsAckWaitMs: 30_000,
-  /** Messages delivered and not acknowledged; at it the server waits. */
-  natsAckPendingMax: 2_048,
+  /** Messages of tenants beyond their rates that the server keeps until their turn; it looks through all of them each time. */
+  natsWaitingMax: 4_096,
+  /** Furthest turn: a rate that was raised acts on what waits within this time. */
+  natsWaitMsMax: 60_000,
+  /** Messages delivered and not acknowledged, those that wait for their turn included; at it the server waits. */
+  natsAckPendingMax: 6_144,
   /** A message that cannot be taken now comes again after this long. */
   natsRetryMs: 1_000,
   /** Silence after which the door asks the server whether anything waits; with a yes, or no answer, it connects anew. */
   natsStallMs: 30_000,
+  /** A pull that ended at once with nothing is followed by the next one after this long. */
+  natsPullPauseMs: 100,
+  /** For how long health tells that the server cut a slow connection off. */
+  natsSlowToldMs: 10 * MINUTE,
   /** Default size of the stream that is created; when it is full the server refuses publishers, it drops nothing. */
   natsStreamBytesMax: 1024 * MiB,
   /** Fullness of the stream, in percent, from which health warns: when it is full, publishers over MQTT are not told. */
@@ -284,6 +301,8 @@ export const limits = {
   secretOverlapMaxMs: 7 * DAY,
   /** Alerts handed to their deliveries before the place is noted: after a crash so many are looked at again. */
   feedPageMax: 100,
+  /** Between two looks whether something else happened that is to be told. */
+  outboxLookMs: 1_000,
 
   // Answers.
   /** Rows of one usage answer. */
@@ -325,6 +344,10 @@ export const limits = {
   tiersMax: 100,
   /** Prepaid packs of a contract that hold something; a closing debits them one by one. */
   packsMax: 1_000,
+  /** Customers' metrics whose items are remembered as they stood: those that are shared or have packs, while somebody asks. */
+  liveItemsMax: 1_000,
+  /** How long they are remembered, unless an epoch ends before: objects that come or go are no change of the catalogue. */
+  liveItemsMs: 5_000,
   /** Parts into which packs cut a period: each is counted by a question of its own. */
   packCutsMax: 100,
   /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */
@@ -363,6 +386,12 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Between two looks at trials that are over; they end on days. */
+  trialSweepMs: 60 * MINUTE,
+  /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */
+  trialSweepMax: 1_000,
+  /** Usage data that a printed invoice shows in all: a few pages. */
+  printedDataMax: 200,
   /** UTF-8 bytes of a description or a note of a usage datum. */
   usageDataTextMax: 4_000,
   /** UTF-8 bytes of the JSON of a usage datum. */
@@ -411,8 +440,9 @@ assert(limits.recordBytesMax > limits.bodyBytesMax, 'a record must hold the larg
 assert(limits.natsMessageBytesMax < limits.bodyBytesMax, 'a message is a body')
 assert(limits.smallBodyBytes <= limits.slabBytes / 4, 'a slab must hold several small bodies')
 assert(
-  limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
-  'a pull holds several of the largest messages, and stays where no stall was seen',
+  limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax &&
+    limits.natsPullsMax * limits.natsPullBytesMax <= 16 * MiB,
+  'a pull holds several of the largest messages, and all of them stay where no stall was seen',
 )
 assert(
   12 * limits.clientEventJsonMax <= limits.bodyBytesMax,
@@ -424,6 +454,10 @@ assert(
   'a batch of the client is a body, and over NATS a message',
 )
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
+assert(
+  limits.natsAckPendingMax >= limits.natsWaitingMax + (1 + limits.natsPullsMax) * limits.natsPullMessagesMax,
+  'messages that wait for their turn must leave room for those of others',
+)
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')
 assert(limits.segmentFirstBytes <= limits.segmentBytes, 'segments grow from the first size to the full one')
 assert(limits.logQueueBytesMax > limits.recordBytesMax, 'the commit queue must hold the largest record')

@@ -111,6 +111,11 @@ export function openMetrics() {
       'releve_nats_stalls_total',
       'Connections given up because nothing came though something waited',
     ),
+    natsSlow: counter(
+      'releve_nats_slow_consumer_total',
+      'Connections that the server cut off without a word, as it does with a slow consumer',
+    ),
+    natsWaiting: gauge('releve_nats_waiting', 'Messages of tenants beyond their rates that come again at their turn'),
     natsAlerts: counter('releve_nats_alerts_total', 'Alerts handed to the server'),
     natsStreamBytes: gauge('releve_nats_stream_bytes', 'Bytes that wait in the stream of the server'),
     natsUp: gauge('releve_nats_up', '1 when the door is connected'),

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type Keys, openKeys } from './access/keys.js'
+import { TenantRates } from './access/rates.js'
 import { Alerting } from './alerting.js'
 import { Answers } from './answers.js'
 import { Backups } from './backup.js'
@@ -14,6 +15,7 @@ import { CardinalityRules } from './cardinality.js'
 import { type Catalog, openCatalog } from './catalog/catalog.js'
 import { Coupons } from './catalog/coupons.js'
 import { isLive } from './catalog/metric.js'
+import { watchTrials } from './catalog/trial-sweep.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config.js'
 import { openCrashPoints } from './crash-points.js'
@@ -22,6 +24,7 @@ import { runEntriesIn } from './dedupe/run-file.js'
 import { openRunPool, type RunPool } from './dedupe/run-pool.js'
 import { openAlertFeed } from './delivery/alert-feed.js'
 import { type Delivery, openDelivery } from './delivery/delivery.js'
+import { type OutboxFeed, openOutboxFeed } from './delivery/outbox.js'
 import { type Engines, isAway, lockDataDirectory, openEngines } from './engines/engines.js'
 import { migrate } from './engines/migrate.js'
 import { ReleveError } from './errors.js'
@@ -36,6 +39,7 @@ import { Certifications } from './invoicing/certification.js'
 import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
+import { LiveItems, roomsOf } from './live-items.js'
 import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
@@ -151,14 +155,17 @@ export class System {
   #lock: { release(): void } | undefined
   #engines!: Engines
   #keys!: Keys
+  #rates!: TenantRates
   #catalog!: Catalog
   #alerts!: Alerts
   #delivery!: Delivery
   #alertFeed: { close(): Promise<void> } | undefined
+  #outboxFeed: OutboxFeed | undefined
   #rollup!: Rollup
   #repair!: Repair
   #invoicing!: Invoicing
   #certifications!: Certifications
+  #trials: ReturnType<typeof watchTrials> | undefined
   #answers!: Answers
   #alerting!: Alerting
   #limits!: Policies
@@ -203,6 +210,10 @@ export class System {
 
   get keys(): Keys {
     return this.#keys
+  }
+  /** What tenants may send where no key comes along. */
+  get rates(): TenantRates {
+    return this.#rates
   }
   get alerts(): Alerts {
     return this.#alerts
@@ -304,6 +315,7 @@ export class System {
     onProgress('schema')
     await migrate({ clickhouse, postgres, directory: sqlDirectory, logger })
     this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
+    this.#rates = await TenantRates.open({ postgres, clock })
     this.#catalog = await openCatalog({ postgres, clock })
     this.#rollup = openRollup({ clickhouse })
     this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
@@ -321,6 +333,7 @@ export class System {
       retryMs: config.deliveryRetryMs,
     })
     this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
+    this.#outboxFeed = openOutboxFeed({ postgres, delivery: this.#delivery, logger })
 
     this.#alerting = await Alerting.open({
       postgres,
@@ -469,12 +482,15 @@ export class System {
       flowOf: (tenant: string) => this.#flowOf(tenant),
     }
     this.#cardinality.start(this.#flows, this.#rollup)
-    this.#answers = new Answers(room)
+    this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
+    await this.#prepaid.open()
+    const items = new LiveItems({ ...room, postgres, prepaid: this.#prepaid })
+    this.#answers = new Answers({ ...room, items })
+    this.#guard.setRooms(roomsOf(items))
     this.#meters = new Meters({ ...room, postgres })
     this.#refusals = new Refusals({ clock, postgres, rollup: this.#rollup, ingest: (again) => this.ingest(again) })
     this.#objects = new Objects({ postgres, clock, catalog: this.#catalog })
     this.#usageData = new UsageData({ postgres, clock, catalog: this.#catalog })
-    this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     this.#coupons = new Coupons({ postgres, clock, catalog: this.#catalog })
     this.#billing = new Billing({
       ...room,
@@ -504,6 +520,7 @@ export class System {
       clock,
     })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
+    this.#trials = watchTrials(this.#catalog, clock, logger)
     this.#ready = true
     await this.#listen()
     this.#alerting.start(this.#flows, (tenant) => streamOf(tenant, this.#streams))
@@ -585,6 +602,7 @@ export class System {
     this.#ready = false
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
+      () => this.#trials?.close(),
       () => this.#certifications?.close(),
       () => this.#imports?.close(),
       () => this.#billing?.close(),
@@ -592,6 +610,7 @@ export class System {
       () => Promise.allSettled([this.#cardinality?.close(), ...this.#flows.map((flow) => flow.close())]),
       () => this.#alerts?.close(),
       () => this.#alertFeed?.close(),
+      () => this.#outboxFeed?.close(),
       () => this.#delivery?.close(),
       () => this.#guard?.close(),
       () => this.#journalLog?.close(),

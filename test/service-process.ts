@@ -13,11 +13,14 @@ import { enginesIn } from './processes.js'
 export interface Service {
   readonly url: string
   readonly pid: number
+  readonly adminKey: string
   start(): Promise<void>
   /** Resolves when the process is gone, whoever ended it. */
   readonly ended: Promise<void>
   kill(): Promise<void>
   call<T>(method: string, path: string, body?: unknown): Promise<T>
+  /** An answer that is no JSON. */
+  text(path: string): Promise<string>
   close(): Promise<void>
 }
 
@@ -53,7 +56,7 @@ export async function openService(env: Record<string, string>): Promise<Service>
     }
     throw new Error(`the service ended instead of starting:\n${said.join('\n')}`)
   }
-  const call = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
+  const ask = async (method: string, path: string, body?: unknown): Promise<Response> => {
     const key = readFileSync(join(data, 'admin.key'), 'utf8').trim()
     const answer = await fetch(`${url}${path}`, {
       method,
@@ -64,8 +67,10 @@ export async function openService(env: Record<string, string>): Promise<Service>
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     })
     if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`)
-    return (await answer.json()) as T
+    return answer
   }
+  const call = async <T>(method: string, path: string, body?: unknown): Promise<T> =>
+    (await (await ask(method, path, body)).json()) as T
   const kill = async (): Promise<void> => {
     child?.kill('SIGKILL')
     await ended
@@ -100,9 +105,13 @@ export async function openService(env: Record<string, string>): Promise<Service>
     get ended() {
       return ended
     },
+    get adminKey() {
+      return readFileSync(join(data, 'admin.key'), 'utf8').trim()
+    },
     start,
     kill,
     call,
+    text: async (path) => (await ask('GET', path)).text(),
     async close() {
       await kill()
       while (enginesIn(data).length > 0) await sleep(50)

@@ -1,5 +1,5 @@
 /**
- * What one key may ask for: requests, events and bytes a second, each a bucket that holds one second's worth. A request is let in
+ * What one key, or one tenant where no key comes along, may ask for: requests, events and bytes a second, each a bucket that holds one second's worth. A request is let in
  * while every bucket holds something. What it costs in events is known only when its body has been judged, so that is taken
  * afterwards and may leave a debt: no batch is too large for a small rate, it only makes the next one wait longer.
  */
@@ -19,8 +19,10 @@ const words: Readonly<Record<Rate, string>> = {
 
 export class Budget {
   readonly #buckets: readonly (readonly [name: Rate, bucket: Bucket])[]
+  readonly #who: string
 
-  constructor(limits: KeyLimits, now: number) {
+  constructor(limits: KeyLimits, now: number, who = 'this key') {
+    this.#who = who
     this.#buckets = Rate.flatMap((name) => {
       const rate = limits[name]
       return rate === undefined ? [] : [[name, new Bucket(rate, rate, now)] as const]
@@ -32,14 +34,26 @@ export class Budget {
     for (const [name, bucket] of this.#buckets) {
       const waitMs = bucket.waitMs(now)
       if (waitMs === 0) continue
-      throw new ReleveError('too_many_requests', `${words[name]}: this key may send ${bucket.rate} a second`, {
+      throw new ReleveError('too_many_requests', `${words[name]}: ${this.#who} may send ${bucket.rate} a second`, {
         retryAfterS: Math.ceil(waitMs / 1000),
       })
     }
     this.#spend('requestsPerSecond', 1, now)
   }
 
-  spend(cost: { events?: number; bytes?: number }, now: number): void {
+  /** Milliseconds until the next is let in. */
+  waitMs(now: number): number {
+    return Math.max(0, ...this.#buckets.map(([, bucket]) => bucket.waitMs(now)))
+  }
+
+  /** How long it takes until the rates have made good for this. */
+  costMs(cost: { requests: number; events: number; bytes: number }): number {
+    const tokens = { requestsPerSecond: cost.requests, eventsPerSecond: cost.events, bytesPerSecond: cost.bytes }
+    return Math.max(0, ...this.#buckets.map(([name, { rate }]) => (1000 * tokens[name]) / rate))
+  }
+
+  spend(cost: { requests?: number; events?: number; bytes?: number }, now: number): void {
+    this.#spend('requestsPerSecond', cost.requests ?? 0, now)
     this.#spend('eventsPerSecond', cost.events ?? 0, now)
     this.#spend('bytesPerSecond', cost.bytes ?? 0, now)
   }

@@ -42,7 +42,7 @@ import {
 } from './definition.js'
 import { type Finding, lint, lintPrice } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
-import { extendTrial, giveNotice, type Move, type Moved, moveContract } from './moves.js'
+import { endTrial, extendTrial, giveNotice, type Move, type Moved, moveContract } from './moves.js'
 import { type Price, parsePrice } from './price.js'
 import { midnightOf } from './schedule.js'
 import { assertSubscriptionMove, type SubscriptionState } from './subscription.js'
@@ -413,14 +413,16 @@ export class Catalog {
         })
         if (item.subjects !== undefined && item.fleet !== undefined)
           unprocessable(`items: ${item.id} has subjects or is a fleet, not both`)
+        if (item.fleet !== undefined && item.prepaid !== undefined)
+          unprocessable(
+            `items: ${item.id} is a fleet, whose quotas are those of its objects one by one: packs stand behind one quota`,
+          )
         if (item.subjects !== undefined || item.fleet !== undefined) {
-          if (item.prepaid !== undefined)
-            unprocessable(`items: ${item.id} has prepaid packs, whose usage is not shared by subject`)
           // Shared out by subject, and added up again.
           const other = entitlements.find(({ metric }) => !['sum', 'count'].includes(book.metricOf(metric).aggregation))
           if (other !== undefined)
             unprocessable(
-              `items: ${other.metric} of ${item.id} is neither a sum nor a count, and is not shared by subject`,
+              `items: ${other.metric} of ${item.id} is neither a sum nor a count, and is not shared by subject: its parts do not add up to the whole, so that something would be billed twice or not at all`,
             )
         }
         for (const { name, metric } of item.calculators ?? []) {
@@ -462,6 +464,11 @@ export class Catalog {
 
   giveNotice(id: string, by: By): Promise<Changed<Contract>> {
     return this.#move(id, by, giveNotice)
+  }
+
+  /** What a trial that is over comes to by its policy. Throws ReleveError `conflict` when nothing is to be done. */
+  endTrial(id: string, by: Omit<By, 'on'>): Promise<Changed<Contract>> {
+    return this.#move(id, by, endTrial)
   }
 
   #move(id: string, by: By, judge: (contract: Contract, on: string) => Moved): Promise<Changed<Contract>> {

@@ -15,7 +15,7 @@ import type { Threshold } from '../quota/entitlement.js'
 import { type Calculator, parseCalculators } from './calculator.js'
 import { Exhaustion } from './exhaustion.js'
 import { Aggregation, type Metric } from './metric.js'
-import { assertPattern } from './number-pattern.js'
+import { assertPattern, mayCollide } from './number-pattern.js'
 import type { Days } from './part.js'
 import { assertRegistrations } from './registration.js'
 import type { Renewal } from './renewal.js'
@@ -175,6 +175,8 @@ export interface TrialTerms {
   readonly extensionDays?: number
   /** Days after the end with read-only access. */
   readonly graceDays?: number
+  /** What becomes of one that nobody has decided on when its grace is over; absent: it stays listed as expired. */
+  readonly atEnd?: 'convert' | 'cancel'
   readonly convertedOn?: string
 }
 
@@ -382,8 +384,8 @@ export function parseLegalEntity(json: unknown): LegalEntity {
   const creditNotePattern = name(fields.creditNotePattern ?? 'AV-{YYYY}-{NNNN}', 'creditNotePattern')
   assertPattern(invoicePattern)
   assertPattern(creditNotePattern)
-  if (invoicePattern === creditNotePattern)
-    throw new ReleveError('invalid_request', 'creditNotePattern: must be a series of its own')
+  if (mayCollide(invoicePattern, creditNotePattern))
+    throw new ReleveError('invalid_request', `creditNotePattern: may give a number that ${invoicePattern} gives`)
   return {
     key: name(fields.key, 'key'),
     name: name(fields.name, 'name'),
@@ -585,13 +587,16 @@ function date(value: unknown, field: string, timeZone: string): string {
 }
 
 function trial(value: unknown, start: string, timeZone: string): TrialTerms {
-  const fields = fieldsOf(value, 'trial', ['start', 'lengthDays', 'extensionDays', 'graceDays', 'convertedOn'])
+  const fields = fieldsOf(value, 'trial', ['start', 'lengthDays', 'extensionDays', 'graceDays', 'atEnd', 'convertedOn'])
   const days = (one: unknown, field: string, least: number): number => wholeNumber(one, `trial.${field}`, least, 3_650)
   return {
     start: date(fields.start ?? start, 'trial.start', timeZone),
     lengthDays: days(fields.lengthDays ?? TRIAL_DAYS, 'lengthDays', 1),
     ...(fields.extensionDays === undefined ? {} : { extensionDays: days(fields.extensionDays, 'extensionDays', 0) }),
     ...(fields.graceDays === undefined ? {} : { graceDays: days(fields.graceDays, 'graceDays', 0) }),
+    ...(fields.atEnd === undefined
+      ? {}
+      : { atEnd: oneOf(fields.atEnd, ['convert', 'cancel'] as const, 'trial.atEnd') }),
     ...(fields.convertedOn === undefined
       ? {}
       : { convertedOn: date(fields.convertedOn, 'trial.convertedOn', timeZone) }),

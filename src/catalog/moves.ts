@@ -73,6 +73,19 @@ export function extendTrial(contract: Contract, days: number, on: string): Moved
   return { contract: { ...contract, trial: extended }, move }
 }
 
+/**
+ * What a trial comes to by its policy, on the day on which its grace is over, however late somebody looks. Throws ReleveError
+ * `conflict` when there is nothing to do: it runs, or was decided on.
+ */
+export function endTrial(contract: Contract, today: string): Moved {
+  const { trial, state } = contract
+  if (state !== 'trial' || trial?.atEnd === undefined || trialStatus(trial, today).status !== 'expired')
+    throw new ReleveError('conflict', `trial: nothing is to be done with that of ${contract.id}`)
+  const { over } = trialStatus(trial, today)
+  const { contract: next, move } = moveContract(contract, trial.atEnd === 'convert' ? 'active' : 'cancelled', over)
+  return { contract: next, move: { ...move, detail: `trial over${move.detail === null ? '' : `, ${move.detail}`}` } }
+}
+
 /** The contract ends with its term, or with the next one when the notice comes too late for it. */
 export function giveNotice(contract: Contract, on: string): Moved {
   const { state } = contract

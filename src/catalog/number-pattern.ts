@@ -1,17 +1,20 @@
 /**
- * Invoice numbers: patterns, and what follows what. The counter itself is a row in PostgreSQL (store.ts), taken under its lock
- * in the finalising transaction, so that a number is used exactly when its invoice is issued.
+ * Invoice numbers: patterns, and what follows what. The counter itself is a row in PostgreSQL (invoicing/invoicing.ts), taken under
+ * its lock in the finalising transaction, so that a number is used exactly when its invoice is issued.
  *
  * A pattern names the year, perhaps the month, and the counter: FA-{YYYY}-{NNNN}, INV/{YYYY}/{MM}/{NNNN}. The counter begins at 1
- * again when the part before it changes. Its width is a minimum: 9999 is followed by 10000. Sort by series and counter, never by
- * the text.
+ * again when the year or month in it changes, and goes on when only its width does. The width is a minimum: 9999 is followed by
+ * 10000. Sort by series and counter, never by the text.
  */
 import { assert } from '../assert.js'
 import { ReleveError } from '../errors.js'
 
 const COUNTER = /\{(N+)\}/
 
-/** Throws ReleveError `invalid_request` unless the pattern has exactly one counter, and a year if it has a month. */
+/**
+ * Throws ReleveError `invalid_request` unless every invoice gets a number of its own: exactly one counter, and a year if there is
+ * a month, since the counter begins again with it.
+ */
 export function assertPattern(pattern: string): void {
   const counters = pattern.match(/\{N+\}/g)?.length ?? 0
   const known = pattern.replace(/\{(?:N+|YYYY|YY|MM)\}/g, '')
@@ -23,29 +26,37 @@ export function assertPattern(pattern: string): void {
   }
 }
 
-/** The series that a date belongs to: the pattern with its date parts filled in. A change of series restarts the counter. */
+/** Whether two patterns can give the same number: FA-{YYYY}-{NNNN} and FA-{YYYY}-{MM}{NN} can. */
+export function mayCollide(a: string, b: string): boolean {
+  const digits = { '{YYYY}': '\\d{4}', '{YY}': '\\d{2}', '{MM}': '\\d{2}' } as Readonly<Record<string, string>>
+  const numbersOf = (pattern: string): RegExp =>
+    new RegExp(
+      `^${pattern
+        .split(/(\{[A-Z]+\})/)
+        .map((part) => digits[part] ?? (COUNTER.test(part) ? `\\d{${part.length - 2},}` : part.replaceAll('.', '\\.')))
+        .join('')}$`,
+    )
+  const given = (pattern: string, by: string): boolean =>
+    Array.from({ length: 16 }, (_, i) => printNumber(pattern, '2026-11-11', 10 ** i)).some((one) =>
+      numbersOf(by).test(one),
+    )
+  return given(a, b) || given(b, a)
+}
+
+/**
+ * The series that a date belongs to: the pattern with its date parts filled in, whatever the width of the counter. A change of
+ * series restarts the counter.
+ */
 export function seriesOf(pattern: string, date: string): string {
-  const [year = '', month = ''] = date.split('-')
-  return pattern.replace('{YYYY}', year).replace('{YY}', year.slice(-2)).replace('{MM}', month)
+  return dated(pattern, date).replace(COUNTER, '{N}')
 }
 
 export function printNumber(pattern: string, date: string, counter: number): string {
   assert(Number.isSafeInteger(counter) && counter > 0, `an invoice counter is a positive integer, got ${counter}`)
-  return seriesOf(pattern, date).replace(COUNTER, (_, width: string) => String(counter).padStart(width.length, '0'))
+  return dated(pattern, date).replace(COUNTER, (_, width: string) => String(counter).padStart(width.length, '0'))
 }
 
-/** The number that follows `last` at `date` (YYYY-MM-DD). */
-export function nextNumber(pattern: string, last: string | null, date: string): string {
-  assertPattern(pattern)
-  const series = seriesOf(pattern, date)
-  const counter = last === null ? null : counterIn(series, last)
-  return printNumber(pattern, date, (counter ?? 0) + 1)
-}
-
-/** The counter of a number of this series; null for a number of another one. */
-function counterIn(series: string, number: string): number | null {
-  const [before = '', after = ''] = series.split(/\{N+\}/)
-  const digits =
-    number.startsWith(before) && number.endsWith(after) ? number.slice(before.length, number.length - after.length) : ''
-  return /^[0-9]+$/.test(digits) ? Number(digits) : null
+function dated(pattern: string, date: string): string {
+  const [year = '', month = ''] = date.split('-')
+  return pattern.replaceAll('{YYYY}', year).replaceAll('{YY}', year.slice(-2)).replaceAll('{MM}', month)
 }

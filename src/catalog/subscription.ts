@@ -43,15 +43,19 @@ export interface TrialStatus {
   /** The day on which it is over; for a converted one, the day of its conversion. */
   readonly ends: string
   readonly daysLeft: number | null
+  /** The first day on which neither it nor its grace runs. */
+  readonly over: string
   readonly status: 'active' | 'grace' | 'expired' | 'converted'
 }
 
 export function trialStatus(trial: Trial, today: string): TrialStatus {
-  if (trial.convertedOn !== undefined) return { ends: trial.convertedOn, daysLeft: null, status: 'converted' }
+  if (trial.convertedOn !== undefined)
+    return { ends: trial.convertedOn, daysLeft: null, over: trial.convertedOn, status: 'converted' }
   const end = dayOf(trial.start).plus({ days: trial.lengthDays + (trial.extensionDays ?? 0) })
   const left = Math.round(end.diff(dayOf(today), 'days').days)
   const status = left > 0 ? 'active' : -left < (trial.graceDays ?? 0) ? 'grace' : 'expired'
-  return { ends: end.toFormat('yyyy-MM-dd'), daysLeft: Math.max(left, 0), status }
+  const over = end.plus({ days: trial.graceDays ?? 0 }).toFormat('yyyy-MM-dd')
+  return { ends: end.toFormat('yyyy-MM-dd'), daysLeft: Math.max(left, 0), over, status }
 }
 
 /** Whether the parts sum to the trials started, and the share that converted, percent with one decimal. */

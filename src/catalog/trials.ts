@@ -17,6 +17,9 @@ export interface TrialEntry {
   readonly daysLeft: number | null
   readonly status: TrialStatus['status']
   readonly extensionDays: number
+  /** What becomes of it by itself, and from which day; null: a person decides. */
+  readonly atEnd: 'convert' | 'cancel' | null
+  readonly over: string
   readonly convertedOn: string | null
 }
 
@@ -31,6 +34,17 @@ export interface Trials {
   }
   /** Those that end next first, then the others by their end. */
   readonly trials: readonly TrialEntry[]
+}
+
+/** Trials whose grace is over and that have a policy, those that ended first before all others. */
+export function endedTrials(book: Book, now: number): string[] {
+  const ended: { readonly id: string; readonly over: string }[] = []
+  for (const { id, state, trial, timeZone } of book.contracts.values()) {
+    if (state !== 'trial' || trial?.atEnd === undefined) continue
+    const { status, over } = trialStatus(trial, dateIn(now, timeZone))
+    if (status === 'expired') ended.push({ id, over })
+  }
+  return ended.sort((a, b) => (a.over < b.over ? -1 : a.over > b.over ? 1 : 0)).map((one) => one.id)
 }
 
 export function trialsOf(book: Book, now: number, tenant: string | null): Trials {
@@ -52,6 +66,8 @@ export function trialsOf(book: Book, now: number, tenant: string | null): Trials
       daysLeft: open ? 0 : found.daysLeft,
       status: open ? 'expired' : found.status,
       extensionDays: trial.extensionDays ?? 0,
+      atEnd: trial.atEnd ?? null,
+      over: found.over,
       convertedOn: trial.convertedOn ?? null,
     })
   }

@@ -11,6 +11,7 @@ import { ReleveError } from '../errors.js'
 import type { Language } from '../format.js'
 import { limits } from '../limits.js'
 import type { AddressGuard } from './address.js'
+import { isTold } from './events.js'
 import type { SecretBox } from './secret-box.js'
 import { newSecret } from './sign.js'
 
@@ -63,7 +64,6 @@ interface Stored extends Endpoint {
 /** Letters, digits and the marks of an address; no blank, no line end: it goes into a header. */
 const ADDRESS =
   /^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$/
-const EVENT = /^(?:\*|[a-z][a-z0-9_]*\.(?:\*|[a-z][a-z0-9_.]*))$/
 
 const numberOrNull = (value: unknown): number | null => (value === null ? null : Number(value))
 
@@ -131,9 +131,12 @@ export async function openEndpoints(options: {
   }
 
   const checkEvents = (events: readonly string[]): void => {
-    const wrong = events.find((event) => !EVENT.test(event))
+    const wrong = events.find((event) => !isTold(event))
     if (wrong !== undefined)
-      throw new ReleveError('unprocessable', `events: «${wrong}» is none; write alert.triggered, alert.* or *`)
+      throw new ReleveError(
+        'unprocessable',
+        `events: «${wrong}» is none; write a type of GET /v1/webhooks/event-types, a family such as alert.*, or *`,
+      )
   }
 
   const list = (channel: Channel, tenant: string | null): Endpoint[] =>

@@ -3,6 +3,7 @@
  * message. A type that has no text of its own is told with the plain members of its data.
  */
 import { formatNumber, type Language, type Words } from '../format.js'
+import { EventTypes } from './events.js'
 
 export interface Letter {
   readonly subject: string
@@ -53,7 +54,10 @@ export function letterOf(told: Told, language: Language): Letter {
     for (const [name, value] of Object.entries(data).slice(0, 30)) {
       if (typeof value === 'string' || typeof value === 'number') lines.push(`${oneLine(name)}${colon}${text(value)}`)
     }
-    return { subject: oneLine(`releve : ${type}`), text: `${[`${type}`, '', ...lines].join('\n')}\n` }
+    const title = EventTypes[type]?.title[language] ?? type
+    const name = data.number ?? data.contract ?? data.pack
+    const about = typeof name === 'string' ? ` (${text(name)})` : ''
+    return { subject: oneLine(`releve – ${title}${about}`), text: `${[`${title}${about}`, '', ...lines].join('\n')}\n` }
   }
   lines.push(`${headline.charAt(0).toUpperCase()}${headline.slice(1)}.`, '')
   for (const [member, label] of labels) {

@@ -34,6 +34,7 @@ import { meterRoutes } from './routes/meters.js'
 
 import { objectRoutes } from './routes/objects.js'
 import { prepaidRoutes } from './routes/prepaid.js'
+import { rateRoutes } from './routes/rates.js'
 import { rejectRoutes } from './routes/rejects.js'
 import { shadowRoutes } from './routes/shadow.js'
 import { usageRoutes } from './routes/usage.js'
@@ -241,6 +242,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   await app.register(usageRoutes(system))
   await app.register(rejectRoutes(system))
   await app.register(cardinalityRoutes(system))
+  await app.register(rateRoutes(system))
   await app.register(alertRoutes(system))
   await app.register(alertRuleRoutes(system))
   await app.register(limitRoutes(system))

@@ -23,8 +23,10 @@ import {
 } from './close.js'
 import type { ItemUsage } from './draft.js'
 import type { Drafted, DraftPool } from './draft-batch.js'
+import type { Notice } from './invoice.js'
 import { unpackJson } from './pack.js'
-import { silentMeters } from './silent.js'
+import { silentMeters, tellSilent } from './silent.js'
+import { isOpen } from './state.js'
 
 /** What is counted for one contract: all its items over a period. */
 export interface CountRequest {
@@ -48,6 +50,8 @@ export interface CloseManyRequest {
   readonly graceMs?: number
   /** false leaves drafts; default true. */
   readonly finalise?: boolean
+  /** Also periods whose grace has not ended: their drafts are in `grace`, and are counted again before they are issued. */
+  readonly early?: boolean
   /** Only this customer's contracts. */
   readonly tenant?: string
 }
@@ -77,9 +81,15 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
   const due = dueContracts(options, request)
   const report = { due: due.length, before: 0, drafted: 0, issued: 0, empty: 0, failed: 0 }
   const failures: { contract: string; reason: string }[] = []
-  const fail = (contract: string, reason: string): void => {
+  const fail = async (entry: Due, reason: string): Promise<void> => {
+    const { contract, tenant, period } = entry
     report.failed += 1
     if (failures.length < limits.closeFailuresMax) failures.push({ contract, reason })
+    // Each of them is told, also where the report is full.
+    await options.postgres.query(`SELECT tell('closing.failed', NULL, NULL, $1, $2)`, [
+      { contract, tenant, period, reason },
+      options.clock.now(),
+    ])
   }
   const one = async (entry: Due): Promise<void> => {
     try {
@@ -87,14 +97,15 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
       const closed: Closed = await closePeriod(options, {
         contract: entry.contract,
         at: entry.period.from,
-        finalise,
+        finalise: finalise && !inGrace(entry),
+        early: request.early === true,
         ...(graceMs === undefined ? {} : { graceMs }),
       })
       if (closed.invoice === null) report.empty += 1
-      else if (closed.invoice.state === 'draft') report.drafted += 1
+      else if (isOpen(closed.invoice.state)) report.drafted += 1
       else report.issued += 1
     } catch (error) {
-      fail(entry.contract, error instanceof Error ? error.message : String(error))
+      await fail(entry, error instanceof Error ? error.message : String(error))
     }
   }
   /** What was drafted a moment ago needs no more than its number; what fails stays a draft. */
@@ -106,7 +117,7 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
         done.push(entry.id)
         report.issued += 1
       } catch (error) {
-        fail(entry.contract, error instanceof Error ? error.message : String(error))
+        await fail(entry, error instanceof Error ? error.message : String(error))
       }
     }
     await options.postgres.query(
@@ -114,6 +125,7 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
       [done, options.clock.now()],
     )
   }
+  const inGrace = ({ period }: Due): boolean => period.to + (request.graceMs ?? limits.graceMs) > options.clock.now()
   if (due.length === 0) return { ...report, failures }
   const cut = await options.openCut()
   try {
@@ -125,13 +137,17 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
         const result = await closeChunk(options, chunk, cut)
         report.before += result.before
         // Drafts of an earlier attempt are issued, if that is asked.
-        if (request.finalise === false) report.before += result.waiting.length
-        else for (const entry of result.waiting) await one(entry)
+        for (const entry of result.waiting) {
+          if (request.finalise === false || inGrace(entry)) report.before += 1
+          else await one(entry)
+        }
         report.empty += result.empty
-        for (const { contract, reason } of result.failures) fail(contract, reason)
+        for (const { entry, reason } of result.failures) await fail(entry, reason)
         for (const entry of result.single) await one(entry)
-        if (request.finalise === false) report.drafted += result.drafted.length
-        else await issue(result.drafted)
+        const waits = (one: { readonly entry: Due }): boolean => request.finalise === false || inGrace(one.entry)
+        report.drafted += result.drafted.filter(waits).length
+        for (const { entry, invoice } of result.drafted) if (inGrace(entry)) await options.invoicing.markGrace(invoice)
+        await issue(result.drafted.filter((one) => !waits(one)))
       }
     }
     // The cut is held until every chunk has ended, also when one of them fails.
@@ -145,7 +161,7 @@ export async function closeMany(options: CloseManyOptions, request: CloseManyReq
 
 /** By tenant, so that the questions of a chunk read neighbours. */
 function dueContracts({ catalog, clock }: CloseManyOptions, request: CloseManyRequest): Due[] {
-  const ended = clock.now() - (request.graceMs ?? limits.graceMs)
+  const ended = clock.now() - (request.early === true ? 0 : (request.graceMs ?? limits.graceMs))
   // Most contracts share a start and a zone; a period's bounds cost more than a look-up.
   const periods = new Map<string, Period | null>()
   const endedPeriodOf = (contract: Contract): Period | null => {
@@ -175,7 +191,7 @@ interface ChunkResult {
   readonly empty: number
   readonly drafted: readonly { readonly entry: Due; readonly invoice: string }[]
   readonly single: readonly Due[]
-  readonly failures: readonly { readonly contract: string; readonly reason: string }[]
+  readonly failures: readonly { readonly entry: Due; readonly reason: string }[]
 }
 
 async function closeChunk(
@@ -183,7 +199,7 @@ async function closeChunk(
   chunk: readonly Due[],
   cut: Awaited<ReturnType<CloseManyOptions['openCut']>>,
 ): Promise<ChunkResult> {
-  const failures: { contract: string; reason: string }[] = []
+  const failures: { entry: Due; reason: string }[] = []
   const single: Due[] = []
   const waiting: Due[] = []
   const states = await statesOf(postgres, chunk)
@@ -218,7 +234,7 @@ async function closeChunk(
       }))
       return [{ entry, terms, recounts, at: asked.push(requestOf(terms, entry.period)) - 1 }]
     } catch (error) {
-      failures.push({ contract: entry.contract, reason: error instanceof Error ? error.message : String(error) })
+      failures.push({ entry, reason: error instanceof Error ? error.message : String(error) })
       return []
     }
   })
@@ -227,7 +243,7 @@ async function closeChunk(
     for (const index of [at, ...recounts.map((one) => one.at)]) {
       const answer = counted[index]!
       if ('mismatch' in answer) {
-        failures.push({ contract: entry.contract, reason: answer.mismatch })
+        failures.push({ entry, reason: answer.mismatch })
         return false
       }
     }
@@ -235,22 +251,29 @@ async function closeChunk(
     if (late) single.push(entry)
     return !late
   })
-  const byId = new Map(plain.map((task) => [`inv_${randomUUID()}`, task]))
+  const byId = new Map(
+    plain.map((task) => {
+      const usage = counted[task.at] as readonly ItemUsage[]
+      const notices = silentMeters(task.terms, usage, lastOf(earlier.get(task.entry.contract)))
+      return [`inv_${randomUUID()}`, { ...task, usage, notices }]
+    }),
+  )
   const { results, bytes } = await pool.draft(
-    [...byId].map(([id, { entry, terms, at }]) => ({
+    [...byId].map(([id, { entry, terms, usage, notices }]) => ({
       id,
       order: 1 + (earlier.get(entry.contract) ?? []).reduce((most, one) => Math.max(most, one.order), 0),
       terms,
       period: entry.period,
-      usage: counted[at] as readonly ItemUsage[],
-      notices: silentMeters(terms, counted[at] as readonly ItemUsage[], lastOf(earlier.get(entry.contract))),
+      usage,
+      notices,
     })),
   )
-  const good: { entry: Due; draft: Drafted }[] = []
+  const good: Good[] = []
   for (const draft of results) {
-    const { entry } = byId.get(draft.id)!
-    if ('failed' in draft) failures.push({ contract: entry.contract, reason: draft.failed })
-    else good.push({ entry, draft })
+    const { entry, notices } = byId.get(draft.id)!
+    if ('failed' in draft) failures.push({ entry, reason: draft.failed })
+    else if ('less' in draft) single.push(entry)
+    else good.push({ entry, draft, notices })
   }
   const kept = await keepChunk(postgres, clock.now(), good, bytes, earlier)
   const due = good.filter(({ entry, draft }) => kept.has(entry.id) && draft.document !== null)
@@ -303,12 +326,12 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
     period_to: string
     measured: Buffer
   }>(
-    `SELECT contract, period_from, period_to, measured FROM (
-       SELECT c.contract, c.period_from, c.period_to, c.measured,
-         row_number() OVER (PARTITION BY c.contract ORDER BY c.period_from DESC) AS place
-       FROM closings c JOIN unnest($1::text[], $2::bigint[]) AS due (contract, period_from) ON c.contract = due.contract
-       WHERE c.measured IS NOT NULL AND c.part = 0 AND c.period_to <= due.period_from) AS newest
-     WHERE place <= $3`,
+    // A look-up for each: joined, the planner sorts all closings there are, for every chunk.
+    `SELECT c.contract, c.period_from, c.period_to, c.measured
+     FROM unnest($1::text[], $2::bigint[]) AS due (contract, period_from) CROSS JOIN LATERAL (
+       SELECT * FROM closings
+       WHERE contract = due.contract AND part = 0 AND period_to <= due.period_from AND measured IS NOT NULL
+       ORDER BY period_from DESC LIMIT $3) AS c`,
     [chunk.map((entry) => entry.contract), chunk.map((entry) => entry.period.from), limits.latePeriodsMax],
   )
   const all = new Map<string, Earlier[]>()
@@ -338,6 +361,13 @@ async function earlierOf(postgres: CloseOptions['postgres'], chunk: readonly Due
   return all
 }
 
+/** A contract with its draft, and what a person should look at. */
+interface Good {
+  readonly entry: Due
+  readonly draft: Drafted
+  readonly notices: readonly Notice[]
+}
+
 /** The usage of the latest of them. */
 function lastOf(earlier: readonly Earlier[] = []): readonly ItemUsage[] {
   const last = earlier.reduce<Earlier | null>(
@@ -354,7 +384,7 @@ function lastOf(earlier: readonly Earlier[] = []): readonly ItemUsage[] {
 async function keepChunk(
   postgres: CloseOptions['postgres'],
   now: number,
-  chunk: readonly { readonly entry: Due; readonly draft: Drafted }[],
+  chunk: readonly Good[],
   bytes: Uint8Array,
   earlier: ReadonlyMap<string, readonly Earlier[]>,
 ): Promise<Set<string>> {
@@ -419,8 +449,12 @@ async function keepChunk(
         column(({ draft }) => draft.ttc),
       ],
     )
+    const drafted = new Set(done.rows.map((row) => row.id))
+    for (const { entry, draft, notices } of kept)
+      if (notices.length > 0 && draft.document !== null && drafted.has(entry.id))
+        await tellSilent(client, { ...entry, id: draft.id, notices }, now)
     await client.query('COMMIT')
-    return new Set(done.rows.map((row) => row.id))
+    return drafted
   } catch (error) {
     await client.query('ROLLBACK').catch(() => undefined)
     throw error

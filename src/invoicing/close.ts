@@ -16,6 +16,7 @@
  *
  * The usage side is reached through one function that is handed in; this file imports nothing of it.
  */
+import { createHash } from 'node:crypto'
 import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import type { Catalog, Terms } from '../catalog/catalog.js'
@@ -26,11 +27,13 @@ import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
-import type { PartsOf, Prepaid } from './funding.js'
-import type { Notice } from './invoice.js'
+import type { PartsOf, Prepaid, Refunding } from './funding.js'
+import type { Invoice, Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { packJson, unpackJson } from './pack.js'
+import { soldBy } from './pack-ledger.js'
 import { silentMeters } from './silent.js'
+import { opposite } from './state.js'
 
 export type { ItemUsage } from './draft.js'
 
@@ -46,6 +49,16 @@ export type UsageAtCut = (request: {
   readonly items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[]
   readonly period: Period
 }) => Promise<readonly ItemUsage[]>
+
+/** Counts what an item has of one metric in a part of a period, shared with others as the whole is. */
+export type PartAtCut = (request: {
+  readonly closing: string
+  readonly tenant: string
+  readonly contract: string
+  readonly item: string
+  readonly metric: string
+  readonly part: Period
+}) => Promise<string>
 
 /** Usage data beside the stream, which are collected with the measure. */
 export interface DataPort {
@@ -76,6 +89,7 @@ export interface PrepaidPort {
     terms: Terms,
     period: Period,
     count: (item: string, metric: string, part: Period) => Promise<string>,
+    late?: boolean,
   ): Promise<PartsOf>
   /** They are debited from the commit of its transaction on. */
   fund(
@@ -88,6 +102,17 @@ export interface PrepaidPort {
       readonly closing: { readonly id: string; readonly attempt: number }
     },
   ): Promise<Prepaid | undefined>
+  /** What they could pay of a period that is counted again; `settle` writes it, in the transaction of its client. */
+  refund(
+    client: Pool | PoolClient,
+    request: { readonly terms: Terms; readonly period: Period; readonly parts: PartsOf; readonly name?: string },
+  ): Promise<readonly Refunding[]>
+  settle(
+    client: PoolClient,
+    part: Pick<LatePart, 'terms' | 'period' | 'usage' | 'prepaid'>,
+    closing: { readonly id: string; readonly attempt: number },
+  ): Promise<void>
+  lock(client: PoolClient, contract: string): Promise<void>
   /** Of these contracts, those that have any. */
   waiting(contracts: readonly string[]): Promise<ReadonlySet<string>>
 }
@@ -98,6 +123,8 @@ export interface CloseOptions {
   readonly catalog: Catalog
   readonly invoicing: Invoicing
   readonly usageAtCut: UsageAtCut
+  /** What an item has of a metric in a part of a period, at the same cut; absent: all that the tenant uses. */
+  readonly partAtCut?: PartAtCut
   readonly data?: DataPort
   readonly prepaid?: PrepaidPort
   /** Before a period is measured: makes the corrections of an earlier one that are documents of their own (correct.ts). */
@@ -143,8 +170,8 @@ export interface Measured {
   readonly notices?: readonly Notice[]
   /** What prepaid packs there were. */
   readonly prepaid?: Prepaid
-  /** Of a correction: what was billed of the period before it. */
-  readonly corrected?: { readonly billed: readonly ItemUsage[] }
+  /** Of a correction: what was billed of the period before it, and its packs. */
+  readonly corrected?: Pick<LatePart, 'billed' | 'prepaid' | 'sold'>
 }
 interface Row {
   id: string
@@ -247,16 +274,15 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
   const terms = withBilledAhead(catalog.terms(contract, period), period, earlierOnes)
   let usage: readonly ItemUsage[]
   let packParts: PartsOf | undefined
-  const recounted: Omit<LatePart, 'billed'>[] = []
+  const recounted: (Omit<LatePart, 'billed'> & { readonly packs: PartsOf | undefined })[] = []
+  const countPart = partsAt(options, cut, terms)
   try {
     usage = await countItems(options, cut, terms, period)
-    packParts = await options.prepaid?.partsOf(terms, period, async (item, metric, part) => {
-      const asked = { closing: cut, tenant: terms.contract.tenant, contract, period: part }
-      const [found] = await options.usageAtCut({ ...asked, items: [{ item, metrics: [metric], period: part }] })
-      return found!.quantity
-    })
+    packParts = await options.prepaid?.partsOf(terms, period, countPart)
     for (const earlier of earlierOnes) {
-      recounted.push({ ...earlier, usage: await countItems(options, cut, earlier.terms, earlier.period) })
+      const again = await countItems(options, cut, earlier.terms, earlier.period)
+      const packs = await options.prepaid?.partsOf(earlier.terms, earlier.period, countPart, true)
+      recounted.push({ ...earlier, usage: again, packs })
     }
   } catch (error) {
     // Another closer may have been faster and has released the cut: then what it kept is what counts.
@@ -275,19 +301,24 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
       const parts = [{ terms, period, usage }, ...recounted]
       const now = clock.now()
       const withData = await options.data?.collect(client, { closing: row.id, order, parts, now })
-      const late = recounted.flatMap((part, i) => {
+      const closing = { id: row.id, attempt: row.attempt }
+      await options.prepaid?.lock(client, contract)
+      const late: LatePart[] = []
+      for (const [i, { packs, ...part }] of recounted.entries()) {
         const billed = lastCounted(measured, part.period.from)
         const again = withData?.usage[i + 1] ?? part.usage
-        return billed === null || sameQuantities(billed, again)
-          ? []
-          : [policed({ ...part, usage: again, billed }, terms)]
-      })
+        if (billed === null || sameQuantities(billed, again)) continue
+        const counted = await refunded(options, client, { ...part, usage: again, billed }, packs, closing)
+        const one = policed(counted, terms)
+        // Packs pay before anything of the period that is closed now: what was used first is paid first.
+        if (one.refused !== true) await options.prepaid?.settle(client, one, closing)
+        late.push(one)
+      }
       const counted = withData?.usage[0] ?? usage
       const before =
         earlierOnes.at(-1) === undefined ? [] : (lastCounted(measured, earlierOnes.at(-1)!.period.from) ?? [])
       const noticed = [...(withData?.notices ?? []), ...silentMeters(terms, counted, before)]
       const notices = noticed.length === 0 ? {} : { notices: noticed }
-      const closing = { id: row.id, attempt: row.attempt }
       const prepaid =
         packParts && (await options.prepaid?.fund(client, { terms, period, usage: counted, parts: packParts, closing }))
       const funded = prepaid === undefined ? {} : { prepaid }
@@ -307,8 +338,36 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
   return read(postgres, row.id)
 }
 
+/** Counts an item's metric over a part of a period, at a cut. */
+export function partsAt(
+  { usageAtCut, partAtCut }: CloseOptions,
+  cut: string,
+  { contract: { id: contract, tenant } }: Terms,
+): (item: string, metric: string, part: Period) => Promise<string> {
+  return async (item, metric, part) => {
+    if (partAtCut !== undefined) return partAtCut({ closing: cut, tenant, contract, item, metric, part })
+    const items = [{ item, metrics: [metric], period: part }]
+    return (await usageAtCut({ closing: cut, tenant, contract, items, period: part }))[0]!.quantity
+  }
+}
+
+/** A period that was counted again, with what packs pay of it now. */
+export async function refunded(
+  { prepaid }: Pick<CloseOptions, 'prepaid'>,
+  client: Pool | PoolClient,
+  part: LatePart,
+  parts: PartsOf | undefined,
+  closing?: { readonly id: string; readonly attempt: number },
+): Promise<LatePart> {
+  if (prepaid === undefined || parts === undefined) return part
+  const { terms, period } = part
+  const name = closing === undefined ? {} : { name: `${closing.id}#${closing.attempt}` }
+  const found = await prepaid.refund(client, { terms, period, parts, ...name })
+  return found.length === 0 ? part : { ...part, prepaid: found }
+}
+
 export async function countItems(
-  { usageAtCut }: CloseOptions,
+  options: CloseOptions,
   cut: string,
   terms: Terms,
   period: Period,
@@ -320,11 +379,8 @@ export async function countItems(
     ...(item.period === undefined ? {} : { period: item.period }),
   }))
   const asked = { closing: cut, tenant: contract.tenant, contract: contract.id }
-  const counted = await usageAtCut({ ...asked, items, period })
-  const usage = await withPriceParts(terms, period, counted, async (item, metric, part) => {
-    const [found] = await usageAtCut({ ...asked, items: [{ item, metrics: [metric], period: part }], period: part })
-    return found!.quantity
-  })
+  const counted = await options.usageAtCut({ ...asked, items, period })
+  const usage = await withPriceParts(terms, period, counted, partsAt(options, cut, terms))
   for (const { item, metrics } of items) {
     for (const metric of metrics) {
       if (!usage.some((one) => one.item === item && one.metric === metric)) {
@@ -366,18 +422,25 @@ async function earlierClosings(
   postgres: Pool,
   contract: string,
   period: Period,
-): Promise<{ readonly period: Period; readonly terms: Terms }[]> {
+): Promise<Pick<LatePart, 'period' | 'terms' | 'sold'>[]> {
   const { rows } = await postgres.query<{ period_from: string; period_to: string; measured: Buffer }>(
     `SELECT period_from, period_to, measured FROM closings
      WHERE contract = $1 AND period_to <= $2 AND part = 0 AND measured IS NOT NULL ORDER BY period_from DESC LIMIT $3`,
     [contract, period.from, limits.latePeriodsMax],
   )
   return rows
-    .map((row) => ({
-      period: { from: Number(row.period_from), to: Number(row.period_to) },
-      terms: unpackJson<Measured>(row.measured).terms,
-    }))
+    .map((row) => {
+      const measured = unpackJson<Measured>(row.measured)
+      const period = { from: Number(row.period_from), to: Number(row.period_to) }
+      return { period, terms: measured.terms, ...soldIn(measured, period) }
+    })
     .reverse()
+}
+
+/** The packs that a measured closing has billed. */
+export function soldIn({ prepaid, terms, usage }: Measured, period: Period): Pick<LatePart, 'sold'> {
+  const sold = prepaid === undefined ? [] : soldBy(prepaid, terms, period, usage)
+  return sold.length === 0 ? {} : { sold }
 }
 
 /** The terms of a period as its closing would take them. */
@@ -451,8 +514,21 @@ async function draft({ postgres, clock, invoicing }: CloseOptions, row: Row, per
   const invoice = draftInvoice(invoicing.newId(), terms, period, usage, late, notices, prepaid)
   // Nothing due: the closing itself keeps what was counted.
   if (invoice.lines.length === 0) return advance(postgres, clock, row.id, 'done', null)
-  const kept = await invoicing.draft(invoice)
+  const kept = await invoicing.draft((await asCredit(invoicing, row, invoice)) ?? invoice)
   return advance(postgres, clock, row.id, 'drafted', kept.invoice.id)
+}
+
+/**
+ * A period that comes to less than nothing (fees were billed in advance, then the contract was cancelled or became smaller) is a
+ * credit note on the last invoice that leaves so much to credit. Null when there is none: then the draft is for a person.
+ */
+async function asCredit(invoicing: Invoicing, { id, attempt }: Row, invoice: Invoice): Promise<Invoice | null> {
+  if (!invoice.ttc.startsWith('-')) return null
+  const refersTo = await invoicing.creditableBefore(invoice.contract, invoice.period.from, opposite(invoice.ttc))
+  if (refersTo === null) return null
+  // Two closers make one: the id is that of the attempt.
+  const own = createHash('sha256').update(`${id}#${attempt}`).digest('hex').slice(0, 32)
+  return { ...invoice, id: `inv_${own}`, kind: 'credit_note', refersTo }
 }
 
 /** States only move forward, whoever comes late. */
@@ -494,6 +570,16 @@ export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice'
   )
   const row = rows[0]
   return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured
+}
+
+/** What the closing of a period has counted; null when it was not closed. */
+export async function measuredOf(postgres: Pool, contract: string, periodFrom: number): Promise<Measured | null> {
+  const { rows } = await postgres.query<{ measured: Buffer | null }>(
+    'SELECT measured FROM closings WHERE contract = $1 AND period_from = $2 AND part = 0',
+    [contract, periodFrom],
+  )
+  const measured = rows[0]?.measured
+  return measured == null ? null : unpackJson<Measured>(measured)
 }
 
 /** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */

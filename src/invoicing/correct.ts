@@ -16,9 +16,19 @@ import { assert } from '../assert.js'
 import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
-import { type CloseOptions, countItems, lastCounted, type Measured, periodOf, sameQuantities } from './close.js'
+import {
+  type CloseOptions,
+  countItems,
+  lastCounted,
+  type Measured,
+  partsAt,
+  periodOf,
+  refunded,
+  sameQuantities,
+  soldIn,
+} from './close.js'
 import { assertCreditable } from './credit.js'
-import { draftCorrection, type ItemUsage, type LatePart } from './draft.js'
+import { draftCorrection, type ItemUsage } from './draft.js'
 import type { Invoice } from './invoice.js'
 import type { KeptInvoice, Mover } from './invoicing.js'
 import { packJson, unpackJson } from './pack.js'
@@ -52,8 +62,11 @@ interface Kept {
   invoice: string | null
 }
 
-/** How the period is counted: at a cut that is kept, or as it stands. */
-type Count = (terms: Measured['terms'], period: Period) => Promise<readonly ItemUsage[]>
+/** How the period is counted, and parts of it: at a cut that is kept, or as it stands. */
+export interface Count {
+  whole(terms: Measured['terms'], period: Period): Promise<readonly ItemUsage[]>
+  part(terms: Measured['terms']): (item: string, metric: string, part: Period) => Promise<string>
+}
 
 /** What has changed since the period was invoiced, and what would follow. Throws ReleveError `conflict` when it was not closed. */
 export async function previewLate(
@@ -70,9 +83,13 @@ async function find(options: CloseOptions, contract: string, period: Period, row
   const base = rows.find((row) => Number(row.period_from) === period.from && row.part === 0)
   if (base?.measured === null || base === undefined)
     throw new ReleveError('conflict', `period: it was not closed yet, so that nothing of it is late`)
-  const { terms } = unpackJson<Measured>(base.measured)
+  const measured = unpackJson<Measured>(base.measured)
+  const { terms } = measured
   const kept = base.invoice === null ? null : await options.invoicing.get(base.invoice)
-  const part = partOf(rows, terms, period, await count(terms, period))
+  const usage = await count.whole(terms, period)
+  const packs = await options.prepaid?.partsOf(terms, period, count.part(terms), true)
+  const counted = { period, terms, billed: lastOf(rows, period), usage, ...soldIn(measured, period) }
+  const part = await refunded(options, options.postgres, counted, packs)
   const same = sameQuantities(part.billed, part.usage)
   const { invoice, goes } = ((): { invoice: Invoice | null; goes: LateGoes } => {
     if (same) return { invoice: null, goes: 'nothing' }
@@ -99,7 +116,7 @@ async function find(options: CloseOptions, contract: string, period: Period, row
     }),
     document: invoice,
   }
-  return { finding, part, kept }
+  return { finding, part, packs, kept }
 }
 
 const isCredited = ({ state }: KeptInvoice): boolean =>
@@ -119,15 +136,18 @@ export async function settleLate(
   const own = rows.filter((row) => Number(row.period_from) === period.from)
   const begun = own.find((row) => row.part > 0 && row.state === 'drafted')
   if (begun !== undefined) {
-    const { finding } = await find(options, request.contract, period, rows, async () => lastOf(rows, period))
+    const nothing = { whole: async () => lastOf(rows, period), part: () => async () => '0' }
+    const { prepaid: _, ...asMade } = options
+    const { finding } = await find(asMade, request.contract, period, rows, nothing)
     return { ...finding, made: await issue(options, begun.id, begun.invoice!, request) }
   }
   const no = 1 + own.reduce((highest, row) => Math.max(highest, row.part), 0)
   const closing = `${request.contract}/${period.from}/${no}`
   const cut = await cutOf(postgres, closing)
-  const { finding, part, kept } = await find(options, request.contract, period, rows, (terms, part) =>
-    countItems(options, cut, terms, part),
-  ).finally(() => options.releaseCut?.(cut))
+  const { finding, part, packs, kept } = await find(options, request.contract, period, rows, {
+    whole: (terms, part) => countItems(options, cut, terms, part),
+    part: (terms) => partsAt(options, cut, terms),
+  }).finally(() => options.releaseCut?.(cut))
   if (finding.goes !== 'complementary_invoice' && finding.goes !== 'credit_note') return { ...finding, made: null }
 
   const id = invoicing.newId()
@@ -141,7 +161,9 @@ export async function settleLate(
     if (highest(locked) !== highest(rows))
       throw new ReleveError('conflict', 'contract: another closing was faster; ask again')
     const collected = await options.data?.collect(client, { closing, order, parts: [part], now })
-    const late: LatePart = { ...part, usage: collected?.usage[0] ?? part.usage }
+    await options.prepaid?.lock(client, request.contract)
+    const own = { id: closing, attempt: 1 }
+    const late = await refunded(options, client, { ...part, usage: collected?.usage[0] ?? part.usage }, packs, own)
     const refersTo =
       finding.goes === 'credit_note' && kept !== null ? { id: kept.invoice.id, number: kept.invoice.number! } : null
     made = draftCorrection(id, late, refersTo)
@@ -152,13 +174,19 @@ export async function settleLate(
       terms: part.terms,
       usage: late.usage,
       late: [],
-      corrected: { billed: part.billed },
+      corrected: {
+        billed: late.billed,
+        ...(late.prepaid === undefined ? {} : { prepaid: late.prepaid }),
+        ...(late.sold === undefined ? {} : { sold: late.sold }),
+      },
     }
     await client.query(
       `INSERT INTO closings (id, contract, period_from, period_to, part, state, place, measured, invoice, created_at, updated_at)
        VALUES ($1, $2, $3, $4, $5, 'drafted', $6, $7, $8, $9, $9)`,
       [closing, request.contract, period.from, period.to, no, order, packJson(JSON.stringify(measured)), id, now],
     )
+    // The closing's row is there: what it writes into the ledger counts from now on.
+    await options.prepaid?.settle(client, late, own)
     await invoicing.keepDraft(client, made, no)
     await client.query('COMMIT')
   } catch (error) {
@@ -192,15 +220,6 @@ async function issue(
   const issued = await invoicing.finalise(invoice, by)
   await postgres.query(`UPDATE closings SET state = 'done', updated_at = $2 WHERE id = $1`, [closing, clock.now()])
   return issued
-}
-
-function partOf(
-  rows: readonly Kept[],
-  terms: Measured['terms'],
-  period: Period,
-  usage: readonly ItemUsage[],
-): LatePart {
-  return { period, terms, billed: lastOf(rows, period), usage }
 }
 
 /** What was counted last of a period, for any invoice. */

@@ -31,8 +31,18 @@ import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
 import { type FleetCharge, fleetLines, fleetRegularisation } from './fleet.js'
-import { type Funded, type Funding, fund, type Prepaid } from './funding.js'
+import {
+  coveredBefore,
+  type Funded,
+  type Funding,
+  fund,
+  lateLedgerOf,
+  type PackPurchase,
+  type Prepaid,
+  type Refunding,
+} from './funding.js'
 import type { DataEntry, DataProof, Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
+import { opposite } from './state.js'
 
 export type { DataEntry } from './invoice.js'
 
@@ -70,6 +80,9 @@ export interface LatePart {
   readonly usage: readonly ItemUsage[]
   /** The contract does not bill what is late: a notice says what it was. */
   readonly refused?: true
+  /** What prepaid packs pay of it now that it is counted again, and the packs that its invoice billed. */
+  readonly prepaid?: readonly Refunding[]
+  readonly sold?: readonly PackPurchase[]
 }
 
 /** A draft has no number and no dates. Throws ReleveError `unprocessable` when a price is in another currency. */
@@ -286,7 +299,7 @@ function chargesOf(
       }
       if (funding !== undefined && funded !== null) {
         notices.push(...packNotices(funding, funded, metric))
-        for (const { packs } of funded.recharges) lines.push(recharged(funding, packs, metric))
+        for (const { packs } of funded.recharges) lines.push(rechargeLine(terms, period, funding, packs, metric))
       }
       if (new Decimal(unpriced).gt(0)) notices.push(unpricedOverage(item.item, metric, limit ?? '0', unpriced))
       statement.push({
@@ -328,30 +341,38 @@ function chargesOf(
         price: null,
         proof: proofOf(charge),
         period: part,
+        ...dataOf(charge, undefined),
       })
     }
   }
   if (terms.billedAhead !== undefined) lines.push(...feeCorrections(terms, period, terms.billedAhead))
   for (const item of terms.ahead?.items ?? []) lines.push(...feeLines(terms, item, item.fees ?? []))
   return { lines, statement, notices }
+}
 
-  /** A pack that was bought again because nothing was left. */
-  function recharged({ item: id, recharge }: Funding, packs: string, { unit }: TermsMetric): DraftLine {
-    const item = terms.items.find((one) => one.item === id)!
-    const { quantity, amount } = recharge!
-    const total = printMoney(new Decimal(amount).times(packs), customer.currency)
-    const taxRate = taxRateOf(terms, item.product)
-    const base = { item: id, product: item.product.key, plan: item.plan, taxRate, since: null }
-    const name = (language: 'fr' | 'en'): string => `${formatNumber(quantity, language)} ${unit}`
-    const label = { fr: `Recharge automatique — ${name('fr')}`, en: `Automatic recharge — ${name('en')}` }
-    const say = (language: 'fr' | 'en'): string => {
-      const money = (value: string): string => formatMoney(value, customer.currency, language)
-      return `${formatNumber(packs, language)} × ${money(amount)} = ${money(total)}`
-    }
-    return {
-      ...packLine(base, item.period ?? period, label, packs, total),
-      explanation: { fr: say('fr'), en: say('en') },
-    }
+/** A pack that was bought again because nothing was left. */
+function rechargeLine(
+  terms: Terms,
+  period: Period,
+  { item: id, recharge }: Funding,
+  packs: string,
+  { unit }: TermsMetric,
+): DraftLine {
+  const { currency } = terms.customer
+  const item = terms.items.find((one) => one.item === id)!
+  const { quantity, amount } = recharge!
+  const total = printMoney(new Decimal(amount).times(packs), currency)
+  const taxRate = taxRateOf(terms, item.product)
+  const base = { item: id, product: item.product.key, plan: item.plan, taxRate, since: null }
+  const name = (language: 'fr' | 'en'): string => `${formatNumber(quantity, language)} ${unit}`
+  const label = { fr: `Recharge automatique — ${name('fr')}`, en: `Automatic recharge — ${name('en')}` }
+  const say = (language: 'fr' | 'en'): string => {
+    const money = (value: string): string => formatMoney(value, currency, language)
+    return `${formatNumber(packs, language)} × ${money(amount)} = ${money(total)}`
+  }
+  return {
+    ...packLine(base, item.period ?? period, label, packs, total),
+    explanation: { fr: say('fr'), en: say('en') },
   }
 }
 
@@ -512,6 +533,34 @@ function packNotices(funding: Funding, funded: Funded, metric: TermsMetric): Not
   })
 }
 
+/** Stands for all that packs have paid. */
+const paidPack = (balance: string) => ({ id: 'paid', name: '', balance })
+
+/** What packs pay more of an earlier period, or have back, by usage that was counted after its invoice. */
+function lateNotices(funding: Refunding, funded: Funded, metric: TermsMetric, { terms, period }: LatePart): Notice[] {
+  const month = monthOf(terms, period)
+  const names = new Map(funding.packs.map(({ id, name }) => [id, name]))
+  return lateLedgerOf(funding, funded, period)
+    .filter((step) => step.kind === 'debit')
+    .map(({ pack, quantity }) => {
+      const more = opposite(quantity)
+      const back = more.startsWith('-')
+      const say = (language: 'fr' | 'en'): string => {
+        const [units, name] = [formatNumber(back ? quantity : more, language), names.get(pack) ?? 'recharge']
+        if (language === 'fr')
+          return `pack ${name} : ${units} ${back ? 'rendus' : 'de plus utilisés'} pour ${month.fr}, après sa facture`
+        return `pack ${name}: ${units} ${back ? 'given back' : 'more used'} for ${month.en}, after its invoice`
+      }
+      return {
+        code: 'prepaid_used',
+        item: funding.item,
+        metric: metric.metric,
+        quantity: more,
+        text: { fr: say('fr'), en: say('en') },
+      }
+    })
+}
+
 function usageBlocked(item: string, metric: TermsMetric, quantity: string): Notice {
   return {
     code: 'usage_blocked',
@@ -639,23 +688,34 @@ function regularise(
       const billed = usageOf(part.billed, item.item, metric.metric)
       const limit = limitOf(item, metric, terms, part.period)
       const [quantity, old] = [atLeastZero(now.quantity), atLeastZero(billed.quantity)]
+      const funding = part.prepaid?.find((one) => one.item === item.item && one.metric === metric.metric)
+      const covers = item.period ?? part.period
+      const funded = funding === undefined || limit === null ? null : fund(funding, metric, limit, quantity, covers)
+      const [paid, paidBefore] = funded === null ? ['0', '0'] : [funded.covered, coveredBefore(funding!)]
+      if (funded !== null) {
+        notices.push(...lateNotices(funding!, funded, metric, part))
+        for (const { packs } of funded.recharges) lines.push(rechargeLine(terms, part.period, funding!, packs, metric))
+      }
       // The count of events matters only to a price that charges them.
       const same = quantity === old && (metric.price?.model !== 'percentage' || now.count === billed.count)
-      if (limit === null || same) continue
+      if (limit === null || (same && paid === paidBefore)) continue
       // Behind packs that block nothing is billed, early or late.
       const rules = contract.items.find((one) => one.id === item.item)?.prepaid
       if (rules?.some((rule) => rule.metric === metric.metric && rule.exhaustion === 'block')) continue
+      const included = printDecimal(new Decimal(limit).plus(paid))
+      const includedBefore = printDecimal(new Decimal(limit).plus(paidBefore))
       if (metric.price === null) {
-        const above = new Decimal(quotaStatus(quantity, limit).overage ?? '0')
-        const more = above.minus(quotaStatus(old, limit).overage ?? '0')
+        const above = new Decimal(quotaStatus(quantity, included).overage ?? '0')
+        const more = above.minus(quotaStatus(old, includedBefore).overage ?? '0')
         if (more.gt(0)) notices.push(unpricedOverage(item.item, metric, limit, printDecimal(more)))
         continue
       }
       const { price } = metric
       const asked = askOf(metric, metric.price, limit)
       const { words: _, ...priced } = asked(quantity)
-      // Prices that changed within the period: each counting by its own parts.
-      const changed = metric.later !== undefined && now.parts !== undefined && billed.parts !== undefined
+      // Prices that changed within the period, each counting by its own parts; packs, that pay more or less of it.
+      const changed =
+        funded !== null || (metric.later !== undefined && now.parts !== undefined && billed.parts !== undefined)
       const delta = rateDelta({
         ...priced,
         billed: asked(old).quantity,
@@ -665,9 +725,10 @@ function regularise(
         ...(billed.amounts === undefined ? {} : { billedAmounts: billed.amounts }),
       })
       const [after, before] = changed
-        ? [now, billed].map(
-            (one) => rateMetric(metric, { ...one, quantity: atLeastZero(one.quantity) }, limit, currency).total,
-          )
+        ? [
+            { ...now, quantity, limit: included },
+            { ...billed, quantity: old, limit: includedBefore },
+          ].map((one) => rateMetric(metric, one, one.limit, currency).total)
         : [delta.after.total, delta.before.total].map((total) => billedIn(currency, price, total))
       const amount = printMoney(new Decimal(after!).minus(before!), currency)
       if (new Decimal(amount).isZero()) continue
@@ -675,9 +736,16 @@ function regularise(
         const money = (amount: string): string => formatMoney(amount, currency, language)
         const counts = [formatNumber(quantity, language), formatNumber(old, language)]
         const sum = `${money(after!)} − ${money(before!)}`
+        const [more, less] = [paid, paidBefore].map((text) => formatNumber(text, language))
+        const packs =
+          paid === paidBefore
+            ? ''
+            : language === 'fr'
+              ? `, dont ${more} payés par des packs au lieu de ${less}`
+              : `, ${more} of them paid by packs instead of ${less}`
         return language === 'fr'
-          ? `${counts[0]} ${metric.metric} au lieu de ${counts[1]} : ${sum} déjà facturés = ${money(amount)}`
-          : `${counts[0]} ${metric.metric} instead of ${counts[1]}: ${sum} already billed = ${money(amount)}`
+          ? `${counts[0]} ${metric.metric} au lieu de ${counts[1]}${packs} : ${sum} déjà facturés = ${money(amount)}`
+          : `${counts[0]} ${metric.metric} instead of ${counts[1]}${packs}: ${sum} already billed = ${money(amount)}`
       }
       lines.push({
         item: item.item,
@@ -702,6 +770,7 @@ function regularise(
         proof: proofOf(now),
         period: item.period ?? part.period,
         since: billed.cut,
+        ...dataOf(now, billed),
       })
     }
     for (const now of part.usage.filter((one) => one.item === item.item && one.charge === true)) {
@@ -732,12 +801,16 @@ function regularise(
         proof: proofOf(now),
         period: item.period ?? part.period,
         since: {},
+        ...dataOf(now, old),
       })
     }
   }
   if (contract.adjustments !== undefined) {
-    const charges = (usage: readonly ItemUsage[]): readonly DraftLine[] => chargesOf(terms, part.period, usage).lines
-    lines.push(...adjustmentLines(terms, part.period, charges(part.usage), charges(part.billed), true))
+    const { prepaid = [], sold = [] } = part
+    const charges = (usage: readonly ItemUsage[], fundings: readonly Funding[]): readonly DraftLine[] =>
+      chargesOf(terms, part.period, usage, { fundings, purchases: sold }).lines
+    const before = prepaid.map((funding) => ({ ...funding, parts: [], packs: [paidPack(coveredBefore(funding))] }))
+    lines.push(...adjustmentLines(terms, part.period, charges(part.usage, prepaid), charges(part.billed, before), true))
   }
   return { lines, notices }
 }
@@ -815,6 +888,16 @@ export function proofOf({ cut, query, count, digest, data }: ItemUsage): Proof {
   if (data === undefined) return { cut, query, count, digest }
   const { entries: _, ...own } = data
   return { cut, query, count, digest, data: own }
+}
+
+/** The usage data that a line prints itself: those that were not billed before. */
+function dataOf(now: ItemUsage, billed: ItemUsage | undefined): Pick<InvoiceLine, 'data'> {
+  const before = billed?.data?.entries ?? []
+  const ids = new Set(before.map((entry) => entry.id))
+  const last = Math.max(0, ...before.map((entry) => entry.order ?? 0))
+  // A list is cut at its maximum, so that one of an earlier closing may be there without having been in the earlier list.
+  const entries = now.data?.entries.filter((entry) => !ids.has(entry.id) && (entry.order ?? 1) > last) ?? []
+  return entries.length === 0 ? {} : { data: entries }
 }
 
 function chargeWords(charge: ItemUsage, amount: string, currency: string): Words {

@@ -34,6 +34,25 @@ export interface Funding {
   readonly parts: readonly { readonly period: Period; readonly quantity: string }[]
 }
 
+/**
+ * Packs of a metric for a period that was settled before and is counted again. Their balances hold again what the period has taken
+ * so far, and what was forfeited although it could have paid: funding anew says what they pay in all, the difference is settled.
+ */
+export interface Refunding extends Funding {
+  /** What each pack has paid of the period so far. */
+  readonly debited: Readonly<Record<string, string>>
+  /** What each pack really has at present. */
+  readonly left: Readonly<Record<string, string>>
+}
+
+/** A line of the ledger; the quantity is signed. */
+export interface LedgerStep {
+  readonly pack: string
+  readonly kind: 'grant' | 'debit' | 'forfeit' | 'billed'
+  readonly quantity: string
+  readonly at: number
+}
+
 /** A pack that the closing bills. */
 export interface PackPurchase {
   readonly item: string
@@ -55,13 +74,14 @@ export interface Funded extends Burn {
   readonly covered: string
 }
 
-/** `quantity` is the whole usage of the period, `limit` the quota. */
+/** `quantity` is the whole usage of the period, `limit` the quota. Packs that end after `until` still have what they have. */
 export function fund(
   funding: Funding,
   metric: Pick<TermsMetric, 'unit' | 'rounding'>,
   limit: string,
   quantity: string,
   period: Period,
+  until: number = period.to,
 ): Funded {
   const parts: { at: number; quantity: string }[] = []
   let counted: Decimal = ZERO
@@ -78,7 +98,7 @@ export function fund(
   }
   add(funding.parts.at(-1)?.period.to ?? period.from, parseDecimal(quantity, 'quantity'))
   // Nothing is used at the end, but what ends there or earlier is forfeited.
-  parts.push({ at: period.to, quantity: '0' })
+  parts.push({ at: until, quantity: '0' })
   const { recharge } = funding
   const burnt = burnDown(
     funding.packs,
@@ -88,4 +108,59 @@ export function fund(
       : { ...recharge, idOf: (nth) => `${recharge.name}/${nth}` },
   )
   return { ...burnt, covered: printDecimal(beyond.minus(burnt.overage)) }
+}
+
+/** What funding a period writes into the ledger, in the order of packs and times; a time has one line of a kind for a pack. */
+export function ledgerOf(funding: Funding, funded: Funded, period: Period): LedgerStep[] {
+  const steps: LedgerStep[] = funded.recharges.map(({ at, pack, packs }) => ({
+    pack,
+    kind: 'grant',
+    quantity: printDecimal(new Decimal(funding.recharge!.quantity).times(packs)),
+    at,
+  }))
+  const debits = new Map<string, { pack: string; at: number; quantity: Decimal }>()
+  for (const { pack, at, quantity } of funded.debits) {
+    const known = debits.get(`${at} ${pack}`)?.quantity ?? ZERO
+    debits.set(`${at} ${pack}`, { pack, at, quantity: known.plus(quantity) })
+  }
+  for (const { pack, at, quantity } of debits.values())
+    steps.push({ pack, kind: 'debit', quantity: printDecimal(quantity.negated()), at })
+  for (const [pack, quantity] of Object.entries(funded.forfeited)) {
+    const { expires } = funding.packs.find((one) => one.id === pack) ?? { expires: undefined }
+    const lost = printDecimal(new Decimal(quantity).negated())
+    steps.push({ pack, kind: 'forfeit', quantity: lost, at: expires ?? period.to })
+  }
+  return steps
+}
+
+/**
+ * What counting a period again writes: for each pack the difference of what it pays, at its last use in the period. Where it has no
+ * more but had forfeited some, that is taken back first. What comes back to a pack that has ended is forfeited by the next closing.
+ */
+export function lateLedgerOf(funding: Refunding, funded: Funded, period: Period): LedgerStep[] {
+  const paid = new Map<string, { quantity: Decimal; at: number }>()
+  for (const { pack, at, quantity } of funded.debits)
+    paid.set(pack, { quantity: (paid.get(pack)?.quantity ?? ZERO).plus(quantity), at })
+  const steps: LedgerStep[] = funded.recharges.map(({ at, pack, packs }) => ({
+    pack,
+    kind: 'grant',
+    quantity: printDecimal(new Decimal(funding.recharge!.quantity).times(packs)),
+    at,
+  }))
+  for (const pack of new Set([...paid.keys(), ...Object.keys(funding.debited)])) {
+    const { quantity, at } = paid.get(pack) ?? { quantity: ZERO, at: period.from }
+    const more = quantity.minus(funding.debited[pack] ?? '0')
+    if (more.isZero()) continue
+    const has = new Decimal(funding.left[pack] ?? '0')
+    const back = Decimal.max(more.minus(has), 0)
+    if (back.gt(0) && funding.left[pack] !== undefined)
+      steps.push({ pack, kind: 'forfeit', quantity: printDecimal(back), at })
+    steps.push({ pack, kind: 'debit', quantity: printDecimal(more.negated()), at })
+  }
+  return steps
+}
+
+/** Units that packs have paid of a period before it was counted again. */
+export function coveredBefore({ debited }: Refunding): string {
+  return printDecimal(Object.values(debited).reduce((all, one) => all.plus(one), ZERO))
 }

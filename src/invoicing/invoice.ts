@@ -50,6 +50,8 @@ export interface DataEntry {
   readonly qualifier: string | null
   readonly description: string | null
   readonly notes: string | null
+  /** Of the closing that collected it, among those of its contract; absent while it waits. */
+  readonly order?: number
 }
 
 /** From a line to the events behind it: what was asked, of which state of the usage, and what came back. */
@@ -90,6 +92,8 @@ export interface InvoiceLine {
   readonly period: Period
   /** Of a grouped line: the objects that are in it. The detail of each is beside the invoice. */
   readonly objects?: number
+  /** The first of the usage data of a line that has no entry of its own in the statement: of an amount, or of an earlier period. */
+  readonly data?: readonly DataEntry[]
   /** Of a regularisation: the cut up to which earlier invoices had counted. The events behind the line are those since. */
   readonly since: Readonly<Record<string, number>> | null
 }
@@ -139,6 +143,18 @@ export interface Notice {
   readonly metric: string | null
   readonly quantity: string | null
   readonly text: Words
+}
+
+/**
+ * Notices for the person who looks at a draft: what is wrong with meters and with data is no matter of the customer's. An issued
+ * document does not carry them; the measure of its closing keeps them.
+ */
+const INTERNAL: ReadonlySet<Notice['code']> = new Set(['meter_silent', 'usage_data_unread'])
+
+export function customerNotices(notices: readonly Notice[]): readonly Notice[] {
+  return notices.some((notice) => INTERNAL.has(notice.code))
+    ? notices.filter((notice) => !INTERNAL.has(notice.code))
+    : notices
 }
 
 export interface Invoice {

@@ -16,8 +16,9 @@ import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
 import { draftCreditNote } from './credit.js'
-import { hashOf, type Invoice } from './invoice.js'
+import { customerNotices, hashOf, type Invoice } from './invoice.js'
 import { packJson, unpackJson } from './pack.js'
+import { tellSilent } from './silent.js'
 import { assertInvoiceMove, deletionOf, type InvoiceState, isOpen, isWithheld } from './state.js'
 
 export type { Invoice, InvoiceLine, Notice, Proof, UsageStatement } from './invoice.js'
@@ -104,7 +105,7 @@ export class Invoicing {
    */
   async draft(invoice: Invoice): Promise<KeptInvoice> {
     assert(invoice.number === null, 'a draft has no number')
-    await this.keepDraft(this.#postgres, invoice)
+    await this.#transaction(undefined, (client) => this.keepDraft(client, invoice))
     const kept =
       invoice.kind === 'invoice'
         ? await this.ofPeriod(invoice.contract, invoice.period.from)
@@ -115,7 +116,7 @@ export class Invoicing {
 
   /** The row of a draft; `part` is that of its closing. What is there already stays. */
   async keepDraft(client: Pick<PoolClient, 'query'>, invoice: Invoice, part = 0): Promise<void> {
-    await client.query(
+    const { rowCount } = await client.query(
       `INSERT INTO invoices (id, kind, state, legal_entity, tenant, contract, period_from, period_to, currency, ht, tva, ttc,
          refers_to, draft, part, created_at, changed_at)
        VALUES ($1, $2, 'draft', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
@@ -138,6 +139,7 @@ export class Invoicing {
         this.#clock.now(),
       ],
     )
+    if (rowCount === 1) await tellSilent(client, invoice, this.#clock.now())
   }
 
   /** The invoice of a contract's period, or null. */
@@ -166,7 +168,7 @@ export class Invoicing {
         'conflict',
         `invoice: ${idOrNumber} waits for its clearance system; it is handed out after that`,
       )
-    return kept(rows[0])
+    return tenant === null ? kept(rows[0]) : forCustomer(kept(rows[0]))
   }
 
   /** Newest first, at most a page. `before` continues a list behind its last entry. */
@@ -197,7 +199,7 @@ export class Invoicing {
         filter.handedOut === true,
       ],
     )
-    return rows.map(kept)
+    return rows.map((row) => (filter.handedOut === true ? forCustomer(kept(row)) : kept(row)))
   }
 
   /**
@@ -277,6 +279,23 @@ export class Invoicing {
     return rows[0]?.credited ?? '0'
   }
 
+  /** The newest issued invoice of a contract, of a period before, that leaves so much (TTC) to credit; null when there is none. */
+  async creditableBefore(
+    contract: string,
+    periodFrom: number,
+    amount: string,
+  ): Promise<{ readonly id: string; readonly number: string } | null> {
+    const { rows } = await this.#postgres.query<{ id: string; number: string }>(
+      `SELECT i.id, i.number FROM invoices i
+       WHERE i.contract = $1 AND i.period_from < $2 AND i.kind = 'invoice' AND i.state IN ('finalised', 'sent', 'paid')
+         AND i.ttc + coalesce((SELECT sum(n.ttc) FROM invoices n
+           WHERE n.refers_to = i.id AND n.kind = 'credit_note' AND n.state <> 'discarded'), 0) >= $3
+       ORDER BY i.period_from DESC, i.part LIMIT 1`,
+      [contract, periodFrom, amount],
+    )
+    return rows[0] ?? null
+  }
+
   /**
    * Drops a draft and opens its closing again, to be counted anew at a new cut. Throws ReleveError `conflict`: «immutable: …» for an
    * issued one, and when a later period of the contract was already counted on top of this one.
@@ -295,7 +314,7 @@ export class Invoicing {
       const reopened = await client.query<{ contract: string; period_from: string }>(
         `UPDATE closings SET state = 'open', attempt = attempt + 1, measured = NULL, place = NULL, invoice = NULL, updated_at = $2
          WHERE contract = $1 AND period_from = $3 AND part = 0 AND state IN ('measured', 'drafted')
-           AND (invoice IS NULL OR invoice = $4) AND $5
+           AND (invoice = $4 OR (invoice IS NULL AND $5))
          RETURNING contract, period_from`,
         [
           row.document.contract,
@@ -307,7 +326,7 @@ export class Invoicing {
       )
       // A correction that is dropped was never made: what it counted is late again.
       await client.query(
-        `UPDATE closings SET state = 'done', measured = NULL, place = NULL, invoice = NULL, updated_at = $2
+        `UPDATE closings SET state = 'done', attempt = attempt + 1, measured = NULL, place = NULL, invoice = NULL, updated_at = $2
          WHERE contract = $1 AND period_from = $3 AND part > 0 AND invoice = $4`,
         [row.document.contract, this.#clock.now(), row.document.period.from, row.document.id],
       )
@@ -345,9 +364,12 @@ export class Invoicing {
       dateIn(now, draft.seller.timeZone),
     )
     await this.#crashPoint('number-taken')
+    const number = printNumber(pattern, issuedOn, counter)
+    await assertFree(client, draft.seller.key, number)
     const issued: Invoice = {
       ...draft,
-      number: printNumber(pattern, issuedOn, counter),
+      notices: customerNotices(draft.notices),
+      number,
       issuedOn,
       dueOn: DateTime.fromISO(issuedOn, { zone: 'utc' }).plus({ days: draft.customer.termDays }).toFormat('yyyy-MM-dd'),
     }
@@ -463,6 +485,19 @@ async function takeNumber(
   return { counter: Number(row.last), series, issuedOn: row.last_date }
 }
 
+/** A pattern that was changed may come to a number that the one before has given. Under the lock of the series. */
+async function assertFree(client: PoolClient, legalEntity: string, number: string): Promise<void> {
+  const { rows } = await client.query('SELECT 1 FROM invoices WHERE legal_entity = $1 AND number = $2', [
+    legalEntity,
+    number,
+  ])
+  if (rows.length > 0)
+    throw new ReleveError(
+      'conflict',
+      `number: ${number} was given by an earlier pattern of ${legalEntity}; give it another pattern and refresh the draft`,
+    )
+}
+
 /** For the journal, until the end of the transaction. */
 export async function setMover(client: PoolClient, by: Mover): Promise<void> {
   await client.query(`SELECT set_config('releve.actor', $1, true), set_config('releve.reason', $2, true)`, [
@@ -488,6 +523,12 @@ function kept(row: Row): KeptInvoice {
     changedAt: Number(row.changed_at),
     invoice: documentOf(row),
   }
+}
+
+/** A draft without what is for its maker; an issued document as it is: its hash is over all of it. */
+function forCustomer(one: KeptInvoice): KeptInvoice {
+  if (one.hash !== null) return one
+  return { ...one, invoice: { ...one.invoice, notices: customerNotices(one.invoice.notices) } }
 }
 
 function documentOf(row: Row): Invoice {

@@ -13,9 +13,10 @@ import { Decimal } from '../decimal.js'
 import { formatDate, formatMoney, formatNumber, formatPercent, type Language } from '../format.js'
 import { limits } from '../limits.js'
 import { asShown, toCii, unitsOf } from './cii.js'
+import { dataEntryText } from './data-entry.js'
 import { registerFonts, runsOf, type Weight } from './fonts.js'
 import { groupLines } from './group.js'
-import type { Invoice, InvoiceLine } from './invoice.js'
+import type { DataEntry, Invoice, InvoiceLine, UsageStatement } from './invoice.js'
 import { mentionsOf, registrationsText } from './mentions.js'
 import type { PrintedCertification } from './print.js'
 
@@ -72,6 +73,7 @@ const words = {
     en: 'Every quantity is counted from archived events and can be verified:',
   },
   more: { fr: 'autres, dans le document JSON', en: 'more, in the JSON document' },
+  more_data: { fr: 'autre(s) donnée(s) d’usage', en: 'more usage data' },
   certified: { fr: 'Facture certifiée', en: 'Certified by' },
   carry: { fr: 'À reporter', en: 'Carried forward' },
   carried: { fr: 'Report', en: 'Brought forward' },
@@ -487,8 +489,13 @@ export async function toPdf(
     sheet.y += 10
   }
 
+  /** Lines whose usage data have no entry of their own in the statement. */
+  function dataLines(): InvoiceLine[] {
+    return invoice.lines.filter((line) => line.data !== undefined)
+  }
+
   function statement(): void {
-    if (invoice.usage.length === 0) return
+    if (invoice.usage.length === 0 && dataLines().length === 0) return
     const columns: Column[] = [
       { title: say('metric'), x: LEFT, width: 150, align: 'left' },
       { title: say('used'), x: LEFT + 150, width: 70, align: 'right' },
@@ -500,48 +507,98 @@ export async function toPdf(
     sheet.y += 6
     sheet.line(say('statement'), LEFT, sheet.y, 300, { size: 11, weight: 600, color: ACCENT })
     sheet.y += 20
-    tableHead(columns)
+    if (invoice.usage.length > 0) tableHead(columns)
+    const rows = statementRows(columns)
+    const foot = footHeight()
+    const heightOf = (from: number, count: number): number =>
+      rows.slice(from, from + count).reduce((all, row) => all + row.height, 0)
+    for (const [i, { height, keep, draw }] of rows.entries()) {
+      // A title keeps the rows below it, and the last rows go with the foot, which never has a page of its own.
+      const together = heightOf(i, keep)
+      const last = rows.length - i <= Math.max(3, keep)
+      if (sheet.need(1 + (last ? heightOf(i, rows.length) + foot + 26 : together)) && invoice.usage.length > 0)
+        tableHead(columns)
+      draw(sheet.y)
+      sheet.y += height
+    }
+    sheet.y += 4
+  }
+
+  interface StatementRow {
+    readonly height: number
+    /** Rows from this one on that stay together. */
+    readonly keep: number
+    draw(y: number): void
+  }
+
+  function statementRows(columns: readonly Column[]): StatementRow[] {
+    const rows: StatementRow[] = []
+    const small: Style = { size: 7.6, color: GRAY }
+    let printed = 0
+    const dataRows = (entries: readonly DataEntry[], count: number): void => {
+      const shown = entries.slice(0, Math.max(0, limits.printedDataMax - printed))
+      printed += shown.length
+      for (const entry of shown) {
+        const text = dataEntryText(entry, invoice.period.timeZone, language)
+        for (const [i, line] of sheet.wrap(text, RIGHT - LEFT - 22, small).entries())
+          rows.push({
+            height: 10.8,
+            keep: 1,
+            draw: (y) => sheet.line(line, LEFT + (i === 0 ? 10 : 18), y, RIGHT - LEFT - 18, small),
+          })
+      }
+      if (count > shown.length) {
+        const more = `… ${formatNumber(String(count - shown.length), language)} ${say('more_data')}`
+        rows.push({ height: 10.8, keep: 1, draw: (y) => sheet.line(more, LEFT + 10, y, RIGHT - LEFT, small) })
+      }
+      if (count > 0) rows.push({ height: 3, keep: 1, draw: () => undefined })
+    }
     const items = new Set(invoice.usage.map((entry) => entry.item))
     const shown = invoice.usage.slice(0, limits.printedLinesMax)
     let item = items.size > 1 ? '' : (shown[0]?.item ?? '')
-    const foot = footHeight()
-    for (const [i, entry] of shown.entries()) {
-      // An item keeps its metrics together, and the last rows go with the foot, which never has a page of its own.
-      const own = entry.item === item ? 1 : Math.min(8, shown.filter((one) => one.item === entry.item).length)
-      const rest = shown.length - i
-      const height = own * 15 + (entry.item === item ? 0 : 18) + 1
-      if (sheet.need(rest <= 3 || own === rest ? Math.max(height, rest * 15 + foot + 26) : height)) tableHead(columns)
+    for (const entry of shown) {
       if (entry.item !== item) {
         item = entry.item
-        sheet.y += 3
-        sheet.line(item, LEFT, sheet.y, RIGHT - LEFT, { size: 7.6, color: GRAY })
-        sheet.y += 14
+        const own = Math.min(8, shown.filter((one) => one.item === entry.item).length)
+        rows.push({
+          height: 17,
+          keep: 1 + own,
+          draw: (y) => sheet.line(entry.item, LEFT, y + 3, RIGHT - LEFT, small),
+        })
       }
-      const { y } = sheet
-      const cell = (i: number, text: string, style: Style = {}): void => {
-        const { x, width, align } = columns[i]!
-        sheet.line(text, x, y, width, { size: 8.5, align, ...style })
-      }
-      cell(0, entry.metric, { weight: 600 })
-      cell(1, formatNumber(entry.quantity, language))
-      cell(2, entry.limit === null ? say('unlimited') : formatNumber(entry.limit, language), { color: GRAY })
-      if (entry.percent !== null) {
-        const { x } = columns[3]!
-        const part = Math.min(1, Math.max(0, Number(entry.percent) / 100))
-        const over = entry.status === 'over'
-        sheet.box(x, y + 3.4, 60, 4.6, RULE)
-        if (part > 0) sheet.box(x, y + 3.4, 60 * part, 4.6, over ? WARN : ACCENT)
-        sheet.line(formatPercent(entry.percent, language), x + 66, y, 50, { size: 8, color: GRAY })
-        if (over) cell(4, `+${formatNumber(entry.overage ?? '0', language)}`, { color: WARN, weight: 600 })
-      }
-      sheet.y += 15
+      const { data = [] } = entry
+      rows.push({ height: 15, keep: data.length > 0 ? 2 : 1, draw: (y) => usageRow(columns, entry, y) })
+      dataRows(data, data.length === 0 ? 0 : (entry.proof.data?.count ?? data.length))
     }
     if (invoice.usage.length > shown.length) {
-      sheet.need(14)
-      const more = formatNumber(String(invoice.usage.length - shown.length), language)
-      sheet.y += sheet.text(`… ${more} ${say('more')}`, LEFT, sheet.y, RIGHT - LEFT, { size: 8, color: GRAY })
+      const more = `… ${formatNumber(String(invoice.usage.length - shown.length), language)} ${say('more')}`
+      rows.push({ height: 12, keep: 1, draw: (y) => sheet.line(more, LEFT, y, RIGHT - LEFT, { size: 8, color: GRAY }) })
     }
-    sheet.y += 4
+    for (const { label, data = [], proof, type } of dataLines().slice(0, limits.printedLinesMax)) {
+      const title: Style = { size: 8.5, weight: 600 }
+      rows.push({ height: 15, keep: 2, draw: (y) => sheet.line(label[language], LEFT, y, RIGHT - LEFT, title) })
+      // Of an earlier period only what is new is printed.
+      dataRows(data, type === 'regularisation' ? data.length : (proof?.data?.count ?? data.length))
+    }
+    return rows
+  }
+
+  function usageRow(columns: readonly Column[], entry: UsageStatement, y: number): void {
+    const cell = (i: number, text: string, style: Style = {}): void => {
+      const { x, width, align } = columns[i]!
+      sheet.line(text, x, y, width, { size: 8.5, align, ...style })
+    }
+    cell(0, entry.metric, { weight: 600 })
+    cell(1, formatNumber(entry.quantity, language))
+    cell(2, entry.limit === null ? say('unlimited') : formatNumber(entry.limit, language), { color: GRAY })
+    if (entry.percent === null) return
+    const { x } = columns[3]!
+    const part = Math.min(1, Math.max(0, Number(entry.percent) / 100))
+    const over = entry.status === 'over'
+    sheet.box(x, y + 3.4, 60, 4.6, RULE)
+    if (part > 0) sheet.box(x, y + 3.4, 60 * part, 4.6, over ? WARN : ACCENT)
+    sheet.line(formatPercent(entry.percent, language), x + 66, y, 50, { size: 8, color: GRAY })
+    if (over) cell(4, `+${formatNumber(entry.overage ?? '0', language)}`, { color: WARN, weight: 600 })
   }
 
   function footTexts(): string[] {

@@ -7,7 +7,7 @@ import type { Language } from '../format.js'
 import type { Certification } from './certification.js'
 import { toCii } from './cii.js'
 import { tableOf, toCsv, toXlsx } from './extract.js'
-import type { Invoice } from './invoice.js'
+import { customerNotices, type Invoice } from './invoice.js'
 import { toPdf } from './pdf.js'
 import { renderInvoice } from './render.js'
 import { type InvoiceState, isWithheld } from './state.js'
@@ -49,9 +49,11 @@ export async function printInvoice(
   certification: PrintedCertification | null = null,
 ): Promise<{ readonly type: string; readonly body: Buffer }> {
   const type = MEDIA_TYPES[format]
+  // One that was issued before they were left out.
+  const shown = invoice.number === null ? invoice : { ...invoice, notices: customerNotices(invoice.notices) }
   switch (format) {
     case 'pdf':
-      return { type, body: await toPdf(invoice, language, certification) }
+      return { type, body: await toPdf(shown, language, certification) }
     case 'xml':
       return { type, body: Buffer.from(toCii(invoice, language)) }
     case 'csv':
@@ -59,7 +61,7 @@ export async function printInvoice(
     case 'xlsx':
       return { type, body: toXlsx(tableOf(invoice)) }
     case 'txt':
-      return { type, body: Buffer.from(renderInvoice(invoice, { language })) }
+      return { type, body: Buffer.from(renderInvoice(shown, { language })) }
   }
 }
 

@@ -2,7 +2,8 @@
  * An invoice as text for terminals, French first: who, when, each line with its calculation and proof, taxes, totals, notices, and
  * the statement of all usage. Shows what the document holds and computes nothing.
  */
-import { dateIn, formatDate, formatMoney, formatNumber, formatPercent, type Language } from '../format.js'
+import { formatDate, formatMoney, formatNumber, formatPercent, type Language } from '../format.js'
+import { dataEntryText } from './data-entry.js'
 import type { DataEntry, Invoice, Proof } from './invoice.js'
 
 const WIDTH = 100
@@ -88,16 +89,19 @@ export function renderInvoice(
       out.push(
         `  ${entry.metric.padEnd(24)}${formatNumber(entry.quantity, language).padStart(14)} / ${limit.padEnd(12)}${percent.padStart(9)}${over}`,
       )
-      for (const one of entry.data ?? []) out.push(`    ${dataText(one)}`)
+      entriesOf(entry.data)
     }
+  }
+  const dataLines = invoice.lines.filter((line) => line.data !== undefined)
+  if (dataLines.length > 0 && invoice.usage.length === 0) out.push('', say('statement'))
+  for (const line of dataLines) {
+    out.push(`  ${line.label[language]}`)
+    entriesOf(line.data)
   }
   return `${out.map((line) => line.trimEnd()).join('\n')}\n`
 
-  function dataText({ start, end, value, data, qualifier, reference, description, notes }: DataEntry): string {
-    const day = (at: number): string => formatDate(dateIn(at, invoice.period.timeZone), language)
-    const when = end === null ? day(start) : `${day(start)} – ${day(end)}`
-    const what = value === null ? (data ?? '') : `${formatNumber(value, language)} ${qualifier ?? ''}`.trim()
-    return [when, what, reference, description, notes].filter((text) => text !== null).join(' · ')
+  function entriesOf(entries: readonly DataEntry[] = []): void {
+    for (const one of entries) out.push(`    ${dataEntryText(one, invoice.period.timeZone, language)}`)
   }
 
   function dataProof({ data }: Proof): string {

@@ -1,7 +1,11 @@
-/** A meter that spoke in the period before and says nothing in this one is told on the draft: a person looks before it is issued.
- * Pure. */
+/**
+ * A meter that spoke in the period before and says nothing in this one is told on the draft, and to those who listen for it: a person
+ * looks before it is issued.
+ */
+import type { ClientBase } from 'pg'
 import type { Terms } from '../catalog/book.js'
 import { formatNumber } from '../format.js'
+import type { Period } from '../period.js'
 import type { ItemUsage } from './draft.js'
 import type { Notice } from './invoice.js'
 
@@ -43,4 +47,24 @@ export function silentMeters(terms: Terms, usage: readonly ItemUsage[], before: 
       },
     ]
   })
+}
+
+/** To the outbox, one for each silent meter of a draft that was kept in the same transaction. */
+export async function tellSilent(
+  client: Pick<ClientBase, 'query'>,
+  draft: {
+    readonly id: string
+    readonly tenant: string
+    readonly contract: string
+    readonly period: Period
+    readonly notices: readonly Notice[]
+  },
+  at: number,
+): Promise<void> {
+  const { id: invoice, tenant, contract, period } = draft
+  for (const { code, item, metric, quantity } of draft.notices) {
+    if (code !== 'meter_silent') continue
+    const data = { invoice, tenant, contract, item, metric, period, objects: quantity }
+    await client.query(`SELECT tell('meter.silent', $1, $2, $3, $4)`, [tenant, metric, data, at])
+  }
 }

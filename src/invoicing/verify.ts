@@ -4,6 +4,8 @@
  * line pins; the lines, taxes and totals are drafted from these, and every figure is held against the document. Nothing is read
  * from rollups, and no stored figure enters the calculation.
  *
+ * The ledger of prepaid packs is compared too: what the closing wrote, and what packs held before it.
+ *
  * What the terms were (plan, quotas, customer) is what the closing kept when it measured. Words are not compared: the hash of the
  * document covers them. Changes nothing.
  */
@@ -16,9 +18,10 @@ import type { Period } from '../period.js'
 import { measuredFor } from './close.js'
 import { draftCreditNote } from './credit.js'
 import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
-import type { Funding, Prepaid } from './funding.js'
-import { hashOf, type Invoice, type InvoiceLine } from './invoice.js'
+import type { Funding, LedgerStep, Refunding } from './funding.js'
+import { customerNotices, type DataEntry, hashOf, type Invoice, type InvoiceLine } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
+import { fundedSteps, refundedSteps } from './pack-ledger.js'
 import { opposite } from './state.js'
 
 /** Counts the archived events of a metric up to a cut; null when the metric has no archive. */
@@ -66,6 +69,8 @@ export type RecountData = (
 ) => Promise<readonly ItemUsage[]>
 
 export interface VerifyOptions {
+  /** What an item has of a part of a period, from the archive, shared as it was; null without an archive. */
+  readonly recountPart: (one: ItemUsage, tenant: string, part: Period) => Promise<string | null>
   readonly postgres: Pool
   readonly invoicing: Invoicing
   readonly book: Book
@@ -84,7 +89,7 @@ export async function verifyInvoice(
   const document = await compareRow(options.postgres, kept)
   const unchecked = new Set<string>()
   const again =
-    invoice.kind === 'credit_note' && !invoice.lines.some((line) => line.type === 'regularisation')
+    invoice.kind === 'credit_note' && invoice.lines.every((line) => line.type === 'credit')
       ? await creditAgain(options, invoice)
       : await draftAgain(options, kept, document, unchecked)
   document.push(
@@ -110,6 +115,7 @@ export async function verifyInvoice(
             one.proof.count,
             one.proof.digest,
             one.proof.data,
+            entriesOf(one.data),
           ]
     document.push(...compare(`usage of ${entry.metric}`, figures(entry), figures(found)))
   }
@@ -166,7 +172,7 @@ async function creditAgain({ invoicing }: VerifyOptions, note: Invoice): Promise
 }
 
 async function draftAgain(
-  { postgres, book, recount, recountData }: VerifyOptions,
+  { postgres, book, recount, recountData, recountPart }: VerifyOptions,
   kept: KeptInvoice,
   document: Difference[],
   unchecked: Set<string>,
@@ -198,7 +204,7 @@ async function draftAgain(
       const found = await recount({ ...asked, period: part })
       const partsAgain: NonNullable<ItemUsage['parts']>[number][] = []
       for (const { period, quantity } of parts ?? [])
-        partsAgain.push({ period, quantity: (await recount({ ...asked, period }))?.quantity ?? quantity })
+        partsAgain.push({ period, quantity: (await recountPart(one, asked.tenant, period)) ?? quantity })
       const cut = parts === undefined ? {} : { parts: partsAgain }
       if (found === null) unchecked.add(one.metric)
       if (found !== null) again.push({ ...one, ...found, ...cut })
@@ -206,6 +212,20 @@ async function draftAgain(
         again.push({ ...one, ...cut, quantity: printDecimal(new Decimal(one.quantity).minus(data?.quantity ?? '0')) })
     }
     return recountData({ terms, period, usage: again }, order)
+  }
+  /** Packs as the closing found them, with the usage of each part of the period counted anew. */
+  const packsAgain = async <F extends Funding>(fundings: readonly F[], usage: readonly ItemUsage[]): Promise<F[]> => {
+    const again: F[] = []
+    for (const funding of fundings) {
+      const one = usage.find(({ item, metric }) => item === funding.item && metric === funding.metric)
+      const parts: Funding['parts'][number][] = []
+      for (const { period, quantity } of funding.parts) {
+        const found = one === undefined ? null : await recountPart(one, invoice.tenant, period)
+        parts.push({ period, quantity: found ?? quantity })
+      }
+      again.push({ ...funding, parts })
+    }
+    return again
   }
   const late: LatePart[] = []
   for (const part of measured.late) {
@@ -222,16 +242,29 @@ async function draftAgain(
       terms: pinned(part.terms, invoice, book, document),
       billed,
       usage: await recounted(part.usage, part.terms, part.period, measured.order),
+      ...(part.prepaid === undefined ? {} : { prepaid: await packsAgain(part.prepaid, part.usage) }),
     })
   }
   const period = { from: invoice.period.from, to: invoice.period.to }
-  const prepaid = measured.prepaid && (await packsAgain(measured.prepaid, measured.usage, invoice.tenant, recount))
+  const packs = measured.prepaid
+  const prepaid = packs && { ...packs, fundings: await packsAgain(packs.fundings, measured.usage) }
   const usage = await recounted(measured.usage, measured.terms, period, measured.order)
   if (measured.corrected !== undefined) {
     const billed = await recounted(measured.corrected.billed, measured.terms, period, measured.order - 1)
     const terms = pinned(measured.terms, invoice, book, document)
-    return draftCorrection(invoice.id, { period, terms, billed, usage }, invoice.refersTo)
+    const own = measured.corrected.prepaid
+    const again = own === undefined ? {} : { prepaid: await packsAgain(own, measured.usage) }
+    const part: LatePart = { ...measured.corrected, period, terms, billed, usage, ...again }
+    document.push(...(await compareLedger(postgres, invoice, refundedSteps(part), own ?? [])))
+    return draftCorrection(invoice.id, part, invoice.refersTo)
   }
+  const steps = [
+    ...late.flatMap((part) => (part.refused === true ? [] : refundedSteps(part))),
+    ...(prepaid === undefined ? [] : fundedSteps(prepaid, measured.terms, period, usage)),
+  ]
+  // Late periods go first: what they take is gone when the period itself is funded.
+  const found = [...measured.late.flatMap((part) => part.prepaid ?? []), ...(packs?.fundings ?? [])]
+  document.push(...(await compareLedger(postgres, invoice, steps, found)))
   return draftInvoice(
     invoice.id,
     pinned(measured.terms, invoice, book, document),
@@ -243,25 +276,54 @@ async function draftAgain(
   )
 }
 
-/** The packs as the closing found them, with the usage of each part of the period counted anew. */
-async function packsAgain(
-  prepaid: Prepaid,
-  usage: readonly ItemUsage[],
-  tenant: string,
-  recount: Recount,
-): Promise<Prepaid> {
-  const fundings: Funding[] = []
-  for (const funding of prepaid.fundings) {
-    const { item, metric } = funding
-    const cut = usage.find((one) => one.item === item && one.metric === metric)?.cut ?? {}
-    const parts: Funding['parts'][number][] = []
-    for (const { period, quantity } of funding.parts) {
-      const found = await recount({ tenant, metric, period, cut })
-      parts.push({ period, quantity: found?.quantity ?? quantity })
+/**
+ * What the closing wrote into the ledger of packs against what it should have, and what packs held before it against what it found.
+ */
+async function compareLedger(
+  postgres: Pool,
+  invoice: Invoice,
+  steps: readonly LedgerStep[],
+  fundings: readonly (Funding | Refunding)[],
+): Promise<Difference[]> {
+  const { rows } = await postgres.query<LedgerStep & { serial: string }>(
+    `SELECT e.serial, e.pack, e.kind, e.quantity::text AS quantity, e.at::float8 AS at
+     FROM prepaid_entries e JOIN closings c ON c.id = e.closing AND c.attempt = e.attempt
+     WHERE c.id = (SELECT id FROM closings WHERE contract = $1 AND period_from = $2 AND (part = 0 OR invoice = $3)
+       ORDER BY (invoice = $3) DESC NULLS LAST LIMIT 1) ORDER BY e.serial`,
+    [invoice.contract, invoice.period.from, invoice.id],
+  )
+  const byPack = (all: readonly LedgerStep[]): Map<string, string[][]> => {
+    const packs = new Map<string, string[][]>()
+    for (const { pack, kind, quantity, at } of all) {
+      const own = packs.get(pack) ?? []
+      packs.set(pack, own)
+      own.push([kind, String(at), printDecimal(new Decimal(quantity))])
     }
-    fundings.push({ ...funding, parts })
+    for (const own of packs.values()) own.sort()
+    return packs
   }
-  return { ...prepaid, fundings }
+  const [stored, found] = [byPack(rows), byPack(steps)]
+  const differences = [...new Set([...stored.keys(), ...found.keys()])].flatMap((pack) =>
+    compare(`ledger of pack ${pack}`, stored.get(pack), found.get(pack)),
+  )
+  const first = rows[0]?.serial
+  if (first === undefined) return differences
+  const before = await postgres.query<{ pack: string; balance: string }>(
+    `SELECT e.pack, sum(e.quantity)::text AS balance FROM prepaid_entries e LEFT JOIN closings c ON c.id = e.closing
+     WHERE e.serial < $1 AND e.pack = ANY($2) AND (e.closing IS NULL OR c.attempt = e.attempt) GROUP BY e.pack`,
+    [first, [...stored.keys()]],
+  )
+  const held = new Map(before.rows.map((row) => [row.pack, printDecimal(new Decimal(row.balance))]))
+  const seen = new Set<string>()
+  for (const funding of fundings) {
+    for (const { id, balance } of funding.packs) {
+      if (seen.has(id) || !held.has(id)) continue
+      seen.add(id)
+      const was = 'left' in funding ? (funding.left[id] ?? balance) : balance
+      differences.push(...compare(`balance of pack ${id}`, held.get(id), was))
+    }
+  }
+  return differences
 }
 
 /** The terms with each price as the price book has it, in the version that the invoice's line names. */
@@ -341,11 +403,17 @@ function compareLines(stored: InvoiceLine | undefined, found: InvoiceLine | unde
     ...(['cut', 'count', 'digest', 'data'] as const).flatMap((name) =>
       compare(`proof.${name}`, proof(stored)[name] ?? null, proof(found)[name] ?? null),
     ),
+    ...compare('usage data', entriesOf(stored.data), entriesOf(found.data)),
   ]
 }
 
+/** What a printed usage datum says of its row; its notes may be written later. */
+function entriesOf(entries: readonly DataEntry[] | undefined): unknown {
+  return entries?.map(({ notes: _, order: __, ...facts }) => facts)
+}
+
 function codesOf(invoice: Invoice): unknown {
-  return invoice.notices.map((notice) => [notice.code, notice.item, notice.metric, notice.quantity])
+  return customerNotices(invoice.notices).map((notice) => [notice.code, notice.item, notice.metric, notice.quantity])
 }
 
 function compare(what: string, stored: unknown, found: unknown): Difference[] {

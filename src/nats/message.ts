@@ -46,9 +46,13 @@ export async function ingestMessage(
     throw new ReleveError('unsupported_format', `content-type «${contentType}»: send ${contentTypes.join(', ')}`)
   }
   const release = system.admit(data.length)
+  let inflated = (): void => {}
   try {
-    // A copy: the client's buffer holds its neighbours too, and the body is handed to another thread.
-    const body = await inflate(Uint8Array.from(data), headerOf(headers, 'content-encoding') ?? sniffEncoding(data))
+    const encoding = headerOf(headers, 'content-encoding') ?? sniffEncoding(data)
+    // No copy: the client never writes into what it has delivered, and the intake copies it into the memory that the shard sees.
+    const body = await inflate(data, encoding)
+    // A small message may become a large body.
+    if (encoding !== undefined) inflated = system.admit(body.length)
     const format = named ?? sniffFormat(body)
     return await system.ingest({
       body,
@@ -58,6 +62,7 @@ export async function ingestMessage(
       wait,
     })
   } finally {
+    inflated()
     release()
   }
 }

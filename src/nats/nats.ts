@@ -19,6 +19,7 @@ import {
   type ConnectionOptions,
   connect,
   type NatsConnection,
+  NatsError,
   nkeyAuthenticator,
   type Status,
   tokenAuthenticator,
@@ -37,6 +38,9 @@ export interface NatsDoor {
   /** Ends the pulls, lets what was taken come to its end, answers what was asked, and disconnects. */
   close(): Promise<void>
 }
+
+const SLOW =
+  'the server cut the connection off without a word, as it does with a slow consumer: raise its max_pending, or see what holds the main thread'
 
 /** Files are read at each connection, so that renewed certificates need no restart. */
 export function optionsOf(config: NatsConfig): ConnectionOptions {
@@ -78,7 +82,10 @@ export function openNatsDoor(system: System, config: NatsConfig): NatsDoor {
   optionsOf(config)
   let state = 'connecting'
   let reason: string | undefined
-  let warning: string | undefined
+  let fullness: string | undefined
+  /** The server whose connection ended without an error; what a server does to a slow consumer looks like this. */
+  let cutOffBy: string | undefined
+  let slow = { times: 0, at: Number.NEGATIVE_INFINITY }
   let closing = false
   let connection: NatsConnection | undefined
   let stopPull: () => void = () => {}
@@ -94,8 +101,20 @@ export function openNatsDoor(system: System, config: NatsConfig): NatsDoor {
     connection = current
     let alerts: ReturnType<typeof openAlertPublisher> | undefined
     let requests: ReturnType<typeof openRequests> | undefined
+    const server = current.info?.server_id
+    if (cutOffBy !== undefined && cutOffBy === server) {
+      // The same process still runs and lets us in again: it was not its end that ended the connection.
+      slow = { times: slow.times + 1, at: performance.now() }
+      metrics.natsSlow.inc()
+      logger.warn({ times: slow.times }, SLOW)
+    }
+    cutOffBy = undefined
+    let ending = false
     const lost = current.closed().then((error) => {
-      if (!closing) throw error ?? new Error('the server closed the connection')
+      if (closing) return
+      // A reset socket is no word of the server's.
+      if (!ending && !(error instanceof NatsError)) cutOffBy = server
+      throw error ?? new Error('the server closed the connection')
     })
     // The race below may end by another reason first.
     lost.catch(() => {})
@@ -122,9 +141,10 @@ export function openNatsDoor(system: System, config: NatsConfig): NatsDoor {
                 stopPull = stop
               },
               onFullness: (now) => {
-                if (now !== undefined && now !== warning) logger.warn({ warning: now }, 'NATS stream')
-                warning = now
+                if (now !== undefined && now !== fullness) logger.warn({ warning: now }, 'NATS stream')
+                fullness = now
               },
+              stallMs: config.stallMs,
             }).catch((error: unknown) => {
               if (!current.isClosed()) metrics.natsStalls.inc()
               throw error
@@ -139,6 +159,7 @@ export function openNatsDoor(system: System, config: NatsConfig): NatsDoor {
       await alerts.done
       await current.drain()
     } finally {
+      ending = !current.isClosed()
       metrics.natsUp.set(0)
       alerts?.stop()
       stopPull()
@@ -170,13 +191,20 @@ export function openNatsDoor(system: System, config: NatsConfig): NatsDoor {
   }
   const running = run()
 
+  const warnings = (): string[] => [
+    ...(fullness === undefined ? [] : [fullness]),
+    ...(performance.now() - slow.at > limits.natsSlowToldMs ? [] : [`${SLOW} (${slow.times} since the start)`]),
+  ]
   const door: NatsDoor = {
-    state: () => ({
-      up: state === 'running',
-      state,
-      ...(reason === undefined ? {} : { reason }),
-      ...(warning === undefined ? {} : { warning }),
-    }),
+    state: () => {
+      const told = warnings()
+      return {
+        up: state === 'running',
+        state,
+        ...(reason === undefined ? {} : { reason }),
+        ...(told.length === 0 ? {} : { warning: told.join('; ') }),
+      }
+    },
     async close() {
       closing = true
       stopPull()

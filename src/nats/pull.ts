@@ -15,8 +15,8 @@ export interface StreamMessage {
   /** Its place in the stream. */
   readonly sequence: number
   ack(): void
-  /** Delivered again after limits.natsRetryMs. */
-  again(): void
+  /** Delivered again after so many milliseconds. */
+  again(afterMs: number): void
 }
 
 const HEARTBEAT = 100
@@ -68,11 +68,23 @@ export function openPuller(connection: NatsConnection, stream: string, consumer:
       request += 1
       try {
         await new Promise<void>((resolve, reject) => {
-          // A request that neither ends nor fails is what a stall looks like from here.
-          const watchdog = setTimeout(
-            () => reject(new Error('a pull did not end')),
-            limits.natsPullMs + limits.natsTimeoutMs,
-          )
+          // A request that neither ends nor fails is what a stall looks like from here. But this process may have stood still, and
+          // what the server has sent by now, or that it has hung up, is read first.
+          const watchdog = setTimeout(() => {
+            const stalled = (): void => reject(new Error('a pull did not end'))
+            const late = setTimeout(stalled, limits.natsTimeoutMs)
+            end = () => {
+              clearTimeout(late)
+              resolve()
+            }
+            connection.flush().then(
+              () => {
+                clearTimeout(late)
+                stalled()
+              },
+              () => {},
+            )
+          }, limits.natsPullMs + limits.natsTimeoutMs)
           end = () => {
             clearTimeout(watchdog)
             resolve()
@@ -83,7 +95,7 @@ export function openPuller(connection: NatsConnection, stream: string, consumer:
               message,
               sequence: sequenceOf(message.reply ?? ''),
               ack: () => answer(message, '+ACK'),
-              again: () => answer(message, `-NAK {"delay":${nanos(limits.natsRetryMs)}}`),
+              again: (afterMs) => answer(message, `-NAK {"delay":${nanos(afterMs)}}`),
             })
             open.add(done)
             void done.finally(() => open.delete(done))

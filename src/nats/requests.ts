@@ -2,7 +2,8 @@
  * Request and reply: a batch comes with a reply subject, the verdicts go back, after the log has the batch on disk. The answer
  * is that of POST /v1/events; its header `status` is the HTTP status, and an error is the same problem object. A batch without a
  * reply subject is taken all the same. `wait: applied` as a header answers with the shard's verdicts.
- * Bounded: what the system has no room for is answered with 503 at once, and nothing waits here.
+ * Bounded: what the system has no room for is answered with 503 at once, a tenant beyond its rates with 429, each with the header
+ * `retry-after` in seconds, and nothing waits here.
  */
 import { type Msg, headers as makeHeaders, type NatsConnection, type Subscription } from 'nats'
 import { ErrorCode, ReleveError } from '../errors.js'
@@ -22,11 +23,12 @@ export function openRequests(
   const open = new Set<Promise<void>>()
 
   const answer = async (message: Msg, prefix: string): Promise<void> => {
-    const reply = (status: number, body: unknown): void => {
+    const reply = (status: number, body: unknown, retryAfterS?: number): void => {
       system.metrics.natsMessages.inc({ via: 'request', outcome: status < 300 ? 'taken' : 'refused' })
       const headers = makeHeaders()
       headers.set('status', String(status))
       headers.set('content-type', status < 300 || status === 422 ? 'application/json' : 'application/problem+json')
+      if (status === 429 || status === 503) headers.set('retry-after', String(retryAfterS ?? 1))
       try {
         message.respond(JSON.stringify(body), { headers })
       } catch (error) {
@@ -39,21 +41,29 @@ export function openRequests(
       if (tenant === null) throw new ReleveError('invalid_request', `subject ${message.subject} names no tenant`)
       const wait = headerOf(message.headers, 'wait') === 'applied'
       const { headers, data } = message
+      const budget = system.rates.budgetOf(tenant)
+      const now = system.clock.now()
+      // Who cannot be told to wait is not refused either.
+      if (message.reply === undefined || message.reply === '') budget?.spend({ requests: 1 }, now)
+      else budget?.enter(now)
+      budget?.spend({ bytes: data.length }, now)
       const judged = await ingestMessage(system, { tenant, headers, data, wait })
+      budget?.spend({ events: judged.received }, system.clock.now())
       reply(judged.stored > 0 || judged.received === 0 ? 202 : 422, judged)
     } catch (error) {
       const known = error instanceof ReleveError ? error : new ReleveError('internal', String(error))
       if (known.code === 'internal') system.logger.error({ error: String(error) }, 'a NATS request failed')
       system.metrics.requestsRefused.inc({ code: known.code })
       const { status, title, hint } = ErrorCode[known.code]
-      reply(status, {
+      const problem = {
         type: 'about:blank',
         title,
         status,
         code: known.code,
         detail: status === 500 ? undefined : known.message,
         hint,
-      })
+      }
+      reply(status, problem, known.retryAfterS)
     }
   }
 

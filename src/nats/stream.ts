@@ -2,10 +2,11 @@
  * The JetStream stream of usage.in.> and its one consumer: created, or checked, when the door connects. The stream is a queue: a
  * message stays until releve has it in its log and says so. When it is full the server refuses publishers; nothing is dropped.
  *
- * `pull` is the road from it into the log. A pull is bounded in bytes. A message is acknowledged after its batch is on disk, or
- * after it is kept as a refusal when nobody can read it; what cannot be taken now comes again. A message that comes twice costs
- * a duplicate.
+ * `pull` is the road from it into the log. Pulls are bounded in bytes, and a few are under way at once. A message is acknowledged
+ * after its batch is on disk, or after it is kept as a refusal when nobody can read it; what cannot be taken now comes again. A
+ * message that comes twice costs a duplicate. A tenant that is beyond its rates waits (turns.ts).
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   AckPolicy,
   DeliverPolicy,
@@ -21,8 +22,9 @@ import {
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { ingestMessage, isHopeless } from './message.js'
-import { openPuller, type StreamMessage } from './pull.js'
+import { openPuller, type Puller, type StreamMessage } from './pull.js'
 import { IN, STREAM_SUBJECTS, tenantOf } from './subjects.js'
+import { Turns } from './turns.js'
 
 const DURABLE = 'releve'
 /** Headers count as part of a message. */
@@ -133,8 +135,8 @@ async function forgotten({ manager, name }: OpenStream): Promise<number> {
 }
 
 /** Takes one message to its end. Never throws. */
-async function take(system: System, { message, sequence, ack, again }: StreamMessage): Promise<void> {
-  const { metrics, logger } = system
+async function take(system: System, turns: Turns, { message, sequence, ack, again }: StreamMessage): Promise<void> {
+  const { metrics, logger, clock } = system
   const outcome = (name: string): void => metrics.natsMessages.inc({ via: 'stream', outcome: name })
   const subjectTenant = tenantOf(message.subject, IN)
   const tenant = subjectTenant ?? ''
@@ -142,8 +144,16 @@ async function take(system: System, { message, sequence, ack, again }: StreamMes
     try {
       if (subjectTenant === null) throw new NoTenant(`the subject ${message.subject} names no tenant`)
       const { headers, data } = message
-      await ingestMessage(system, { tenant, headers, data, wait: false })
-      outcome('taken')
+      const turn = turns.of(tenant, sequence, data.length, clock.now())
+      metrics.natsWaiting.set(turns.size)
+      if (typeof turn === 'number') {
+        outcome('later')
+        again(turn)
+        return
+      }
+      const { received } = await ingestMessage(system, { tenant, headers, data, wait: false })
+      turns.took(tenant, turn, { bytes: data.length, events: received }, clock.now())
+      outcome(turn.isBeyond ? 'beyond_rate' : 'taken')
     } catch (error) {
       if (!(error instanceof NoTenant) && !isHopeless(error)) throw error
       await system.refuseBody({
@@ -157,7 +167,7 @@ async function take(system: System, { message, sequence, ack, again }: StreamMes
   } catch (error) {
     outcome('again')
     logger.warn({ sequence, error: String(error) }, 'a NATS message is taken again later')
-    again()
+    again(limits.natsRetryMs)
   }
 }
 
@@ -170,15 +180,22 @@ export async function pull(
   control: {
     readonly stopped: () => boolean
     readonly onPull: (stop: () => void) => void
+    /** Silence after which the server is asked whether anything waits. */
+    readonly stallMs: number
     /** Told now and then: undefined when there is room. */
     readonly onFullness: (warning: string | undefined) => void
   },
 ): Promise<void> {
-  const puller = openPuller(stream.connection, stream.name, DURABLE)
-  control.onPull(() => puller.stop())
+  const pullers = Array.from({ length: limits.natsPullsMax }, () => openPuller(stream.connection, stream.name, DURABLE))
+  const stop = (): void => {
+    for (const puller of pullers) puller.stop()
+  }
+  control.onPull(stop)
+  const turns = new Turns(system.rates)
+  let isEnded = false
   let silentSince = performance.now()
   let lookedAt = Number.NEGATIVE_INFINITY
-  while (!control.stopped()) {
+  const look = async (): Promise<void> => {
     if (performance.now() - lookedAt > limits.natsStreamLookMs) {
       lookedAt = performance.now()
       const { config, state } = await stream.manager.streams.info(stream.name)
@@ -190,13 +207,26 @@ export async function pull(
           : `the stream ${stream.name} is ${percent} % full; when it is full, publishers are refused, and those over MQTT are not told`,
       )
     }
-    const count = await puller.next((message) => take(system, message))
-    if (count > 0) silentSince = performance.now()
-    else if (performance.now() - silentSince > limits.natsStallMs && !control.stopped()) {
-      const { num_pending: waiting } = await stream.manager.consumers.info(stream.name, DURABLE)
-      if (waiting > 0) throw new Error(`nothing came for ${limits.natsStallMs} ms though ${waiting} messages wait`)
-      if ((await forgotten(stream)) > 0) throw new Error('messages lie in the stream that the consumer has forgotten')
-      silentSince = performance.now()
+  }
+  const lane = async (puller: Puller): Promise<void> => {
+    while (!isEnded && !control.stopped()) {
+      await look()
+      const asked = performance.now()
+      const count = await puller.next((message) => take(system, turns, message))
+      if (count > 0) silentSince = performance.now()
+      else if (isEnded || control.stopped()) return
+      else if (performance.now() - silentSince > control.stallMs) {
+        silentSince = performance.now()
+        const { num_pending: waiting } = await stream.manager.consumers.info(stream.name, DURABLE)
+        if (waiting > 0) throw new Error(`nothing came for ${control.stallMs} ms though ${waiting} messages wait`)
+        if ((await forgotten(stream)) > 0) throw new Error('messages lie in the stream that the consumer has forgotten')
+      } else if (performance.now() - asked < limits.natsPullPauseMs) await sleep(limits.natsPullPauseMs)
     }
+  }
+  try {
+    await Promise.all(pullers.map(lane))
+  } finally {
+    isEnded = true
+    stop()
   }
 }

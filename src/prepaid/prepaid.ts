@@ -8,19 +8,29 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { ClientBase, Pool } from 'pg'
-import type { Book, Terms } from '../catalog/book.js'
+import type { Terms } from '../catalog/book.js'
 import type { Catalog } from '../catalog/catalog.js'
+import type { Contract } from '../catalog/definition.js'
 import type { Exhaustion } from '../catalog/exhaustion.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
 import { exponentOf, printMoney } from '../currency.js'
-import { Decimal, parseDecimal, printDecimal, ZERO } from '../decimal.js'
+import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import { type ItemUsage, limitOf } from '../invoicing/draft.js'
-import { type Funding, type FundingPack, type Prepaid as Funds, fund, type PartsOf } from '../invoicing/funding.js'
+import { type ItemUsage, type LatePart, limitOf } from '../invoicing/draft.js'
+import {
+  type Funded,
+  type Funding,
+  type FundingPack,
+  type Prepaid as Funds,
+  fund,
+  type PackPurchase,
+  type PartsOf,
+  type Refunding,
+} from '../invoicing/funding.js'
+import { type FundedStep, fundedSteps, refundedSteps } from '../invoicing/pack-ledger.js'
 import { limits } from '../limits.js'
 import { MINUTE_MS, type Period, parseMoment } from '../period.js'
-import { mayUse } from '../rating/prepaid.js'
 
 type Queryable = Pick<ClientBase | Pool, 'query'>
 
@@ -58,6 +68,16 @@ export interface KeptPack {
   readonly balance: string
   readonly debited: string
   readonly forfeited: string
+}
+
+export interface PackState {
+  /** What quota and packs have left. */
+  readonly left: string
+  readonly packs: string
+  /** Of the running period: what packs have paid, and what nobody has. */
+  readonly covered: string
+  readonly beyond: string
+  readonly exhaustion: Exhaustion
 }
 
 export interface LedgerEntry {
@@ -98,8 +118,9 @@ export class Prepaid {
   readonly #postgres: Pool
   readonly #catalog: Catalog
   readonly #clock: Clock
-  /** Tenants and metrics that block, of one book: walked once a change of the catalogue. */
-  #blocking: { readonly book: Book; readonly keys: ReadonlySet<string> } | undefined
+  #version = 0
+  /** Items and metrics with packs. */
+  readonly #bought = new Set<string>()
 
   constructor(options: { readonly postgres: Pool; readonly catalog: Catalog; readonly clock: Clock }) {
     this.#postgres = options.postgres
@@ -112,6 +133,8 @@ export class Prepaid {
     const contract = this.#catalog.book().contractOf(input.contract)
     const item = contract.items.find((one) => one.id === input.item)
     if (item === undefined) throw new ReleveError('not_found', `item: ${contract.id} has no ${input.item}`)
+    if (item.fleet !== undefined)
+      throw new ReleveError('unprocessable', `item: ${item.id} is a fleet, whose quotas are those of its objects`)
     const entitlement = item.entitlements.find((one) => one.metric === input.metric)
     if (entitlement === undefined) throw new ReleveError('unprocessable', `metric: ${item.id} has no ${input.metric}`)
     if (entitlement.limit === null)
@@ -170,6 +193,8 @@ export class Prepaid {
         if (same.rowCount === 0) throw new ReleveError('conflict', `id: ${id} is another pack`)
       }
       await client.query('COMMIT')
+      this.#bought.add(JSON.stringify([contract.id, item.id, metric.key]))
+      this.#changed()
       return { pack: (await this.#packs('p.id = $1', [id]))[0]!, created }
     } catch (error) {
       await client.query('ROLLBACK').catch(() => undefined)
@@ -207,73 +232,78 @@ export class Prepaid {
     }))
   }
 
+  /** Grows whenever a balance or a pack changes here. */
+  get version(): number {
+    return this.#version
+  }
+
+  /** Whether an item sells a metric ahead, by its contract or by packs that were bought: a look into memory. */
+  has({ id, items }: Contract, item: string, metric: string): boolean {
+    if (items.find((one) => one.id === item)?.prepaid?.some((one) => one.metric === metric) === true) return true
+    return this.#bought.has(JSON.stringify([id, item, metric]))
+  }
+
+  /** Which items have packs: known from the start on. */
+  async open(): Promise<void> {
+    const { rows } = await this.#postgres.query<{ contract: string; item: string; metric: string }>(
+      'SELECT DISTINCT contract, item, metric FROM prepaid_packs',
+    )
+    for (const { contract, item, metric } of rows) this.#bought.add(JSON.stringify([contract, item, metric]))
+  }
+
   /**
-   * What packs still have for a metric, less the usage behind the quota that no closing has seen: for a check before the usage.
-   * `usage` is that of the running period.
+   * What packs have at present: after the usage of the running period, and of the one before it while no closing has debited that.
+   * `count` counts the item's usage over a part of either.
    */
-  async left(request: {
-    readonly contract: string
+  async state(request: {
+    readonly terms: Terms
     readonly item: string
     readonly metric: string
-    readonly limit: string
+    readonly period: Period
     readonly usage: string
-  }): Promise<{ readonly left: string; readonly packs: string; readonly exhaustion: Exhaustion }> {
-    const { contract, item, metric } = request
-    const now = this.#clock.now()
-    const { rows } = await this.#postgres.query<{ balance: string | null }>(
-      `SELECT sum(b.balance)::text AS balance FROM prepaid_packs p JOIN prepaid_balances b ON b.pack = p.id
-       WHERE p.contract = $1 AND p.item = $2 AND p.metric = $3 AND p.valid_from <= $4 AND (p.expires IS NULL OR p.expires > $4)`,
-      [contract, item, metric, now],
-    )
-    const packs = new Decimal(rows[0]?.balance ?? '0')
-    const left = Decimal.max(packs.plus(request.limit).minus(request.usage), 0)
-    const known = this.#catalog
-      .book()
-      .contractOf(contract)
-      .items.find((one) => one.id === item)
-    const rule = known?.prepaid?.find((one) => one.metric === metric)
-    return { left: printDecimal(left), packs: printDecimal(packs), exhaustion: rule?.exhaustion ?? 'standard_price' }
-  }
-
-  /** Whether any item of a customer blocks a metric behind its packs: a look into memory. */
-  blocks(tenant: string, metric: string): boolean {
-    const book = this.#catalog.book()
-    if (this.#blocking?.book !== book) {
-      const keys = new Set<string>()
-      for (const contract of book.contracts.values())
-        for (const item of contract.items)
-          for (const rule of item.prepaid ?? [])
-            if (rule.exhaustion === 'block') keys.add(key(contract.tenant, rule.metric))
-      this.#blocking = { book, keys }
+    readonly before: { readonly terms: Terms; readonly period: Period; readonly usage: string } | null
+    readonly count: (part: Period) => Promise<string>
+    readonly now: number
+  }): Promise<PackState> {
+    const { terms, item, metric, before, now } = request
+    const rows = await packsOf(this.#postgres, terms.contract.id, { from: 0, to: now + 1 })
+    const own = rows.filter((row) => row.item === item && row.metric === metric)
+    const balances = new Map(own.map((row) => [row.id, printDecimal(new Decimal(row.balance))]))
+    const expiry = new Map(own.map((row) => [row.id, row.expires === null ? null : Number(row.expires)]))
+    let funded: Funded | null = null
+    let exhaustion: Exhaustion = 'standard_price'
+    let limit = '0'
+    for (const one of before === null ? [request] : [before, request]) {
+      const termsItem = one.terms.items.find((other) => other.item === item)!
+      const termsMetric = termsItem.metrics.find((other) => other.metric === metric)!
+      const covers = termsItem.period ?? one.period
+      const parts: Funding['parts'][number][] = []
+      const cuts = cutsOf(own, { from: covers.from, to: Math.min(covers.to, now) })
+      for (const [i, to] of cuts.slice(0, limits.packCutsMax).entries()) {
+        const period = { from: cuts[i - 1] ?? covers.from, to }
+        parts.push({ period, quantity: await request.count(period) })
+      }
+      const found = this.#fundingsOf(one.terms, own, new Map([[key(item, metric), parts]]), 'now')
+      const funding = found.find((other) => other.item === item && other.metric === metric)
+      if (funding === undefined) continue
+      const packs = funding.packs
+        .filter((pack) => (pack.validFrom ?? 0) < covers.to)
+        .map((pack) => ({ ...pack, balance: balances.get(pack.id) ?? '0' }))
+      exhaustion = funding.exhaustion
+      limit = limitOf(termsItem, termsMetric, one.terms, one.period)!
+      funded = fund({ ...funding, packs }, termsMetric, limit, one.usage, covers, Math.min(covers.to, now))
+      for (const [id, balance] of Object.entries(funded.balances)) balances.set(id, balance)
     }
-    return this.#blocking.keys.has(key(tenant, metric))
-  }
-
-  /**
-   * Whether packs let a customer use so many more of a metric, by its live quotas: null when no item sells them ahead. Where the
-   * policy of any item is to block, what quota and packs have left is all there is.
-   */
-  async check(
-    quotas: readonly {
-      readonly contract: string
-      readonly item: string
-      readonly metric: string
-      readonly usage: string
-      readonly limit: string | null
-    }[],
-    request: { readonly metric: string; readonly quantity: string },
-  ): Promise<{ readonly allowed: boolean; readonly left: string; readonly exhaustion: Exhaustion } | null> {
-    for (const { contract, item, metric, usage, limit } of quotas) {
-      const own = this.#catalog
-        .book()
-        .contractOf(contract)
-        .items.find((one) => one.id === item)
-      const rule = own?.prepaid?.find((one) => one.metric === metric)
-      if (metric !== request.metric || rule === undefined || limit === null) continue
-      const { left, exhaustion } = await this.left({ contract, item, metric, limit, usage })
-      return { allowed: mayUse({ quantity: request.quantity, left, exhaustion }).allowed, left, exhaustion }
+    const held = [...balances].filter(([id]) => (expiry.get(id) ?? now + 1) > now)
+    const packs = held.reduce((all, [, balance]) => all.plus(balance), new Decimal(0))
+    const left = packs.plus(Decimal.max(new Decimal(limit).minus(request.usage), 0))
+    return {
+      left: printDecimal(left),
+      packs: printDecimal(packs),
+      covered: funded?.covered ?? '0',
+      beyond: funded?.overage ?? '0',
+      exhaustion,
     }
-    return null
   }
 
   // ---- For closings and previews -----------------------------------------------------------------------------------------
@@ -290,23 +320,34 @@ export class Prepaid {
     return new Set([...rule, ...rows.map((row) => row.contract)])
   }
 
-  /** Counts the parts of the period; `count` counts one metric of an item over a part, at the closing's cut. */
+  /** Of these contracts, those that ever had packs, or would buy one. */
+  async everHad(contracts: readonly string[]): Promise<ReadonlySet<string>> {
+    const book = this.#catalog.book()
+    const rule = contracts.filter((id) => book.contracts.get(id)?.items.some((item) => item.prepaid !== undefined))
+    const { rows } = await this.#postgres.query<{ contract: string }>(
+      'SELECT DISTINCT contract FROM prepaid_packs WHERE contract = ANY($1)',
+      [contracts],
+    )
+    return new Set([...rule, ...rows.map((row) => row.contract)])
+  }
+
+  /**
+   * Counts the parts of the period; `count` counts one metric of an item over a part, at the closing's cut. `late`: for a period
+   * that was settled before.
+   */
   async partsOf(
     terms: Terms,
     period: Period,
     count: (item: string, metric: string, part: Period) => Promise<string>,
+    late = false,
   ): Promise<PartsOf> {
     const parts = new Map<string, Funding['parts']>()
-    for (const rows of byMetric(await packsOf(this.#postgres, terms.contract.id, period)).values()) {
+    const all = await (late ? settledPacks : packsOf)(this.#postgres, terms.contract.id, period)
+    for (const rows of byMetric(all).values()) {
       const { item, metric } = rows[0]!
       const own = terms.items.find((one) => one.item === item)
       if (own === undefined) continue
-      const whole = own.period ?? period
-      const times = rows.flatMap((row) => [
-        Number(row.valid_from),
-        ...(row.expires === null ? [] : [Number(row.expires)]),
-      ])
-      const cuts = [...new Set(times)].filter((at) => at > whole.from && at < whole.to).sort((a, b) => a - b)
+      const cuts = cutsOf(rows, own.period ?? period)
       if (cuts.length > limits.packCutsMax)
         throw new ReleveError(
           'unprocessable',
@@ -314,7 +355,7 @@ export class Prepaid {
         )
       const counted: { period: Period; quantity: string }[] = []
       for (const [i, to] of cuts.entries()) {
-        const part = { from: cuts[i - 1] ?? whole.from, to }
+        const part = { from: cuts[i - 1] ?? (own.period ?? period).from, to }
         counted.push({ period: part, quantity: await count(item, metric, part) })
       }
       parts.set(key(item, metric), counted)
@@ -330,19 +371,67 @@ export class Prepaid {
       readonly period: Period
       readonly usage: readonly ItemUsage[]
       readonly parts: PartsOf
-      readonly closing?: { readonly id: string; readonly attempt: number }
+      readonly closing?: ClosingAttempt
     },
   ): Promise<Funds | undefined> {
     const { terms, period, usage, parts, closing } = request
-    const { contract } = terms
-    if (closing !== undefined)
-      await client.query('SELECT 1 FROM prepaid_packs WHERE contract = $1 ORDER BY id FOR UPDATE', [contract.id])
-    const all = await packsOf(client, contract.id, period)
-    const packs = byMetric(all)
-    const name = closing === undefined ? 'preview' : `${closing.id}#${closing.attempt}`
-    const fundings = terms.items.flatMap(({ item, metrics }) =>
+    if (closing !== undefined) await lockPacks(client, terms.contract.id)
+    const all = await packsOf(client, terms.contract.id, period)
+    const fundings = this.#fundingsOf(terms, all, parts, nameOf(closing))
+    // A pack of a metric that is not priced any more is still billed.
+    const purchases = all
+      .filter((row) => row.amount !== null && !row.billed && row.closing === null)
+      .map((row) => purchaseOf(row, terms))
+    if (fundings.length === 0 && purchases.length === 0) return undefined
+    const funds = { fundings, purchases }
+    if (closing !== undefined) await this.#write(client, terms, closing, fundedSteps(funds, terms, period, usage))
+    return funds
+  }
+
+  /** What packs could pay of a period that is counted again. Nothing is written: `settle` does that. */
+  async refund(
+    client: Queryable,
+    request: { readonly terms: Terms; readonly period: Period; readonly parts: PartsOf; readonly name?: string },
+  ): Promise<Refunding[]> {
+    const { terms, period, parts, name = 'preview' } = request
+    const rows = await settledPacks(client, terms.contract.id, period)
+    const known = new Map(rows.map((row) => [row.id, row]))
+    // What the contract does not bill is not paid by packs either: they only take back.
+    const rejects = terms.contract.late?.usage === 'reject'
+    return this.#fundingsOf(terms, rows, parts, `${name}/late/${period.from}`).map((funding) => {
+      const own = funding.packs.map(({ id }) => known.get(id)!)
+      const again = ({ debited_here, balance, forfeited }: SettledRow): Decimal =>
+        new Decimal(debited_here).plus(rejects ? 0 : new Decimal(balance).plus(forfeited))
+      const record = (of: (row: SettledRow) => string) =>
+        Object.fromEntries(own.map((row) => [row.id, printDecimal(new Decimal(of(row)))]))
+      return {
+        ...funding,
+        packs: funding.packs.map((pack) => ({ ...pack, balance: printDecimal(again(known.get(pack.id)!)) })),
+        debited: record((row) => row.debited_here),
+        left: record((row) => row.balance),
+      }
+    })
+  }
+
+  /** Writes what a period that was counted again takes from packs or gives back; the caller's transaction commits it. */
+  async settle(
+    client: Queryable,
+    part: Pick<LatePart, 'terms' | 'period' | 'usage' | 'prepaid'>,
+    closing: ClosingAttempt,
+  ): Promise<void> {
+    await this.#write(client, part.terms, closing, refundedSteps(part))
+  }
+
+  /** Before balances are read for what will be written. */
+  lock(client: Queryable, contract: string): Promise<void> {
+    return lockPacks(client, contract)
+  }
+
+  #fundingsOf(terms: Terms, rows: readonly PackRow[], parts: PartsOf, name: string): Funding[] {
+    const packs = byMetric(rows)
+    return terms.items.flatMap(({ item, metrics }) =>
       metrics.flatMap(({ metric, limit }): Funding[] => {
-        const rule = contract.items.find((one) => one.id === item)?.prepaid?.find((one) => one.metric === metric)
+        const rule = terms.contract.items.find((one) => one.id === item)?.prepaid?.find((one) => one.metric === metric)
         const own = packs.get(key(item, metric)) ?? []
         if (limit === null || (rule === undefined && own.length === 0)) return []
         const { quantity, amount, validDays, priority } = rule?.recharge ?? {}
@@ -368,78 +457,37 @@ export class Prepaid {
         ]
       }),
     )
-    // One pack of a metric that is not priced any more is still billed.
-    const purchases = all
-      .filter((row) => row.amount !== null && !row.billed && row.closing === null)
-      .map((row) => ({
-        item: row.item,
-        pack: row.id,
-        name: row.name,
-        amount: printMoney(new Decimal(row.amount!), terms.customer.currency),
-      }))
-    if (fundings.length === 0 && purchases.length === 0) return undefined
-    const funds = { fundings, purchases }
-    if (closing !== undefined) await this.#debit(client, terms, period, usage, funds, closing)
-    return funds
   }
 
-  async #debit(
-    client: Queryable,
-    terms: Terms,
-    period: Period,
-    usage: readonly ItemUsage[],
-    { fundings, purchases }: Funds,
-    closing: { readonly id: string; readonly attempt: number },
-  ): Promise<void> {
+  async #write(client: Queryable, terms: Terms, closing: ClosingAttempt, steps: readonly FundedStep[]): Promise<void> {
     const now = this.#clock.now()
-    const entry = async (pack: string, kind: LedgerEntry['kind'], quantity: string, at: number): Promise<void> => {
+    for (const { pack, kind, quantity, at, funding } of steps) {
+      // What is bought again is a pack from then on.
+      if (kind === 'grant') {
+        const { unit } = terms.items
+          .find((one) => one.item === funding!.item)!
+          .metrics.find((one) => one.metric === funding!.metric)!
+        const { validMs, priority = 0 } = funding!.recharge!
+        await client.query(
+          `INSERT INTO prepaid_packs (id, contract, item, metric, name, quantity, priority, valid_from, expires, closing, attempt, created_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+          [
+            ...[pack, terms.contract.id, funding!.item, funding!.metric, `${quantity} ${unit}`, quantity, priority, at],
+            ...[validMs === undefined ? null : at + validMs, closing.id, closing.attempt, now],
+          ],
+        )
+      }
       await client.query(
         `INSERT INTO prepaid_entries (pack, kind, quantity, at, closing, attempt, made_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
         [pack, kind, quantity, at, closing.id, closing.attempt, now],
       )
     }
-    for (const { pack } of purchases) await entry(pack, 'billed', '0', period.to)
-    for (const funding of fundings) {
-      const item = terms.items.find((one) => one.item === funding.item)!
-      const metric = item.metrics.find((one) => one.metric === funding.metric)!
-      const counted = usage.find((one) => one.item === funding.item && one.metric === funding.metric)!
-      const limit = limitOf(item, metric, terms, period)!
-      const done = fund(funding, metric, limit, counted.quantity, item.period ?? period)
-      for (const { at, pack, packs } of done.recharges) {
-        const { quantity, validMs, priority = 0 } = funding.recharge!
-        const whole = printDecimal(new Decimal(quantity).times(packs))
-        await client.query(
-          `INSERT INTO prepaid_packs (id, contract, item, metric, name, quantity, priority, valid_from, expires, closing, attempt, created_at)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-          [
-            pack,
-            terms.contract.id,
-            funding.item,
-            funding.metric,
-            `${whole} ${metric.unit}`,
-            whole,
-            priority,
-            at,
-            validMs === undefined ? null : at + validMs,
-            closing.id,
-            closing.attempt,
-            now,
-          ],
-        )
-        await entry(pack, 'grant', whole, at)
-      }
-      const debits = new Map<string, { pack: string; at: number; quantity: Decimal }>()
-      for (const { pack, at, quantity } of done.debits) {
-        const known = debits.get(`${at} ${pack}`)?.quantity ?? ZERO
-        debits.set(`${at} ${pack}`, { pack, at, quantity: known.plus(quantity) })
-      }
-      for (const { pack, at, quantity } of debits.values())
-        await entry(pack, 'debit', printDecimal(quantity.negated()), at)
-      for (const [pack, quantity] of Object.entries(done.forfeited)) {
-        const { expires } = funding.packs.find((one) => one.id === pack) ?? { expires: undefined }
-        await entry(pack, 'forfeit', printDecimal(new Decimal(quantity).negated()), expires ?? period.to)
-      }
-    }
+    this.#changed()
+  }
+
+  /** Balances are others now. */
+  #changed(): void {
+    this.#version += 1
   }
 
   async #packs(where: string, values: readonly unknown[]): Promise<KeptPack[]> {
@@ -476,6 +524,53 @@ export class Prepaid {
       }
     })
   }
+}
+
+/** Of a closing the attempt that stands. */
+export interface ClosingAttempt {
+  readonly id: string
+  readonly attempt: number
+}
+
+const nameOf = (closing: ClosingAttempt | undefined): string =>
+  closing === undefined ? 'preview' : `${closing.id}#${closing.attempt}`
+
+async function lockPacks(client: Queryable, contract: string): Promise<void> {
+  await client.query('SELECT 1 FROM prepaid_packs WHERE contract = $1 ORDER BY id FOR UPDATE', [contract])
+}
+
+function purchaseOf(row: PackRow, { customer }: Pick<Terms, 'customer'>): PackPurchase {
+  const amount = printMoney(new Decimal(row.amount!), customer.currency)
+  return { item: row.item, pack: row.id, name: row.name, amount }
+}
+
+/** Instants within a period at which packs of a metric begin or end. */
+function cutsOf(rows: readonly PackRow[], whole: Period): number[] {
+  const times = rows.flatMap((row) => [Number(row.valid_from), ...(row.expires === null ? [] : [Number(row.expires)])])
+  return [...new Set(times)].filter((at) => at > whole.from && at < whole.to).sort((a, b) => a - b)
+}
+
+interface SettledRow extends PackRow {
+  /** By usage of the period. */
+  debited_here: string
+}
+
+/** Those that have paid of a period that was settled, or could have. */
+async function settledPacks(client: Queryable, contract: string, period: Period): Promise<SettledRow[]> {
+  const { rows } = await client.query<SettledRow>(
+    `SELECT * FROM (
+       SELECT own.*, coalesce((SELECT -sum(e.quantity) FROM prepaid_entries e LEFT JOIN closings c ON c.id = e.closing
+           WHERE e.pack = own.id AND e.kind = 'debit' AND e.at >= $3 AND e.at < $2 AND (e.closing IS NULL OR c.attempt = e.attempt)), 0)
+         AS debited_here
+       FROM (${PACKS} WHERE p.contract = $1 AND p.valid_from < $2 AND (p.expires IS NULL OR p.expires > $3)) AS own
+       LEFT JOIN closings k ON k.id = own.closing WHERE own.closing IS NULL OR k.attempt = own.attempt) AS of_period
+     WHERE balance > 0 OR forfeited > 0 OR debited_here <> 0 OR valid_from >= $3 OR expires < $2
+     ORDER BY id LIMIT $4`,
+    [contract, period.to, period.from, limits.packsMax + 1],
+  )
+  if (rows.length > limits.packsMax)
+    throw new ReleveError('unprocessable', `${contract}: more than ${limits.packsMax} packs hold something`)
+  return rows
 }
 
 /** Those bought before the period's end that hold something or are still to be billed. */

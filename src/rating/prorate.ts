@@ -5,11 +5,11 @@
  * A change of plan is two lines, a credit for what is left of the old one and a charge for the new one, each rounded by itself.
  * Usage is never prorated.
  */
-import { DateTime } from 'luxon'
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import { HOUR_MS, type Period } from '../period.js'
+import { dateIn } from '../format.js'
+import { DAY_MS, HOUR_MS, type Period } from '../period.js'
 
 /** amount × part / whole, rounded half up. Both parts are counts of the same thing (days, seconds). */
 export function prorate(amount: string, part: number | string, whole: number | string, currency: string): string {
@@ -18,11 +18,9 @@ export function prorate(amount: string, part: number | string, whole: number | s
   return printMoney(parseDecimal(amount, 'amount').times(part).dividedBy(denominator), currency)
 }
 
-/** Calendar days of a range in a zone; a day of 23 hours is a day. */
+/** Calendar days of a range in a zone; a day of 23 hours is a day. Between the two dates, which are remembered: every line asks. */
 export function daysOf(range: Period, zone: string): number {
-  const from = DateTime.fromMillis(range.from, { zone }).startOf('day')
-  const to = DateTime.fromMillis(range.to, { zone }).startOf('day')
-  return Math.round(to.diff(from, 'days').days)
+  return (Date.parse(dateIn(range.to, zone)) - Date.parse(dateIn(range.from, zone))) / DAY_MS
 }
 
 /** Hours of a range; a month with a clock change has one more or one less. */

@@ -22,8 +22,8 @@ import { compileFormula } from '../rating/formula.js'
 
 type Queryable = Pick<ClientBase | Pool, 'query'>
 
-/** Which rows count: those that wait, or those that closings of the contract up to this one have collected. */
-export type Which = 'pending' | { readonly upTo: number }
+/** Which rows count: those that wait, those that closings of the contract up to this one have collected, or both. */
+export type Which = 'pending' | { readonly upTo: number } | 'all'
 
 export interface Part {
   readonly terms: Terms
@@ -65,9 +65,12 @@ class Conditions {
 
   rows(contract: string, period: Period, which: Which): string {
     const own = `contract = ${this.add(contract)}`
-    return which === 'pending'
-      ? `${own} AND starts_at >= ${this.add(period.from)} AND starts_at < ${this.add(period.to)} AND ${WAITING}`
-      : `${own} AND state = 'collected' AND period_from = ${this.add(period.from)} AND collected_order <= ${this.add(which.upTo)}`
+    const waiting = (): string =>
+      `starts_at >= ${this.add(period.from)} AND starts_at < ${this.add(period.to)} AND ${WAITING}`
+    const collected = (): string => `state = 'collected' AND period_from = ${this.add(period.from)}`
+    if (which === 'pending') return `${own} AND ${waiting()}`
+    if (which === 'all') return `${own} AND ((${waiting()}) OR (${collected()}))`
+    return `${own} AND ${collected()} AND collected_order <= ${this.add(which.upTo)}`
   }
 
   rule({ item, calculator, names, fleet }: Rule): string {
@@ -239,6 +242,38 @@ function unreadNotice({ contract }: Terms, count: number): Notice {
   }
 }
 
+/** What calculators of an item have read in a period: the condition of their rows, and count and digest of each. */
+export async function readBy(
+  store: Queryable,
+  request: {
+    readonly terms: Terms
+    readonly period: Period
+    readonly item: string
+    readonly calculators: readonly string[]
+    readonly which: Which
+  },
+): Promise<{
+  readonly condition: string
+  readonly values: readonly unknown[]
+  readonly calculators: readonly (Calculator & { readonly count: number; readonly digest: string })[]
+}> {
+  const { terms, period, which } = request
+  const rules = rulesOf(terms).filter(
+    (rule) => rule.item === request.item && request.calculators.includes(rule.calculator.name),
+  )
+  const calculators: (Calculator & { readonly count: number; readonly digest: string })[] = []
+  for (const rule of rules) {
+    const own = new Conditions()
+    const condition = `${own.rows(terms.contract.id, period, which)} AND ${own.rule(rule)}`
+    const { count, digest } = await figuresOf(store, condition, own.values)
+    calculators.push({ ...rule.calculator, count, digest })
+  }
+  const where = new Conditions()
+  const rows = where.rows(terms.contract.id, period, which)
+  const any = rules.map((rule) => where.rule(rule)).join(' OR ')
+  return { condition: `${rows} AND (${any === '' ? 'false' : any})`, values: where.values, calculators }
+}
+
 const LANES = [1, 17, 33, 49]
 const ROW_HASH = `encode(sha256(convert_to(concat_ws(chr(31), id, contract, coalesce(item, ''), coalesce(external_reference, ''),
   starts_at, coalesce(ends_at::text, ''), coalesce(value::text, ''), coalesce(data::text, ''), coalesce(qualifier, '')), 'UTF8')), 'hex')`
@@ -357,7 +392,7 @@ async function eachRecord(
   }
 }
 
-/** The first of them, for the statement; all are behind the line. */
+/** The first of them, for the statement, those that were collected last before all others; all are behind the line. */
 async function entriesOf(store: Queryable, condition: string, params: readonly unknown[]): Promise<DataEntry[]> {
   const { rows } = await store.query<{
     id: string
@@ -370,10 +405,11 @@ async function entriesOf(store: Queryable, condition: string, params: readonly u
     qualifier: string | null
     description: string | null
     notes: string | null
+    collected_order: number | null
   }>(
     `SELECT id, item, external_reference AS reference, starts_at, ends_at, value::text AS value, left(data::text, 200) AS data, qualifier,
-       description, notes
-     FROM usage_data WHERE ${condition} ORDER BY starts_at, serial LIMIT ${limits.statementDataMax}`,
+       description, notes, collected_order
+     FROM usage_data WHERE ${condition} ORDER BY collected_order DESC, starts_at, serial LIMIT ${limits.statementDataMax}`,
     [...params],
   )
   return rows.map((row) => ({
@@ -386,6 +422,7 @@ async function entriesOf(store: Queryable, condition: string, params: readonly u
     qualifier: row.qualifier,
     description: row.description,
     notes: row.notes,
+    ...(row.collected_order === null ? {} : { order: row.collected_order }),
   }))
 }
 

@@ -7,7 +7,7 @@
  */
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
-import { DatumFields, parseExactJson } from './datum.js'
+import { DatumFields, parseUsageData } from './datum.js'
 
 export const Encodings = ['utf-8', 'utf-16le', 'utf-16be', 'windows-1252'] as const
 export type Encoding = (typeof Encodings)[number]
@@ -127,7 +127,7 @@ export function fieldsOf(
         configurable: true,
       })
     } else if (field === 'value') fields.value = decimal(cell, decimalComma)
-    else if (field === 'data') fields.data = jsonOf(cell)
+    else if (field === 'data') fields.data = parseUsageData(cell)
     else if (field === 'doNotInvoice') {
       const word = cell.toLowerCase()
       fields.doNotInvoice = YES.has(word) ? true : NO.has(word) ? false : cell
@@ -145,15 +145,4 @@ function decimal(cell: string, comma: boolean): string {
     ? text.replaceAll(/[ \u00a0\u202f]/g, '')
     : text
   return /^-?\d+,\d+$/.test(joined) ? joined.replace(',', '.') : joined
-}
-
-function jsonOf(cell: string): unknown {
-  try {
-    return parseExactJson(cell)
-  } catch (error) {
-    if (error instanceof ReleveError) throw error
-    throw new ReleveError('invalid_request', 'data: is no JSON; decimals take a point (1.27, not 1,27)', {
-      cause: error,
-    })
-  }
 }

@@ -6,7 +6,6 @@ import { DateTime } from 'luxon'
 import type { Book } from '../catalog/book.js'
 import { parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import { usageRecordFault } from '../invoicing/usage-record.js'
 import { limits } from '../limits.js'
 import { DAY_MS, parseMoment } from '../period.js'
 
@@ -103,7 +102,7 @@ export function parseDatum(json: unknown, book: Book, tenant: string | null, has
   if (end !== null && end < start) throw new ReleveError('invalid_request', 'end: lies before start')
   const value = isEmpty(fields.value) ? null : numberOf(fields.value)
   const data = isEmpty(fields.data) ? null : dataOf(fields.data)
-  const fault = usageRecordFault({ value, json: data })
+  const fault = usageDataFault({ value, json: data })
   if (fault === 'value_and_json_exclusive')
     throw new ReleveError('invalid_request', `value: ${fault}: a datum has a value or data, not both`)
   if (fault === 'empty' && state !== 'draft')
@@ -128,6 +127,15 @@ export function parseDatum(json: unknown, book: Book, tenant: string | null, has
     notes: long('notes'),
     state,
   }
+}
+
+/** What is wrong with the content of a datum, as a code, or null. A calculator reads a value or data, never both. */
+export function usageDataFault(datum: {
+  readonly value?: unknown
+  readonly json?: unknown
+}): 'value_and_json_exclusive' | 'empty' | null {
+  const [value, json] = [!isEmpty(datum.value), !isEmpty(datum.json)]
+  return value && json ? 'value_and_json_exclusive' : value || json ? null : 'empty'
 }
 
 const isEmpty = (value: unknown): boolean => value === undefined || value === null || value === ''
@@ -218,4 +226,16 @@ export function parseExactJson(text: string): unknown {
       )
   }
   return JSON.parse(text)
+}
+
+/** The JSON of a datum as text, such as a cell of a file. Throws ReleveError `invalid_request`: 1,27 is not JSON. */
+export function parseUsageData(text: string): unknown {
+  try {
+    return parseExactJson(text)
+  } catch (error) {
+    if (error instanceof ReleveError) throw error
+    throw new ReleveError('invalid_request', 'invalid_json: data is no JSON; decimals take a point (1.27, not 1,27)', {
+      cause: error,
+    })
+  }
 }

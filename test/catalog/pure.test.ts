@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { nextVersion, versionOrder } from '../../src/catalog/book.js'
-import { assertPattern, nextNumber, printNumber, seriesOf } from '../../src/catalog/number-pattern.js'
+import { assertPattern, mayCollide, printNumber, seriesOf } from '../../src/catalog/number-pattern.js'
 import { midnightOf, monthNamed, nextRenewal, schedule } from '../../src/catalog/schedule.js'
 import { assertSubscriptionMove, isSubscriptionState, trialStatus } from '../../src/catalog/subscription.js'
 import { convertsExactly, convertUnit, isKnownUnit } from '../../src/catalog/unit.js'
@@ -40,11 +40,22 @@ test('a month by its name is whole in its zone; a wrong name is refused', () => 
 })
 
 test('numbers follow their pattern; a change of series begins at 1; the width is a minimum', () => {
-  expect(nextNumber('INV/{YYYY}/{MM}/{NNNN}', 'INV/2022/04/0017', '2022-04-30')).toBe('INV/2022/04/0018')
-  expect(nextNumber('INV/{YYYY}/{MM}/{NNNN}', 'INV/2022/04/0017', '2022-05-01')).toBe('INV/2022/05/0001')
-  expect(nextNumber('{NN}-{YY}', '99-26', '2026-05-01')).toBe('100-26')
+  expect(printNumber('INV/{YYYY}/{MM}/{NNNN}', '2022-05-01', 18)).toBe('INV/2022/05/0018')
+  expect(printNumber('{NN}-{YY}', '2026-05-01', 100)).toBe('100-26')
+  expect(printNumber('{YY}/{YYYY}/{YY}-{N}', '2026-05-01', 7)).toBe('26/2026/26-7')
   expect(printNumber('{NNNN}', '2026-01-01', 12)).toBe('0012')
-  expect(seriesOf('FA-{YYYY}-{NNNN}', '2026-12-31')).toBe('FA-2026-{NNNN}')
+  expect(seriesOf('FA-{YYYY}-{NNNN}', '2026-12-31')).toBe('FA-2026-{N}')
+  expect(seriesOf('FA-{YYYY}-{NNNNN}', '2026-12-31')).toBe('FA-2026-{N}')
+  for (const [a, b, collide] of [
+    ['FA-{YYYY}-{NNNN}', 'AV-{YYYY}-{NNNN}', false],
+    ['FA-{YYYY}-{NNNN}', 'FA-{YYYY}-{NNN}', true],
+    ['FA-{YYYY}-{NNNN}', 'FA-{YYYY}-{MM}{NN}', true],
+    ['FA{NNNN}', 'FA1{NNN}', true],
+    ['FA.{NNNN}', 'FA-{NNNN}', false],
+    ['INV/{YYYY}/{MM}/{NNNN}', 'INV/{YYYY}/{NNNN}', false],
+  ] as const) {
+    expect([mayCollide(a, b), mayCollide(b, a)], `${a} ${b}`).toEqual([collide, collide])
+  }
   for (const bad of [
     'FA-{YYYY}',
     'FA',
@@ -87,10 +98,10 @@ test('units convert exactly within their kind and never across', () => {
 test('a trial ends on its day, extended by its extension, and grace counts from there', () => {
   const trial = { start: '2026-02-25', lengthDays: 14, graceDays: 7 }
   const on = (today: string): unknown[] => Object.values(trialStatus(trial, today))
-  expect(on('2026-03-10')).toEqual(['2026-03-11', 1, 'active'])
-  expect(on('2026-03-11')).toEqual(['2026-03-11', 0, 'grace'])
-  expect(on('2026-03-17')).toEqual(['2026-03-11', 0, 'grace'])
-  expect(on('2026-03-18')).toEqual(['2026-03-11', 0, 'expired'])
+  expect(on('2026-03-10')).toEqual(['2026-03-11', 1, '2026-03-18', 'active'])
+  expect(on('2026-03-11')).toEqual(['2026-03-11', 0, '2026-03-18', 'grace'])
+  expect(on('2026-03-17')).toEqual(['2026-03-11', 0, '2026-03-18', 'grace'])
+  expect(on('2026-03-18')).toEqual(['2026-03-11', 0, '2026-03-18', 'expired'])
   expect(trialStatus({ ...trial, extensionDays: 7 }, '2026-03-10').daysLeft).toBe(8)
   expect(() => assertSubscriptionMove('cancelled', 'active')).toThrow(/cannot become/)
   expect([isSubscriptionState('active'), isSubscriptionState('toString')]).toEqual([true, false])

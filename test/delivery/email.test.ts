@@ -115,9 +115,9 @@ test('a threshold is crossed => each recipient has one message of its own, in Fr
 
 test('a server that is busy => tried again; an address that is refused for good => a dead letter at once', async () => {
   busy = 2
-  await recipient('busy@example.com', { events: ['test.busy'] })
-  await recipient('nobody@example.com', { events: ['test.busy'] })
-  await t.system.delivery.emit({ id: 'busy', type: 'test.busy', tenant: 'alpha', data: { text: 'hello' } })
+  await recipient('busy@example.com', { events: ['contract.moved'] })
+  await recipient('nobody@example.com', { events: ['contract.moved'] })
+  await t.system.delivery.emit({ id: 'busy', type: 'contract.moved', tenant: 'alpha', data: { text: 'hello' } })
   expect(textOf(await mailTo('busy@example.com'))).toContain('hello')
   expect(busy).toBe(0)
   for (;;) {
@@ -143,10 +143,10 @@ test(`${promises('tenant:isolated')} line ends in names reach no header; what is
   ]) {
     expect((await recipient(address)).status, address).toBe(422)
   }
-  await recipient('erin@example.com', { events: ['test.evil'] })
+  await recipient('erin@example.com', { events: ['contract.notice_given'] })
   const evil = 'data\r\nBcc: evil@example.com\r\n\r\nforged'
   const data = { kind: 'threshold', tenant: evil, metric: evil, threshold: evil, id: 'x' }
-  await t.system.delivery.emit({ id: 'evil\r\nX: y', type: 'test.evil', tenant: 'alpha', data })
+  await t.system.delivery.emit({ id: 'evil\r\nX: y', type: 'contract.notice_given', tenant: 'alpha', data })
   const { raw, to } = await mailTo('erin@example.com')
   expect(to).toEqual(['erin@example.com'])
   expect(raw.slice(0, raw.indexOf('\r\n\r\n'))).not.toMatch(/^(bcc|x):/im)

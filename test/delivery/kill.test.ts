@@ -45,3 +45,33 @@ test(`${promises('alert:once-per-crossing')} killed between the receiver's answe
   const { alerts } = await service.call<{ alerts: { id: string }[] }>('GET', '/v1/alerts')
   expect(alerts.map(({ id }) => id)).toEqual([got[0]!.id])
 })
+
+test('killed right after a change was answered, and again while its receiver has it => told under one id, and the change stands', async () => {
+  await service.call('POST', '/v1/webhooks', {
+    tenant: 'acme',
+    url: `${receiver.url}/moves`,
+    events: ['contract.moved'],
+  })
+  let kills = 0
+  receiver.answers.set('/moves', () => {
+    if (kills < 1) process.kill(service.pid, 'SIGKILL')
+    kills += 1
+    return 204
+  })
+  await service.call('POST', '/v1/contracts/contract-acme/move', { state: 'suspended', reason: 'unpaid' })
+  // Before anything looked at the outbox, as far as a kill can be aimed; the receiver's is the second one.
+  await service.kill()
+  expect(receiver.got.filter(({ path }) => path === '/moves')).toEqual([])
+  await service.start().catch(() => {})
+  await service.ended
+  await service.start()
+  const got = await receiver.has('/moves', 2)
+  expect(new Set(got.map(({ id }) => id)).size).toBe(1)
+  expect(new Set(got.map(({ body }) => body)).size).toBe(1)
+  expect(JSON.parse(got[0]!.body)).toMatchObject({
+    type: 'contract.moved',
+    data: { contract: 'contract-acme', to: 'suspended', reason: 'unpaid' },
+  })
+  const { state } = await service.call<{ state: string }>('GET', '/v1/contracts/contract-acme')
+  expect(state).toBe('suspended')
+})

@@ -51,7 +51,7 @@ async function webhook(path: string, more: Record<string, unknown> = {}): Promis
   const { status, body } = await call<Made>('POST', '/v1/webhooks', {
     tenant: null,
     url: receiver.url + path,
-    events: ['test.happened'],
+    events: ['contract.moved'],
     ...more,
   })
   expect(status, JSON.stringify(body)).toBe(201)
@@ -61,7 +61,7 @@ async function webhook(path: string, more: Record<string, unknown> = {}): Promis
 /** Something of another room, told by the port that rooms use. */
 async function emit(tenant: string | null = 'alpha', id = `msg_${next}`): Promise<string> {
   next += 1
-  await t.system.delivery.emit({ id, type: 'test.happened', tenant, data: { number: next }, metric: 'data' })
+  await t.system.delivery.emit({ id, type: 'contract.moved', tenant, data: { number: next }, metric: 'data' })
   return id
 }
 
@@ -132,7 +132,7 @@ test('every attempt fails => a dead letter that says why; replayed => delivered'
     message: id,
     attempts: 4,
     error: 'status 500',
-    type: 'test.happened',
+    type: 'contract.moved',
     channel: 'webhook',
   })
   receiver.answers.delete('/dead')
@@ -234,10 +234,10 @@ test('a secret is rotated => both sign for a while, then the new one alone; it i
 test('an endpoint of some metrics, or of some rules => it is told of those alone', async () => {
   await webhook('/metric', { metrics: ['calls'] })
   await webhook('/rule', { rules: ['rule_1'] })
-  await webhook('/family', { events: ['test.*'] })
+  await webhook('/family', { events: ['contract.*'] })
   await webhook('/none', { events: ['alert.*', 'invoice.finalized'] })
   const tell = (id: string, more: { metric?: string; rule?: string }) =>
-    t.system.delivery.emit({ id, type: 'test.happened', tenant: 'alpha', data: {}, ...more })
+    t.system.delivery.emit({ id, type: 'contract.moved', tenant: 'alpha', data: {}, ...more })
   await tell('chosen-1', { metric: 'data' })
   await tell('chosen-2', { metric: 'calls' })
   await tell('chosen-3', { rule: 'rule_1' })

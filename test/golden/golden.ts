@@ -14,7 +14,7 @@ import { openAggregate } from '../../src/aggregate/aggregate.js'
 import { printQuantity, ROLLUP_SCALE } from '../../src/amount.js'
 import { assertBillable, nextVersion } from '../../src/catalog/book.js'
 import { lintCard } from '../../src/catalog/lint.js'
-import { nextNumber, printNumber, seriesOf } from '../../src/catalog/number-pattern.js'
+import { printNumber, seriesOf } from '../../src/catalog/number-pattern.js'
 import { type Price, parsePrice } from '../../src/catalog/price.js'
 import { midnightOf, monthNamed, nextRenewal, schedule } from '../../src/catalog/schedule.js'
 import { seedCustomers, seedLegalEntity, seedMetrics, seedPlans, seedPrices } from '../../src/catalog/seeds.js'
@@ -28,7 +28,7 @@ import {
 import { convertUnit } from '../../src/catalog/unit.js'
 import { HandClock } from '../../src/clock.js'
 import { convertMoney, fixedRate, printMoney } from '../../src/currency.js'
-import { Decimal, parseDecimal, printDecimal, RoundingMode, round } from '../../src/decimal.js'
+import { Decimal, parseDecimal, printDecimal, RoundingMode, round, sum } from '../../src/decimal.js'
 import { Dedupe } from '../../src/dedupe/dedupe.js'
 import { sign } from '../../src/delivery/sign.js'
 import { ReleveError } from '../../src/errors.js'
@@ -43,7 +43,6 @@ import { groupLines } from '../../src/invoicing/group.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
 import { Invoicing } from '../../src/invoicing/invoicing.js'
 import { creditable, deletionOf, paymentStatus, totalsByStatus } from '../../src/invoicing/state.js'
-import { collectUsage, lateUsageGoes, parseUsageData, usageRecordFault } from '../../src/invoicing/usage-record.js'
 import { limits } from '../../src/limits.js'
 import { rootDirectory } from '../../src/paths.js'
 import { windowOf } from '../../src/period.js'
@@ -56,7 +55,9 @@ import { burnDown, exhaust, type Pack } from '../../src/rating/prepaid.js'
 import { hoursOf, prorate, prorateChange, prorateRest } from '../../src/rating/prorate.js'
 import { rate } from '../../src/rating/rating.js'
 import { addTax, splitInclusive, taxByRate, taxWithCoupon } from '../../src/rating/tax.js'
+import { parseUsageData, usageDataFault } from '../../src/usage-data/datum.js'
 import { openTestPostgres, type TestPostgres } from '../invoicing/postgres.js'
+import { collectThroughService, lateThroughService } from './usage-world.js'
 
 // biome-ignore lint/suspicious/noExplicitAny: a case's shape depends on its op
 type Given = any
@@ -117,6 +118,8 @@ function tiered(type: 'tiered' | 'volume', given: Given): Price {
 function asked({ quantity, included }: Given): { quantity: string; included?: string } {
   return { quantity: String(quantity), ...(included === undefined ? {} : { included: String(included) }) }
 }
+
+const added = (...quantities: string[]): string => printDecimal(sum(quantities.map((one) => new Decimal(one))))
 
 function packages(given: Given): Price {
   const { package_size, package_price, free_units = 0, rounding = 'up' } = given
@@ -230,10 +233,7 @@ const adapters: Readonly<Record<string, Adapter>> = {
   rate_volume: (given) => rate({ price: tiered('volume', given), ...asked(given) }),
   rate_graduated_delta: (given) => {
     // The case gives what comes on top; the sum is the quantity that the product is asked for.
-    const quantity = collectUsage(
-      [given.previous, given.quantity].map((value: string) => ({ at: 0, value, state: 'pending' as const })),
-      { from: 0, to: 1 },
-    ).quantity
+    const quantity = added(given.previous, given.quantity)
     const request = { price: tiered('tiered', given), ...asked({ ...given, quantity }), billed: given.previous }
     return { total: rateDelta(request).amount }
   },
@@ -425,7 +425,10 @@ const adapters: Readonly<Record<string, Adapter>> = {
       ttc: invoice.ttc,
     }
   },
-  next_number: ({ last, date, pattern }) => ({ number: nextNumber(pattern ?? patternLike(last), last, date) }),
+  next_number: async ({ last, date, pattern }, world) => {
+    const { ids, invoicing } = await startSeries(world, last, 1, { pattern, date })
+    return { number: (await invoicing.finalise(ids[0]!)).invoice.number }
+  },
   finalize_concurrently: async ({ start, invoices }, world) => {
     const { ids, invoicing, counters, numberOf } = await startSeries(world, start, invoices)
     const issued = await Promise.all(ids.map((id) => invoicing.finalise(id)))
@@ -457,7 +460,7 @@ const adapters: Readonly<Record<string, Adapter>> = {
     const date = `${/\d{4}/.exec(invoice.number)?.[0]}-12-31`
     return {
       ...creditTotals(invoice),
-      number: nextNumber(seedLegalEntity.creditNotePattern, null, date),
+      number: printNumber(seedLegalEntity.creditNotePattern, date, 1),
       refers_to: invoice.number,
     }
   },
@@ -470,20 +473,19 @@ const adapters: Readonly<Record<string, Adapter>> = {
   }),
 
   // Usage records.
-  collect_usage: ({ usage, period }) => {
-    const window = monthNamed(period, 'UTC')
-    const records = usage.map((record: Given) => ({
-      at: record.at === undefined ? window.from : day(record.at),
-      value: record.value,
-      state: record.state,
-      doNotInvoice: record.do_not_invoice ?? false,
-    }))
-    const collected = collectUsage(records, window)
-    return {
-      quantity: collected.quantity,
-      state_after: collected.records[0]?.state,
-      invoice: nextNumber('INV/{YYYY}/{MM}/{NNNN}', null, dateIn(window.from, 'UTC')),
-    }
+  collect_usage: async ({ usage, period }, world) => {
+    const { pool } = await world.postgres()
+    const collected = await collectThroughService(
+      pool,
+      period,
+      usage.map(({ at, value, state, do_not_invoice = false }: Given) => ({
+        ...(at === undefined ? {} : { at: day(at) }),
+        value: String(value),
+        state,
+        doNotInvoice: do_not_invoice,
+      })),
+    )
+    return { quantity: collected.quantity, state_after: collected.state, invoice: collected.number }
   },
   ingest: ({ events }) => {
     const metric = {
@@ -527,24 +529,16 @@ const adapters: Readonly<Record<string, Adapter>> = {
     quantity: printDecimal(calculate(formula, json)),
   }),
   parse_json: ({ text }) => ({ error: codeOf(() => parseUsageData(text)) }),
-  validate_usage: ({ value, json }) => ({ error: usageRecordFault({ value, json }) }),
-  late_usage: ({ event_period, invoice_state, policy = 'next_invoice' }) => {
-    const period = monthNamed(event_period, 'UTC')
-    const { to, line } = lateUsageGoes({ period, zone: 'UTC', invoiceState: invoice_state, policy })
-    const ascii = (line ?? '').normalize('NFD').replace(/\p{M}/gu, '')
-    if (to === 'draft') return { goes_to: `${event_period} draft invoice` }
-    if (to === 'next_invoice') return { goes_to: `${month(period.to, 'UTC')} invoice, line "${ascii}"` }
-    return { goes_to: to }
+  validate_usage: ({ value, json }) => ({ error: usageDataFault({ value, json }) }),
+  late_usage: async ({ event_period, invoice_state, policy = 'next_invoice' }, world) => {
+    const { pool } = await world.postgres()
+    const { goes, month, line } = await lateThroughService(pool, event_period, invoice_state, policy)
+    const ascii = (line?.split(' — ')[0] ?? '').normalize('NFD').replace(/\p{M}/gu, '').toLowerCase()
+    if (goes === 'draft') return { goes_to: `${month} draft invoice` }
+    return { goes_to: goes === 'next_invoice' ? `${month} invoice, line "${ascii}"` : goes }
   },
   late_usage_rating: (given) => {
-    const quantity = collectUsage(
-      [given.billed_quantity, given.late_quantity].map((value: string) => ({
-        at: 0,
-        value,
-        state: 'pending' as const,
-      })),
-      { from: 0, to: 1 },
-    ).quantity
+    const quantity = added(given.billed_quantity, given.late_quantity)
     return rateDelta({
       price: tiered('tiered', given),
       billed: given.billed_quantity,
@@ -658,15 +652,21 @@ const BY_VALUE = new Set([
 
 let serial = 0
 
-/** A series that stands at a number, and drafts that wait. */
-async function startSeries(world: World, start: string, count: number) {
+/** A series that stands at a number (or at none), and drafts that wait for the ones behind it. */
+async function startSeries(
+  world: World,
+  last: string | null,
+  count: number,
+  { pattern, date }: { readonly pattern?: string; readonly date?: string } = {},
+) {
   const { pool } = await world.postgres()
   serial += 1
-  const [, year = '2026', number] = /(\d{4}).*?(\d+)$/.exec(start) ?? []
-  const invoicePattern = patternLike(start)
+  const invoicePattern = pattern ?? patternLike(last)
   const seller = { ...seedLegalEntity, key: `case-${serial}`, invoicePattern }
-  const month = /^\D*\d{4}\/(\d{2})\//.exec(start)?.[1] ?? '03'
-  const clock = new HandClock(`${year}-${month}-11T09:00:00Z`)
+  const [, year = '2026', number] = /(\d{4}).*?(\d+)$/.exec(last ?? '') ?? []
+  const month = /^\D*\d{4}\/(\d{2})\//.exec(last ?? '')?.[1] ?? '03'
+  const today = date ?? `${year}-${month}-11`
+  const clock = new HandClock(`${today}T09:00:00Z`)
   const invoicing = new Invoicing({ postgres: pool, clock })
   const failing = new Invoicing({
     postgres: pool,
@@ -676,12 +676,13 @@ async function startSeries(world: World, start: string, count: number) {
     },
   })
   await pool.query('DELETE FROM invoices WHERE state = $1', ['draft'])
-  await pool.query('INSERT INTO number_series (legal_entity, series, last, last_date) VALUES ($1, $2, $3, $4)', [
-    seller.key,
-    seriesOf(invoicePattern, `${year}-${month}-08`),
-    Number(number),
-    `${year}-${month}-08`,
-  ])
+  if (last !== null)
+    await pool.query('INSERT INTO number_series (legal_entity, series, last, last_date) VALUES ($1, $2, $3, $4)', [
+      seller.key,
+      seriesOf(invoicePattern, `${year}-${month}-08`),
+      Number(number),
+      `${year}-${month}-08`,
+    ])
   const ids: string[] = []
   for (let i = 0; i < count; i += 1) {
     const draft: Invoice = {
@@ -723,7 +724,7 @@ async function startSeries(world: World, start: string, count: number) {
     )
     return rows.map((row) => Number(row.counter))
   }
-  const numberOf = (counter: number): string => printNumber(invoicePattern, `${year}-${month}-11`, counter)
+  const numberOf = (counter: number): string => printNumber(invoicePattern, today, counter)
   return { ids, invoicing, failing, counters, numberOf }
 }
 

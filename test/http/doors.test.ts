@@ -248,6 +248,17 @@ const routes: readonly Route[] = [
     },
   },
   {
+    method: 'GET',
+    route: '/v1/invoices/:id/lines/:no/usage-data',
+    scope: 'read',
+    url: '/v1/invoices/ALPHA-INVOICE/lines/1/usage-data',
+    tenants: {
+      own: '/v1/invoices/ALPHA-INVOICE/lines/1/usage-data',
+      other: '/v1/invoices/GAMMA-INVOICE/lines/1/usage-data',
+      refused: 404,
+    },
+  },
+  {
     method: 'POST',
     route: '/v1/rating/shadow',
     scope: 'admin',
@@ -495,6 +506,7 @@ const routes: readonly Route[] = [
     url: '/v1/email-recipients/ALPHA-MAIL',
     once: true,
   },
+  { method: 'GET', route: '/v1/webhooks/event-types', scope: 'read', url: '/v1/webhooks/event-types' },
   {
     method: 'GET',
     route: '/v1/webhooks/dead-letters',
@@ -644,6 +656,14 @@ const routes: readonly Route[] = [
     url: '/v1/cardinality?tenant=alpha',
     tenants: { own: '/v1/cardinality?tenant=alpha', other: '/v1/cardinality?tenant=gamma', refused: 403 },
   },
+  {
+    method: 'GET',
+    route: '/v1/rates',
+    scope: 'read',
+    url: '/v1/rates?tenant=alpha',
+    tenants: { own: '/v1/rates?tenant=alpha', other: '/v1/rates?tenant=gamma', refused: 403 },
+  },
+  { method: 'PUT', route: '/v1/rates', scope: 'admin', url: '/v1/rates', ...json({}) },
   { method: 'PUT', route: '/v1/cardinality', scope: 'admin', url: '/v1/cardinality', ...json({ series: null }) },
   {
     method: 'POST',

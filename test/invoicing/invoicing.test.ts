@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Catalog, openCatalog } from '../../src/catalog/catalog.js'
+import type { LegalEntity } from '../../src/catalog/definition.js'
 import { loadSeeds, seedContracts, seedCustomers, seedLegalEntity } from '../../src/catalog/seeds.js'
 import { HandClock } from '../../src/clock.js'
 import { type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from '../../src/invoicing/close.js'
@@ -28,8 +29,8 @@ function closing(usageAtCut: UsageAtCut, extra: Partial<CloseOptions> = {}): Clo
 }
 
 /** A legal entity of a test's own, so that its series starts at 1 and nobody else takes from it. */
-async function drafts(key: string, count: number): Promise<string[]> {
-  await catalog.putLegalEntity({ ...seedLegalEntity, key })
+async function drafts(key: string, count: number, seller: Partial<LegalEntity> = {}): Promise<string[]> {
+  await catalog.putLegalEntity({ ...seedLegalEntity, ...seller, key })
   await catalog.putContract({
     ...seedContracts[1]!,
     id: `c-${key}`,
@@ -49,7 +50,7 @@ async function drafts(key: string, count: number): Promise<string[]> {
     const draft: Invoice = {
       ...previewInvoice(catalog, `c-${key}`, march, usage),
       id: invoicing.newId(),
-      contract: `c-${key}-${i}`,
+      contract: `c-${key}-${i}-${invoicing.newId()}`,
     }
     ids.push((await invoicing.draft(draft)).invoice.id)
   }
@@ -238,13 +239,13 @@ describe('numbers', () => {
   test(`processes killed with a number in hand => no gap ${promises('invoice:numbers-have-no-gap')}`, async () => {
     const ids = await drafts('killed', 12)
     for (const dieAt of [1, 3, 2]) {
-      const child = run(process.execPath, [finaliser, postgres.url, String(dieAt), ...ids])
+      const child = run(process.execPath, [finaliser, postgres.url, '2026-04-01T08:00:00Z', String(dieAt), ...ids])
       await expect(child).rejects.toMatchObject({ signal: 'SIGKILL' })
     }
     // Two more at once, one of which dies while the other waits for its lock.
     const [dying, living] = await Promise.allSettled([
-      run(process.execPath, [finaliser, postgres.url, '2', ...ids]),
-      run(process.execPath, [finaliser, postgres.url, '0', ...[...ids].reverse()]),
+      run(process.execPath, [finaliser, postgres.url, '2026-04-01T08:00:00Z', '2', ...ids]),
+      run(process.execPath, [finaliser, postgres.url, '2026-04-01T08:00:00Z', '0', ...[...ids].reverse()]),
     ])
     expect(living.status).toBe('fulfilled')
     expect(dying.status === 'rejected' || dying.value.stdout.split('\n').length > 1).toBe(true)
@@ -264,6 +265,22 @@ describe('numbers', () => {
     await expect(failing.finalise(second!)).rejects.toThrow(/^no$/)
     expect((await invoicing.finalise(third!)).invoice.number).toBe('FA-2026-0002')
     expect(await countersOf('rolled')).toEqual([1, 2])
+  })
+
+  test('a wider counter goes on; a pattern that comes to a number of the one before is refused, and nothing is lost', async () => {
+    const [first] = await drafts('wider', 1)
+    expect((await invoicing.finalise(first!)).invoice.number).toBe('FA-2026-0001')
+    const [second, third] = await drafts('wider', 2, { invoicePattern: 'FA-{YYYY}-{NNNNNN}' })
+    expect((await invoicing.finalise(second!)).invoice.number).toBe('FA-2026-000002')
+    await postgres.pool.query(
+      `INSERT INTO number_series (legal_entity, series, last, last_date) VALUES ('wider', 'FA-2026-00{N}', 1, '2026-04-01')`,
+    )
+    const [fourth] = await drafts('wider', 1, { invoicePattern: 'FA-{YYYY}-00{NNNN}' })
+    await expect(invoicing.finalise(fourth!)).rejects.toThrow(/FA-2026-000002 was given by an earlier pattern of wider/)
+    expect((await invoicing.finalise(third!)).invoice.number).toBe('FA-2026-000003')
+    expect((await invoicing.get(fourth!)).state).toBe('draft')
+    for (const creditNotePattern of ['FA-{YYYY}-{NNNN}', 'FA-{YYYY}-{MM}{NN}'])
+      await expect(drafts('wider', 0, { creditNotePattern })).rejects.toThrow(/creditNotePattern: may give a number/)
   })
 
   test('a new year begins at 1 again, and a clock that falls does not make a date fall', async () => {

@@ -1,32 +1,8 @@
 /** The printed page as a reader of PDF sees it (pdftotext): page breaks, carried sums, the seal of a clearance system. */
-import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
-import { inflateSync } from 'node:zlib'
 import { expect, test } from 'vitest'
 import { toPdf } from '../../src/invoicing/pdf.js'
-import { findProgram } from '../programs.js'
+import { contentsOf, pagesOf } from './read-pdf.js'
 import { sampleInvoice } from './sample.js'
-
-/** What is drawn, uncompressed. */
-function contentsOf(pdf: Buffer): string[] {
-  const found: string[] = []
-  for (let at = pdf.indexOf('\nstream\n'); at !== -1; at = pdf.indexOf('\nstream\n', at + 1)) {
-    const end = pdf.indexOf('\nendstream', at)
-    try {
-      found.push(inflateSync(pdf.subarray(at + 8, end)).toString('latin1'))
-    } catch {
-      // Not a compressed stream.
-    }
-  }
-  return found
-}
-
-/** The text of each page, as a reader of PDF sees it. */
-const pagesOf = async (pdf: Buffer): Promise<string[]> => {
-  const child = promisify(execFile)(findProgram('pdftotext')!, ['-layout', '-', '-'])
-  child.child.stdin!.end(pdf)
-  return (await child).stdout.replaceAll('\u00a0', ' ').split('\f').slice(0, -1)
-}
 
 test('many lines => each page closes with the sum so far and the next opens with it; totals and foot have company', async () => {
   for (let items = 5; items <= 16; items += 1) {

@@ -30,28 +30,59 @@ beforeAll(async () => {
 }, 120_000)
 afterAll(async () => postgres?.close())
 
-test(`fifty processes issue the same 150 drafts at once, a third of them killed with a number in hand => 1 to 150 ${promises('invoice:numbers-have-no-gap')}`, async () => {
+test(`fifty processes issue the same 150 drafts at once over the turn of a year, a third of them killed with a number in hand => each series from 1 on, without gap or double ${promises('invoice:numbers-have-no-gap')}`, async () => {
   const invoicing = new Invoicing({ postgres: postgres.pool, clock })
-  const seller = { ...seedLegalEntity, key: 'fifty' }
+  const patterns = { yearly: 'FA-{YYYY}-{NNNN}', monthly: 'INV/{YYYY}/{MM}/{NNNN}', endless: 'F{NNN}' }
+  const sellers = Object.entries(patterns).map(([key, invoicePattern]) => ({
+    ...seedLegalEntity,
+    key,
+    invoicePattern,
+    timeZone: 'Europe/Paris',
+  }))
   const ids: string[] = []
   for (let i = 0; i < 150; i += 1) {
-    const draft = { ...sampleInvoice({ seller, number: null }), id: invoicing.newId(), contract: `fifty-${i}` }
-    ids.push((await invoicing.draft(draft)).invoice.id)
+    const draft = sampleInvoice({ seller: sellers[i % 3]!, number: null })
+    ids.push((await invoicing.draft({ ...draft, id: invoicing.newId(), contract: `fifty-${i}` })).invoice.id)
   }
   const ended = await Promise.allSettled(
     Array.from({ length: 50 }, (_, i) => {
       // Each begins elsewhere, so that they meet at every draft; a third dies at its first to fourth number.
       const own = [...ids.slice(i * 3), ...ids.slice(0, i * 3)]
-      return run(process.execPath, [at('finaliser'), postgres.url, String(i % 3 === 0 ? 1 + (i % 4) : 0), ...own])
+      // Every second one is behind midnight of the seller; for the world clock both are in December.
+      const now = i % 2 === 0 ? '2026-12-31T22:59:59Z' : '2026-12-31T23:00:00Z'
+      return run(process.execPath, [at('finaliser'), postgres.url, now, String(i % 3 === 0 ? 1 + (i % 4) : 0), ...own])
     }),
   )
   const killed = ended.filter((one) => one.status === 'rejected' && one.reason.signal === 'SIGKILL')
   const others = ended.filter((one) => one.status === 'rejected' && one.reason.signal !== 'SIGKILL')
   expect(others).toEqual([])
   expect(killed.length).toBeGreaterThan(0)
-  expect(await countersOf('fifty')).toEqual(upTo(150))
-  const { rows } = await postgres.pool.query(`SELECT last FROM number_series WHERE legal_entity = 'fifty'`)
-  expect(Number(rows[0].last)).toBe(150)
+  const numbers = async (key: string, form: RegExp) => {
+    const { rows } = await postgres.pool.query(
+      'SELECT number, counter, issued_on, series FROM invoices WHERE legal_entity = $1 AND counter IS NOT NULL ORDER BY series, counter',
+      [key],
+    )
+    const found = rows.filter((row) => form.test(row.number))
+    expect(found.map((row) => Number(row.counter))).toEqual(upTo(found.length))
+    expect(found.map((row) => Number(/\d+$/.exec(row.number)![0]))).toEqual(upTo(found.length))
+    // Within a series the days never fall.
+    expect(found.map((row) => row.issued_on)).toEqual(found.map((row) => row.issued_on).sort())
+    const { rows: kept } = await postgres.pool.query(
+      'SELECT last FROM number_series WHERE legal_entity = $1 AND series = $2',
+      [key, found[0]?.series],
+    )
+    expect(Number(kept[0]?.last)).toBe(found.length)
+    return { count: found.length, days: [...new Set(found.map((row) => row.issued_on))] }
+  }
+  for (const [key, before, after] of [
+    ['yearly', /^FA-2026-\d{4}$/, /^FA-2027-\d{4}$/],
+    ['monthly', /^INV\/2026\/12\/\d{4}$/, /^INV\/2027\/01\/\d{4}$/],
+  ] as const) {
+    const [old, fresh] = [await numbers(key, before), await numbers(key, after)]
+    expect([old.days, fresh.days], key).toEqual([['2026-12-31'], ['2027-01-01']])
+    expect(old.count + fresh.count).toBe(50)
+  }
+  expect((await numbers('endless', /^F\d{3}$/)).count).toBe(50)
 }, 240_000)
 
 test(`closings killed at every step, the single way and in batches, two at once => one invoice each, numbered without a gap ${promises('invoice:numbers-have-no-gap')}`, async () => {

@@ -126,6 +126,7 @@ describe('currencies', () => {
         invoicing: options.invoicing,
         book: catalog.book(),
         recountData: async ({ usage }) => usage,
+        recountPart: async () => null,
         recount: async ({ metric }) => {
           const [found] = await options.usageAtCut({
             closing: '',

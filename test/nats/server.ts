@@ -20,6 +20,8 @@ export async function freePort(): Promise<number> {
 export class NatsServer {
   readonly directory: string
   readonly port: number
+  /** The end of what it has said. */
+  log = ''
   #child: ChildProcess | undefined
 
   constructor(port: number) {
@@ -44,19 +46,19 @@ export class NatsServer {
     if (program === undefined) throw new Error('cannot test NATS: there is no nats-server')
     const child = spawn(program, ['-c', file], { stdio: ['ignore', 'ignore', 'pipe'] })
     this.#child = child
-    let log = ''
+    this.log = ''
     child.stderr.on('data', (part: Buffer) => {
-      log = `${log}${part}`.slice(-4_000)
+      this.log = `${this.log}${part}`.slice(-4_000)
     })
     for (;;) {
-      if (child.exitCode !== null) throw new Error(`nats-server ended instead of starting: ${log}`)
+      if (child.exitCode !== null) throw new Error(`nats-server ended instead of starting: ${this.log}`)
       const socket = connectSocket(this.port, '127.0.0.1')
       const up = await Promise.race([
         once(socket, 'connect').then(() => true),
         once(socket, 'error').then(() => false),
       ]).catch(() => false)
       socket.destroy()
-      if (up && log.includes('Server is ready')) return
+      if (up && this.log.includes('Server is ready')) return
       await sleep(20)
     }
   }

@@ -335,7 +335,8 @@ describe('may', () => {
     await equal(invoice)
     const rest = (await fleet.system.invoicing.ofPeriod('reste', MAY.from))!.invoice
     expect(rest.lines.map((line) => [line.type, line.quantity, line.amount])).toEqual([['regularisation', '2', '1.00']])
-    expect(rest.notices.map((notice) => [notice.code, notice.metric])).toEqual([['meter_silent', 'mesures']])
+    // What is for the maker of a draft is not on the issued document.
+    expect(rest.notices).toEqual([])
     await equal(rest)
   })
 })
@@ -366,7 +367,7 @@ describe('silent meters', () => {
     expect((await fleet.ask('GET', '/v1/meters/silent', undefined, 200, secret)).objects).toEqual([])
 
     const { invoice } = (await fleet.system.invoicing.ofPeriod('parc', APRIL.from))!
-    expect(invoice.notices.map((notice) => [notice.code, notice.quantity])).toEqual([['meter_silent', '68']])
+    expect(invoice.notices).toEqual([])
     fleet.clock.set('2022-07-01T02:00:00Z')
     // The rest spoke in April and May's late events; in May it said nothing, and in June neither.
     const june = await fleet.system.billing.closeDuePeriods({ at: null, tenant: 'agritech', finalise: false })
@@ -375,6 +376,34 @@ describe('silent meters', () => {
     expect(draft.notices.map((notice) => [notice.code, notice.quantity])).toEqual([['meter_silent', '118']])
     await equal(draft)
   })
+})
+
+test('shadow rating and previews of closed months => objects, the rest and usage data as they were billed, and other prices over them', async () => {
+  const { catalog, billing, invoicing } = fleet.system
+  const rule = { rule_id: 'mesure', type: 'per_unit', metric: 'mesures', unit_price: '1.50', currency: 'EUR' }
+  await catalog.putPrice({ rule, version: '9.0', status: 'draft', effectiveFrom: 0 })
+  const found = await billing.shadow({
+    change: { prices: [{ rule: 'mesure', version: '9.0' }] },
+    from: APRIL.from,
+    to: MAY.to,
+    contracts: ['parc', 'reste'],
+    limit: 10,
+  })
+  expect(found.failed).toEqual([])
+  for (const contract of ['parc', 'reste']) {
+    const [april, may] = await Promise.all([APRIL, MAY].map(({ from }) => invoicing.ofPeriod(contract, from)))
+    const billed = new Decimal(april?.invoice.ht ?? 0).plus(may?.invoice.ht ?? 0)
+    // What came late was billed with May, and belongs to April.
+    const own = found.contracts.find((one) => one.contract === contract)!
+    expect([contract, new Decimal(own.before).toFixed(2)]).toEqual([contract, billed.toFixed(2)])
+    // Every priced unit costs three times as much; fees stay.
+    const fees = [april, may].flatMap((kept) => kept?.invoice.lines ?? []).filter((line) => line.type === 'fee')
+    const usage = billed.minus(fees.reduce((all, line) => all.plus(line.amount), new Decimal(0)))
+    expect(new Decimal(own.difference).toFixed(2)).toBe(usage.times(2).toFixed(2))
+    expect(usage.gt(0)).toBe(true)
+    const previews = await Promise.all([APRIL, MAY].map(({ from }) => billing.previewInvoice(contract, from)))
+    expect(previews.reduce((all, one) => all.plus(one.ht), new Decimal(0)).toFixed(2)).toBe(billed.toFixed(2))
+  }
 })
 
 describe('items that name subjects', () => {

@@ -7,7 +7,6 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildHttp } from '../../src/http/http.js'
 import { closePeriod, type UsageAtCut } from '../../src/invoicing/close.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
-import { mayUse } from '../../src/rating/prepaid.js'
 import { MARCH, openTestService, type TestService } from '../invoicing/service.js'
 import { promises } from '../promises.js'
 
@@ -90,17 +89,6 @@ describe('before the closing', () => {
     ])
   })
 
-  test('a check before the usage: within quota and packs always, behind them as the policy says', async () => {
-    const left = (tenant: string, usage: string) =>
-      service.system.prepaid.left({ contract: tenant, item: `${tenant}/1`, metric: 'mcp_call', limit: '10', usage })
-    expect(await left('bicici', '12')).toEqual({ left: '18', packs: '20', exhaustion: 'block' })
-    const may = (exhaustion: 'block' | 'standard_price', quantity: string) =>
-      mayUse({ quantity, left: '18', exhaustion })
-    expect(may('block', '18')).toEqual({ allowed: true, beyond: '0', outcome: null })
-    expect(may('block', '18.5')).toEqual({ allowed: false, beyond: '0.5', outcome: 'block' })
-    expect(may('standard_price', '20')).toEqual({ allowed: true, beyond: '2', outcome: 'standard_price' })
-  })
-
   test('POST /v1/quotas/check asks the packs of an item that blocks', async () => {
     const headers = { authorization: `Bearer ${service.adminKey}`, 'content-type': 'application/json' }
     const ask = async (tenant: string, n: string) =>
@@ -115,7 +103,8 @@ describe('before the closing', () => {
     // 145 used of 10 included and a pack of 20.
     expect(await ask('bicici', '1')).toMatchObject({
       allowed: false,
-      prepaid: { allowed: false, left: '0', exhaustion: 'block' },
+      why: 'blocked',
+      quotas: [{ usage: '145', prepaid: { left: '0', exhaustion: 'block' } }],
     })
     expect((await ask('orange-ci', '1')).allowed).toBe(true)
   })

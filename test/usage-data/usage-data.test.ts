@@ -3,12 +3,17 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { DataPort } from '../../src/invoicing/close.js'
 import { closePeriod } from '../../src/invoicing/close.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
+import { toPdf } from '../../src/invoicing/pdf.js'
 import { renderInvoice } from '../../src/invoicing/render.js'
 import { claim, withData } from '../../src/usage-data/collect.js'
+import { pagesOf } from '../invoicing/read-pdf.js'
 import { promises } from '../promises.js'
 import { APRIL, type Fleet, fleetContract, MAY, openFleet } from './fleet.js'
 
 let fleet: Fleet
+/** As a reader of the PDF sees it. */
+const textOf = async (invoice: Invoice, language?: 'fr' | 'en'): Promise<string> =>
+  (await pagesOf(await toPdf(invoice, language))).join('\n')
 beforeAll(async () => {
   fleet = await openFleet()
 }, 180_000)
@@ -125,6 +130,13 @@ describe('april of the fleet', () => {
     expect(renderInvoice(draft)).toContain('14/04/2022 · 12 mesures · R-14 · relevé du 14 avril')
   })
 
+  test('the printed statement has the datum with its notes, in both languages', async () => {
+    expect(await textOf(draft)).toMatch(
+      /Relevé de consommations[\s\S]*14\/04\/2022 · 12 mesures · R-14 · relevé du 14 avril/,
+    )
+    expect(await textOf(draft, 'en')).toContain('2022-04-14 · 12 mesures · R-14 · relevé du 14 avril')
+  })
+
   test('more for April while it is a draft => the draft is made again with it', async () => {
     await create(datum({ value: '3', start: '2022-04-30T23:59:59Z' }))
     const again = (await fleet.system.invoicing.ofPeriod('flotte-iot', APRIL.from))!
@@ -144,14 +156,36 @@ describe('april of the fleet', () => {
     expect(behind.usageData.map((one: { value: string }) => one.value)).toEqual(['3', '12'])
   })
 
+  test(`a line opens into its rows: count and digest are those of its proof, page by page ${promises('invoice:explains-itself')}`, async () => {
+    const { invoice } = (await fleet.system.invoicing.ofPeriod('flotte-iot', APRIL.from))!
+    const url = `/v1/invoices/${invoice.id}/lines/1/usage-data`
+    const first = await fleet.ask('GET', `${url}?limit=1`)
+    const rest = await fleet.ask('GET', `${url}?limit=1&after=${first.next}`)
+    expect([...first.usageData, ...rest.usageData].map((one: { value: string }) => one.value)).toEqual(['12', '3'])
+    const { count, digest } = invoice.lines[0]!.proof!.data!
+    expect(first).toMatchObject({
+      proof: { count: 2, digest },
+      calculators: [{ name: 'mesures', formula: 'sum', metric: 'mesures', count, digest }],
+    })
+    const { secret } = await fleet.system.keys.create({ name: 'x', tenant: 'autre', scopes: ['read'] })
+    await fleet.ask('GET', url, undefined, 404, secret)
+    await fleet.ask('GET', `/v1/invoices/${invoice.id}/lines/9/usage-data`, undefined, 404)
+  })
+
   test('a collected row is kept by the database; altered or deleted behind its back => not equal', async () => {
     const { postgres } = fleet.system.engines
     const { invoice } = (await fleet.system.invoicing.ofPeriod('flotte-iot', APRIL.from))!
-    for (const sql of [
-      `UPDATE usage_data SET value = 11 WHERE external_reference = 'R-14'`,
-      `UPDATE usage_data SET state = 'draft', closing = NULL, period_from = NULL, collected_order = NULL WHERE external_reference = 'R-14'`,
-      `DELETE FROM usage_data WHERE external_reference = 'R-14'`,
-    ]) {
+    for (const [sql, differs] of [
+      [`UPDATE usage_data SET value = 11 WHERE external_reference = 'R-14'`, 'quantity'],
+      [
+        `UPDATE usage_data SET state = 'draft', closing = NULL, period_from = NULL, collected_order = NULL WHERE external_reference = 'R-14'`,
+        'quantity',
+      ],
+      [`DELETE FROM usage_data WHERE external_reference = 'R-14'`, 'quantity'],
+      // The same quantity by another row.
+      [`UPDATE usage_data SET starts_at = starts_at + 1 WHERE external_reference = 'R-14'`, 'proof.data'],
+      [`UPDATE usage_data SET id = 'ud_other' WHERE external_reference = 'R-14'`, 'proof.data'],
+    ] as const) {
       await expect(postgres.query(sql)).rejects.toThrow(/collected|only its notes/)
       const client = await postgres.connect()
       try {
@@ -163,7 +197,7 @@ describe('april of the fleet', () => {
         await client.query('COMMIT')
         const found = await fleet.system.billing.verifyInvoice(invoice.id)
         expect(found.equal).toBe(false)
-        expect(found.lines[0]!.differences.map((one) => one.what)).toContain('quantity')
+        expect(found.lines[0]!.differences.map((one) => one.what)).toContain(differs)
       } finally {
         await client.query('BEGIN')
         await client.query('ALTER TABLE usage_data DISABLE TRIGGER usage_data_stay')
@@ -191,6 +225,14 @@ describe('april of the fleet', () => {
     ])
     const found = await fleet.system.billing.verifyInvoice(invoice.id)
     expect([found.equal, found.document, found.lines.flatMap((line) => line.differences)]).toEqual([true, [], []])
+    // The statement prints May's datum, and of April only what came late; the line opens into all that its figure holds.
+    expect(invoice.usage[0]!.data!.map((one) => one.value)).toEqual(['7'])
+    expect(invoice.lines[1]!.data!.map((one) => one.value)).toEqual(['5'])
+    expect(await textOf(invoice)).toMatch(/Régularisation avril 2022 — mesures\s+20\/04\/2022 · 5/)
+    const behind = await fleet.ask('GET', `/v1/invoices/${invoice.id}/lines/2/usage-data`)
+    expect(behind.usageData.map((one: { value: string }) => one.value)).toEqual(['12', '3', '5'])
+    const { count, digest } = invoice.lines[1]!.proof!.data!
+    expect(behind.calculators).toMatchObject([{ count, digest }])
     fleet.clock.set('2022-07-01T02:00:00Z')
     expect(await close('flotte-iot', MAY.to)).toMatchObject({ state: 'done', invoice: null })
   })
@@ -243,6 +285,11 @@ describe('calculators', () => {
     ])
     const preview = await fleet.ask('GET', '/v1/contracts/devops/invoice-preview')
     fleet.clock.set('2022-08-01T02:00:00Z')
+    const draft = (await close('devops', Date.UTC(2022, 6, 1), false)).invoice!.invoice
+    const notices = draft.notices.map((notice) => [notice.code, notice.quantity])
+    expect(await textOf(draft)).toContain('aucun calculateur ne lit')
+    const reader = (await fleet.system.keys.create({ name: 'own', tenant: 'muppy', scopes: ['read'] })).secret
+    expect((await fleet.ask('GET', `/v1/invoices/${draft.id}`, undefined, 200, reader)).invoice.notices).toEqual([])
     const { invoice } = (await close('devops', Date.UTC(2022, 6, 1))).invoice!
     const lines = invoice.lines.map((line) => [line.item, line.metric ?? line.label.fr, line.quantity, line.amount])
     // 15 + 13 / 2 + 2 + 500 / 1000 Go; 8 cpu; (1599 − 800) × 1.27.
@@ -252,10 +299,64 @@ describe('calculators', () => {
       ['calcul', 'cpu', '8', '80.00'],
     ])
     expect(preview.lines.map((line: { amount: string }) => line.amount)).toEqual(['30.48', '1014.73', '80.00'])
-    expect(invoice.notices.map((notice) => [notice.code, notice.quantity])).toEqual([['usage_data_unread', '2']])
+    // What nobody reads is told on drafts; it is no matter of the customer's.
+    expect([invoice.notices, notices]).toEqual([[], [['usage_data_unread', '2']]])
     expect(invoice.usage.find((entry) => entry.metric === 'data_go' && entry.item === 'disque')!.data).toHaveLength(3)
     const found = await fleet.system.billing.verifyInvoice(invoice.id)
     expect([found.equal, found.document, found.lines.flatMap((line) => line.differences)]).toEqual([true, [], []])
+    // An amount has no entry in the table of metrics: its data are printed below.
+    expect(invoice.lines[1]!.data!.map((one) => one.data)).toEqual([
+      expect.stringContaining('"espace_disque_utilisee_go": 1599'),
+    ])
+    expect(await textOf(invoice)).toMatch(
+      /Go supplémentaires, juillet 2022\s+14\/07\/2022 · espace_disque_inclu_go 800, espace_disque_utilisee_go 1 599, tarif_go_supplementaire_euro 1,27/,
+    )
+    const behind = await fleet.ask('GET', `/v1/invoices/${invoice.id}/lines/2/usage-data`)
+    expect(behind.usageData).toHaveLength(1)
+    expect(behind.calculators).toMatchObject([{ name: 'Go supplémentaires', reads: 'json', count: 1 }])
+    const three = await fleet.ask('GET', `/v1/invoices/${invoice.id}/lines/1/usage-data`)
+    expect([three.usageData.length, three.calculators.map((one: { count: number }) => one.count)]).toEqual([
+      3,
+      [1, 1, 1],
+    ])
+  })
+
+  test(`a JSON record that is altered or deleted behind an amount => not equal, and the line is named ${promises('invoice:explains-itself')}`, async () => {
+    const { invoice } = (await fleet.system.invoicing.ofPeriod('devops', Date.UTC(2022, 6, 1)))!
+    const { postgres } = fleet.system.engines
+    const [{ id }] = (await fleet.ask('GET', `/v1/invoices/${invoice.id}/lines/2/usage-data`)).usageData
+    for (const [sql, differs] of [
+      [`UPDATE usage_data SET data = data || '{"espace_disque_inclu_go": 801}' WHERE id = $1`, ['exact', 'amount']],
+      [`UPDATE usage_data SET data = data || '{"remarque": "x"}' WHERE id = $1`, ['proof.data']],
+      [`DELETE FROM usage_data WHERE id = $1`, ['line']],
+    ] as const) {
+      const client = await postgres.connect()
+      const change = async (work: () => Promise<unknown>): Promise<void> => {
+        await client.query('BEGIN')
+        await client.query('ALTER TABLE usage_data DISABLE TRIGGER usage_data_stay')
+        await work()
+        await client.query('ALTER TABLE usage_data ENABLE TRIGGER usage_data_stay')
+        await client.query('COMMIT')
+      }
+      try {
+        await change(async () => {
+          await client.query(`CREATE TEMP TABLE before AS SELECT * FROM usage_data WHERE id = '${id}'`)
+          await client.query(sql, [id])
+        })
+        const found = await fleet.system.billing.verifyInvoice(invoice.id)
+        expect(found.equal, sql).toBe(false)
+        const named = found.lines.flatMap((line) => line.differences.map((one) => one.what))
+        expect(named, sql).toEqual(expect.arrayContaining([...differs]))
+      } finally {
+        await change(async () => {
+          await client.query('DELETE FROM usage_data WHERE id = $1', [id])
+          await client.query('INSERT INTO usage_data OVERRIDING SYSTEM VALUE SELECT * FROM before')
+          await client.query('DROP TABLE before')
+        })
+        client.release()
+      }
+    }
+    expect((await fleet.system.billing.verifyInvoice(invoice.id)).equal).toBe(true)
   })
 
   test('late data of an amount calculator => the difference, as an amount', async () => {

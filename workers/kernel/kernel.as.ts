@@ -85,6 +85,7 @@ export {
   epochOpen,
   epochRows,
   epochSeries,
+  epochTouched,
   epochVoids,
 } from './epoch.as'
 export { resumeJson, resumeLines, runJson, runLines } from './json.as'

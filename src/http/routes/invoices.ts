@@ -1,5 +1,5 @@
 /** Invoices and the closing of periods. */
-import type { FastifyPluginAsync } from 'fastify'
+import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import { ReleveError } from '../../errors.js'
 import { Language } from '../../format.js'
 import { assertPrintable, DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
@@ -101,38 +101,45 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       async (request) => system.billing.verifyInvoice(request.params.id, keyOf(request).tenant),
     )
 
-    app.get<{ Params: { id: string; no: number }; Querystring: { after?: string; limit?: number } }>(
-      '/v1/invoices/:id/lines/:no/events',
-      {
-        config: { scope: 'read' },
-        schema: {
-          tags,
-          summary: 'The archived events behind a line, in the order of the log',
-          params: {
-            type: 'object',
-            properties: {
-              id: { type: 'string' },
-              no: { type: 'integer', minimum: 1, maximum: limits.invoiceLinesMax },
-            },
-          },
-          querystring: {
-            type: 'object',
-            properties: {
-              after: { type: 'string', pattern: '^[0-9]{1,19}$', description: '`next` of the page before' },
-              limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
-            },
-            additionalProperties: false,
+    type BehindLine = { Params: { id: string; no: number }; Querystring: { after?: string; limit?: number } }
+    const behindLine = (summary: string) => ({
+      config: { scope: 'read' as const },
+      schema: {
+        tags,
+        summary,
+        params: {
+          type: 'object',
+          properties: {
+            id: { type: 'string' },
+            no: { type: 'integer', minimum: 1, maximum: limits.invoiceLinesMax },
           },
         },
+        querystring: {
+          type: 'object',
+          properties: {
+            after: { type: 'string', pattern: '^[0-9]{1,19}$', description: '`next` of the page before' },
+            limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
+          },
+          additionalProperties: false,
+        },
       },
-      async (request) =>
-        system.billing.invoiceEvents({
-          invoice: request.params.id,
-          tenant: keyOf(request).tenant,
-          line: request.params.no,
-          after: request.query.after ?? '0',
-          limit: request.query.limit ?? 100,
-        }),
+    })
+    const asked = (request: FastifyRequest<BehindLine>) => ({
+      invoice: request.params.id,
+      tenant: keyOf(request).tenant,
+      line: request.params.no,
+      after: request.query.after ?? '0',
+      limit: request.query.limit ?? 100,
+    })
+    app.get<BehindLine>(
+      '/v1/invoices/:id/lines/:no/events',
+      behindLine('The archived events behind a line, in the order of the log'),
+      async (request) => system.billing.invoiceEvents(asked(request)),
+    )
+    app.get<BehindLine>(
+      '/v1/invoices/:id/lines/:no/usage-data',
+      behindLine('The usage data behind a line, with count and digest by calculator to hold against its proof'),
+      async (request) => system.billing.invoiceData(asked(request)),
     )
 
     app.get<{ Params: { contract: string }; Querystring: { at?: string } }>(
@@ -190,8 +197,7 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
               early: {
                 type: 'boolean',
                 default: false,
-                description:
-                  'of a contract: before its grace has ended, as a draft in grace that is counted again at the end',
+                description: 'before the grace has ended, as drafts in grace that are counted again at the end',
               },
               unproved: {
                 type: 'boolean',
@@ -208,7 +214,12 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         const { contract, tenant, at, finalise = true, early = false, unproved = false } = request.body
         if (contract === undefined) {
           const time = at === undefined ? null : parseMoment('at', at)
-          return system.billing.closeDuePeriods({ at: time, finalise, ...(tenant === undefined ? {} : { tenant }) })
+          return system.billing.closeDuePeriods({
+            at: time,
+            finalise,
+            early,
+            ...(tenant === undefined ? {} : { tenant }),
+          })
         }
         if (at === undefined) throw new ReleveError('invalid_request', 'at: names the period of the contract')
         return system.billing.closePeriod({ contract, at: parseMoment('at', at), finalise, early, unproved })

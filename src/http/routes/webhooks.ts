@@ -4,6 +4,7 @@
  */
 import type { FastifyInstance, FastifyPluginAsync, FastifyRequest } from 'fastify'
 import type { Channel, EndpointChange } from '../../delivery/endpoints.js'
+import { EventTypes } from '../../delivery/events.js'
 import { ReleveError } from '../../errors.js'
 import { Language } from '../../format.js'
 import { limits } from '../../limits.js'
@@ -20,7 +21,11 @@ const names = {
 } as const
 const chosen = {
   description: { type: 'string', maxLength: 256 },
-  events: { ...names, description: 'types such as alert.triggered, families such as alert.* (the default), or *' },
+  events: {
+    ...names,
+    description:
+      'types such as alert.triggered, families such as alert.* (the default), or *; GET /v1/webhooks/event-types lists them',
+  },
   metrics: { ...names, type: ['array', 'null'], description: 'only of these metrics; null: of all' },
   rules: { ...names, type: ['array', 'null'], description: 'only of these alert rules; null: of all' },
 } as const
@@ -187,6 +192,18 @@ export function webhookRoutes(system: System): FastifyPluginAsync {
         const overlapMs = (request.body?.overlapSeconds ?? 86_400) * 1000
         return system.delivery.endpoints.rotate(request.params.id, keyOf(request).tenant, overlapMs)
       },
+    )
+
+    app.get(
+      '/v1/webhooks/event-types',
+      {
+        config: { scope: 'read' },
+        schema: {
+          tags: ['delivery'],
+          summary: 'The types of events that an endpoint may ask for, and when each is told',
+        },
+      },
+      async () => ({ types: Object.entries(EventTypes).map(([type, { when }]) => ({ type, when })) }),
     )
 
     const endpointId = { type: 'string', maxLength: 64, description: 'of one webhook or recipient' } as const
