@@ -70,8 +70,6 @@ let textAt: usize = 0
 let textLength: usize = 0
 
 /** Reads the length of the text at `at`; answers where the text ends. */
-// @ts-expect-error: decorator
-@inline
 function text(at: usize): usize {
   let length: usize = load<u8>(at)
   at += 1
@@ -118,8 +116,6 @@ function isGroup(one: u32, tenant: usize, tenantLength: usize, metric: usize, me
 }
 
 /** Reads the metric; `at`: behind the tenant. Answers where it ends. */
-// @ts-expect-error: decorator
-@inline
 function toMetric(at: usize): usize {
   return text(text(text(at)))
 }
@@ -161,7 +157,8 @@ function rank(): void {
       for (let i = low; i < high; i += 1) {
         const takeRight =
           left === middle ||
-          (right < high && isBefore(load<u32>(from + ((right as usize) << 2)), load<u32>(from + ((left as usize) << 2))))
+          (right < high &&
+            isBefore(load<u32>(from + ((right as usize) << 2)), load<u32>(from + ((left as usize) << 2))))
         const taken = takeRight ? right : left
         if (takeRight) right += 1
         else left += 1
@@ -204,8 +201,6 @@ function pass(ofTime: bool, shift: u64): void {
 }
 
 /** Four times the digit. */
-// @ts-expect-error: decorator
-@inline
 function digit(row: u32, ofTime: bool, shift: u64): usize {
   const key: u64 = ofTime
     ? load<u64>(times + ((row as usize) << 3))
@@ -253,21 +248,15 @@ function isText(column: usize): bool {
   return column < 4 || column === 5 || column === 8 || column === 9
 }
 
-// @ts-expect-error: decorator
-@inline
 function column(number: usize): usize {
   return load<u32>(ARCHIVE_COLUMNS + (number << 3)) as usize
 }
 
-// @ts-expect-error: decorator
-@inline
 function ends(number: usize, at: usize): void {
   store<u32>(ARCHIVE_COLUMNS + (number << 3), at as u32, 4)
 }
 
 /** Copies a text with its length; answers where the next one goes. */
-// @ts-expect-error: decorator
-@inline
 function put(target: usize, from: usize, to: usize): usize {
   const length = to - from
   v128.store(target, v128.load(from))
