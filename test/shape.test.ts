@@ -40,6 +40,7 @@ function level(file: string): number {
       'invoicing/close.ts',
       'invoicing/close-many.ts',
       'invoicing/correct.ts',
+      'invoicing/sale.ts',
     ].includes(file)
   )
     return 2
