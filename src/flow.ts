@@ -147,6 +147,8 @@ export class StreamFlow {
   #sealWanted = false
   #inFlight = 0
   #fault: string | null = null
+  /** What the flush began last. */
+  #step = ''
   #idsWait = false
   #flushes: Promise<void> = Promise.resolve()
   #alertsPending: Promise<void> = Promise.resolve()
@@ -233,6 +235,11 @@ export class StreamFlow {
   /** Age of the oldest record that no checkpoint covers, milliseconds on the service's clock. */
   flushLagMs(): number {
     return this.position.last > this.#checkpointSequence ? Math.max(0, this.#o.clock.now() - this.#pendingSince) : 0
+  }
+
+  /** What a flush that takes long waits in. */
+  get step(): string {
+    return this.#step
   }
 
   /** What the flush stumbles over at present, and tries again; null when all is well. */
@@ -814,6 +821,7 @@ export class StreamFlow {
   async #retry<T>(step: string, run: () => Promise<T>): Promise<T> {
     for (let delay = 50; ; delay = Math.min(2 * delay, 2_000)) {
       try {
+        this.#step = step
         const result = await run()
         this.#fault = null
         return result
