@@ -536,6 +536,15 @@ export async function* itemsWithin(
   }
 }
 
+/** Object items of one subject at an instant. */
+export async function boundTo(store: Queryable, tenant: string, subject: string, at: number): Promise<ObjectItem[]> {
+  const { rows } = await store.query<ItemRow>(
+    `SELECT ${ITEM_COLUMNS} FROM object_items WHERE tenant = $1 AND subject = $2 AND starts_at <= $3 AND ends_at > $3 LIMIT $4`,
+    [tenant, subject, at, limits.pageMax],
+  )
+  return rows.map(itemOf)
+}
+
 /** Where object items of a tenant begin and end within a period: few days, however many objects. */
 export async function boundsWithin(store: Queryable, tenant: string, period: Period): Promise<Period[]> {
   const { rows } = await store.query<{ starts_at: string; ends_at: string }>(
