@@ -390,6 +390,8 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Of a text at the foot of a document. */
+  mentionCharactersMax: 600,
   /** Between two looks at trials that are over; they end on days. */
   trialSweepMs: 60 * MINUTE,
   /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */

@@ -58,6 +58,7 @@ import { Guard, type ReservationView } from './quota/guard.js'
 import { Journal } from './quota/journal.js'
 import { openPolicies, type Policies, type Policy } from './quota/policy.js'
 import { Refusals } from './refusals.js'
+import { type ArchivePool, openArchivePool } from './rollup/archive-pool.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
@@ -189,6 +190,7 @@ export class System {
   readonly #loop: Loop = watchLoop((kind, seconds) => this.metrics.gcPause.observe({ kind }, seconds))
   #idFiles: IdFiles[] = []
   readonly #runPool: RunPool = openRunPool()
+  readonly #archivePool: ArchivePool = openArchivePool()
   #streams = 1
   #inflight = 0
   #nextShard = 0
@@ -426,6 +428,7 @@ export class System {
             ids,
             rollup: this.#rollup,
             repair: this.#repair,
+            archive: this.#archivePool,
             postgres,
             alerts: this.#alerts,
             clock,
@@ -613,7 +616,12 @@ export class System {
       () => this.#guard?.close(),
       () => this.#journalLog?.close(),
       () => this.#log?.close(),
-      () => Promise.allSettled([...this.#idFiles.map((files) => files.close()), this.#runPool.close()]),
+      () =>
+        Promise.allSettled([
+          ...this.#idFiles.map((files) => files.close()),
+          this.#runPool.close(),
+          this.#archivePool.close(),
+        ]),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
       () => this.#loop.close(),
