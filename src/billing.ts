@@ -33,6 +33,7 @@ import type { ObjectCharge } from './invoicing/fleet.js'
 import type { Prepaid as Funds } from './invoicing/funding.js'
 import type { DataProof, Notice } from './invoicing/invoice.js'
 import type { Invoicing, KeptInvoice, Mover } from './invoicing/invoicing.js'
+import { invoiceSale } from './invoicing/sale.js'
 import {
   type ShadowChange,
   type ShadowPeriod,
@@ -49,7 +50,7 @@ import { limits } from './limits.js'
 import { keepCharges } from './objects/charges.js'
 import { isShared } from './objects/share.js'
 import type { Period } from './period.js'
-import type { Prepaid } from './prepaid/prepaid.js'
+import type { PackInput, Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
@@ -191,6 +192,19 @@ export class Billing {
     by?: Mover
   }): Promise<Awaited<ReturnType<typeof settleLate>>> {
     return settleLate(this.#closing(), request)
+  }
+
+  /** Sells a pack, and bills it now on an invoice of its own or with its period. Sent again with its id it is sold once. */
+  async sellPack(
+    { billing, ...input }: PackInput & { readonly billing?: 'now' | 'with_period' },
+    by: Mover,
+  ): Promise<Awaited<ReturnType<Prepaid['buy']>> & { readonly invoice: KeptInvoice | null }> {
+    if (billing === 'now' && input.amount === undefined)
+      throw new ReleveError('invalid_request', 'amount: is needed for an invoice of the pack')
+    const sold = await this.#prepaid.buy(input)
+    if (billing !== 'now') return { ...sold, invoice: null }
+    const options = { ...this.#closing(), packs: this.#prepaid }
+    return { ...sold, invoice: await invoiceSale(options, sold.pack.id, by) }
   }
 
   /** As it stands, with the data that closings have collected. */

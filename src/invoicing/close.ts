@@ -170,6 +170,8 @@ export interface Measured {
   readonly notices?: readonly Notice[]
   /** What prepaid packs there were. */
   readonly prepaid?: Prepaid
+  /** Of a pack that is billed by itself: nothing of the period was counted. */
+  readonly sale?: true
   /** Of a correction: what was billed of the period before it, and its packs. */
   readonly corrected?: Pick<LatePart, 'billed' | 'prepaid' | 'sold'>
 }
@@ -482,6 +484,7 @@ export function lastCounted(
 ): readonly ItemUsage[] | null {
   let last: { order: number; usage: readonly ItemUsage[] } | null = null
   for (const one of measured) {
+    if (one.sale === true) continue
     const usage = one.from === from ? one.usage : one.late.find((part) => part.period.from === from)?.usage
     if (usage !== undefined && (last === null || one.order > last.order)) last = { order: one.order, usage }
   }

@@ -314,7 +314,7 @@ export class Invoicing {
       const reopened = await client.query<{ contract: string; period_from: string }>(
         `UPDATE closings SET state = 'open', attempt = attempt + 1, measured = NULL, place = NULL, invoice = NULL, updated_at = $2
          WHERE contract = $1 AND period_from = $3 AND part = 0 AND state IN ('measured', 'drafted')
-           AND (invoice = $4 OR (invoice IS NULL AND $5))
+           AND (invoice = $4 OR (invoice IS NULL AND $5 AND (SELECT part = 0 FROM invoices WHERE id = $4)))
          RETURNING contract, period_from`,
         [
           row.document.contract,

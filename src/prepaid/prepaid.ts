@@ -422,6 +422,37 @@ export class Prepaid {
     await this.#write(client, part.terms, closing, refundedSteps(part))
   }
 
+  /** A pack that is to be billed here, locked; null without an amount. Throws ReleveError `not_found`. */
+  async sale(
+    client: Queryable,
+    pack: string,
+  ): Promise<{ contract: string; purchase: PackPurchase; billedBy: string | null } | null> {
+    const locked = await client.query<{ contract: string }>(
+      'SELECT contract FROM prepaid_packs WHERE id = $1 FOR UPDATE',
+      [pack],
+    )
+    const contract = locked.rows[0]?.contract
+    if (contract === undefined) throw new ReleveError('not_found', `pack: there is no ${pack}`)
+    const { rows } = await client.query<PackRow & { billed_by: string | null }>(
+      `SELECT own.*, (SELECT e.closing FROM prepaid_entries e JOIN closings c ON c.id = e.closing AND c.attempt = e.attempt
+         WHERE e.pack = own.id AND e.kind = 'billed') AS billed_by FROM (${PACKS} WHERE p.id = $1) AS own`,
+      [pack],
+    )
+    const row = rows[0]!
+    if (row.amount === null || row.closing !== null) return null
+    const customer = this.#catalog.book().customers.get(this.#catalog.book().contractOf(contract).tenant)!
+    return { contract, purchase: purchaseOf(row, { customer }), billedBy: row.billed_by }
+  }
+
+  async settleSale(
+    client: Queryable,
+    pack: string,
+    terms: Terms,
+    closing: ClosingAttempt & { at: number },
+  ): Promise<void> {
+    await this.#write(client, terms, closing, [{ pack, kind: 'billed', quantity: '0', at: closing.at }])
+  }
+
   /** Before balances are read for what will be written. */
   lock(client: Queryable, contract: string): Promise<void> {
     return lockPacks(client, contract)
