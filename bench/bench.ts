@@ -31,6 +31,27 @@ const rows: readonly Row[] = [
   { format: 'columnar', batch: 1_000, archive: false, events: 6_000_000, connections: 16 },
 ]
 
+/** What this table does not run: the question and the command. */
+export const otherBenches: readonly (readonly [question: string, command: string])[] = [
+  ['how far from memcpy, the log, a fastify that only receives or parses?', 'node dist/bench/limits.bench.js large'],
+  ['what do the ways that others take cost, and are they right?', 'node dist/bench/peers.bench.js large'],
+  ['what happens as series, ids, tenants, batches, the log, rollups grow?', 'node dist/bench/growth.bench.js large'],
+  ['how much over NATS JetStream?', 'node dist/bench/nats.bench.js large'],
+  ['these four, and their charts', 'node dist/bench/all.js'],
+  ['from a crossing to the SSE message and the webhook?', 'node dist/bench/alerts.bench.js large'],
+  ['how fast are periods closed?', 'node dist/bench/closing.bench.js large'],
+  ['how long do checks and reservations take?', 'node dist/bench/reservations.bench.js large 6'],
+  ['what does the invoice of a fleet cost?', 'node dist/bench/fleet.bench.js large'],
+  ['how fast are files of usage data read?', 'node dist/bench/import.bench.js large'],
+  ['what does an event cost from bytes to a frame, by format?', 'node dist/bench/decode.bench.js'],
+  [
+    'what does it cost to know an id, as ids become many?',
+    'node dist/bench/dedupe.bench.js 1000000 10000000 100000000',
+  ],
+  ['what does it cost to add up?', 'node dist/bench/aggregate.bench.js'],
+  ['how much does the group commit take?', 'node dist/bench/log.bench.js large'],
+]
+
 const number = (n: number): string => n.toLocaleString('en').padStart(9)
 
 function line(r: CanonicalResult): string {
@@ -105,6 +126,8 @@ export async function bench(
   }
   say('')
   for (const result of done) say(printCanonical(result))
+  say('\nother questions')
+  for (const [question, command] of otherBenches) say(`  ${question.padEnd(74)} ${command}`)
   return isRight
 }
 

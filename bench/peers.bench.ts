@@ -11,13 +11,12 @@
  * whole, engines included.
  *
  *     node dist/bench/peers.bench.js small                   20,000 events
- *     node dist/bench/peers.bench.js large                   5 million
+ *     node dist/bench/peers.bench.js large                   5 million; writes bench/charts/peers.json
  *     node dist/bench/peers.bench.js large releve postgres     only some of them
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -26,10 +25,11 @@ import { fileURLToPath } from 'node:url'
 import { type Engines, openEngines } from '../src/engines/engines.js'
 import { silentLogger } from '../src/logger.js'
 import { expectedOf, type Month, question, type SinkOrder, schema, TENANTS, type Way } from './peers.js'
-import { startService } from './service.js'
+import { conditionsNow, writeResult } from './results.js'
+import { freePort, startService } from './service.js'
 
 /** Requests at once: PostgreSQL's as the measurement of it has it, ClickHouse's so that blocks are gathered. */
-const CONNECTIONS: Readonly<Record<Way, number>> = { releve: 16, postgres: 4, clickhouse: 16, redis: 8 }
+const CONNECTIONS: Readonly<Record<Way, number>> = { releve: 16, postgres: 4, clickhouse: 16, redis: 16 }
 
 export interface PeerResult {
   readonly way: string
@@ -44,6 +44,10 @@ export interface PeerResult {
   readonly right: boolean
   /** Distinct events too many (+) or lost (−) when the taker is killed half-way. */
   readonly offAfterKill: number
+}
+
+export interface PeerFigures {
+  readonly rows: readonly PeerResult[]
 }
 
 interface Total {
@@ -61,14 +65,6 @@ function bytesOf(path: string): number {
   if (!stat.isDirectory()) return stat.blocks * 512
   return readdirSync(path).reduce((sum, name) => sum + bytesOf(join(path, name)), 0)
 }
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
 
 async function openRedisServer(directory: string, port: number): Promise<ChildProcess> {
   const child = spawn(
@@ -251,6 +247,7 @@ async function benchWay(way: Way, events: number, batch: number): Promise<PeerRe
 }
 
 async function main(): Promise<void> {
+  const conditions = conditionsNow()
   const isLarge = process.argv[2] === 'large'
   const asked = process.argv.slice(3)
   const events = isLarge ? 5_000_000 : 5_000
@@ -290,6 +287,7 @@ async function main(): Promise<void> {
       `releve against ${r.way}, ${r.batch} a batch: ${(own.eventsPerS / r.eventsPerS).toFixed(1)} x the events/s, ${(own.rightAfterS / r.rightAfterS / (own.events / r.events)).toFixed(2)} of the time until the totals are right\n`,
     )
   }
+  if (isLarge && asked.length === 0) writeResult<PeerFigures>('peers', conditions, { rows: results })
   // Only ours must be right: what becomes of the others is the answer to the question.
   if (own !== undefined && (!own.right || own.offAfterKill !== 0)) process.exitCode = 1
 }

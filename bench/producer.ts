@@ -28,6 +28,8 @@ interface Body {
   /** Where the twelve characters of each id that change begin. */
   readonly ids: readonly number[]
   readonly sum: number
+  /** Of all its events, when the shape says so. */
+  readonly tenant: string
 }
 
 /** More than there are connections with large bodies, so that none of those is in flight twice. */
@@ -37,7 +39,7 @@ const RETRIED = 33
 
 export type BenchFormat = 'json' | 'msgpack' | 'columnar'
 
-const CONTENT_TYPE: Readonly<Record<BenchFormat, string>> = {
+export const CONTENT_TYPE: Readonly<Record<BenchFormat, string>> = {
   json: 'application/json',
   msgpack: 'application/msgpack',
   columnar: COLUMNAR_TYPE,
@@ -51,22 +53,39 @@ function encode(events: readonly ClientEvent[], format: BenchFormat): Buffer {
   return Buffer.from(encoder.take())
 }
 
-const ID_HEAD = '5f0c3f6e-8d1b-4a57-9a3e-'
+/** What the events are of. */
+export interface Shape {
+  /** @default 'data' */
+  readonly metric?: string
+  /** @default TENANTS */
+  readonly tenants?: number
+  /** Each body speaks for one tenant, by turns; else for all. */
+  readonly isTenantOnly?: boolean
+  /** As many, each as often as the others. @default 10,000 with a skew */
+  readonly series?: number
+  /** Tells apart the ids of those that send to one service. @default 0 */
+  readonly run?: number
+}
 
-function makeBody(batch: number, seed: number, format: BenchFormat): Body {
+const tenantOf = (n: number): string => `bench-${n}`
+
+function makeBody(batch: number, seed: number, format: BenchFormat, shape: Shape): Body {
+  const { metric = 'data', tenants = TENANTS, isTenantOnly = false, run = 0 } = shape
   const events: ClientEvent[] = []
+  const idHead = `${(0x5f0c3f6e + run).toString(16)}-8d1b-4a57-9a3e-`
   let sum = 0
   const now = Date.now()
   for (let i = 0; i < batch; i += 1) {
-    // A square spreads the series unevenly: a tenth of them gets a third of the events.
     const r = (seed * 7919 + i * 104_729) % 100_000
-    const series = Math.floor((r * r) / 1_000_000)
+    // A square spreads the series unevenly: a tenth of them gets a third of the events.
+    const series =
+      shape.series === undefined ? Math.floor((r * r) / 1_000_000) : ((seed - 1) * batch + i) % shape.series
     const value = (r % 997) + 1
     sum += value
     events.push({
-      id: `${ID_HEAD}00000000${i.toString(16).padStart(4, '0')}`,
-      tenant: `bench-${series % TENANTS}`,
-      metric: 'data',
+      id: `${idHead}00000000${i.toString(16).padStart(4, '0')}`,
+      tenant: tenantOf((isTenantOnly ? seed - 1 : series) % tenants),
+      metric,
       subject: `dev-${series}`,
       time: now - (r % 600_000),
       value: String(value),
@@ -75,9 +94,9 @@ function makeBody(batch: number, seed: number, format: BenchFormat): Body {
   }
   const bytes = encode(events, format)
   const ids: number[] = []
-  for (let at = bytes.indexOf(ID_HEAD); at >= 0; at = bytes.indexOf(ID_HEAD, at + 36)) ids.push(at + ID_HEAD.length)
+  for (let at = bytes.indexOf(idHead); at >= 0; at = bytes.indexOf(idHead, at + 36)) ids.push(at + idHead.length)
   if (ids.length !== batch) throw new Error(`cannot bench: ${ids.length} ids in a body of ${batch}`)
-  return { bytes, ids, sum }
+  return { bytes, ids, sum, tenant: tenantOf((seed - 1) % tenants) }
 }
 
 /** Bodies one after the other, each with ids of its own but for the retries. */
@@ -88,20 +107,27 @@ export class Bodies {
   #made = 0
   events = 0
   sum = 0
+  /** Of the body that was made last. */
+  tenant = ''
 
-  constructor(batch: number, format: BenchFormat = 'json') {
+  constructor(batch: number, format: BenchFormat = 'json', shape: Shape = {}) {
     this.#batch = batch
-    this.#bodies = Array.from({ length: BODIES }, (_, i) => makeBody(batch, i + 1, format))
+    // So many that every series has its place in one of them.
+    const count = Math.max(BODIES, Math.ceil((shape.series ?? 0) / batch))
+    this.#bodies = Array.from({ length: count }, (_, i) => makeBody(batch, i + 1, format, shape))
   }
 
   next(): Buffer {
-    const body = this.#bodies[this.#made % BODIES]!
+    const count = this.#bodies.length
+    const body = this.#bodies[this.#made % count]!
     this.events += this.#batch
     if (this.#made % RETRIED === RETRIED - 1) {
-      const before = this.#bodies[(this.#made - 1) % BODIES]!
+      const before = this.#bodies[(this.#made - 1) % count]!
+      this.tenant = before.tenant
       this.#made += 1
       return before.bytes
     }
+    this.tenant = body.tenant
     // Eight digits of the batch; the four behind them are the event's place.
     this.#digits.write(this.#made.toString(16).padStart(8, '0'), 'latin1')
     const { bytes } = body

@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { rootDirectory } from '../src/paths.js'
@@ -28,12 +29,26 @@ export interface BenchService {
   cpu(): CpuSeconds
   /** Resident memory, MB, shared pages shared out. */
   memory(): Readonly<Record<string, number>>
+  /** Asks its ClickHouse, past it: for rows of the bench's own, and for totals over very many tenants. */
+  clickhouse(sql: string): Promise<string>
+  /** How its PostgreSQL is reached. */
+  postgres(): { port: number; user: string; password: string }
+  /** Of its processes; the engines and all that belongs to them by the engine's name. */
+  pids(name: 'clickhouse' | 'postgres'): number[]
   /** kill -9, and a new start on the same directory and port; resolves when it is ready again. */
   restart(): Promise<void>
   stop(): Promise<void>
 }
 
 export const TENANTS = 10
+
+export const freePort = (): Promise<number> =>
+  new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number }
+      server.close(() => resolve(port))
+    })
+  })
 
 /** Starts a service with a metric `data` (a sum with one dimension, scale 6) and ten customers. */
 export async function startService(options: {
@@ -66,20 +81,24 @@ export async function startService(options: {
       },
     )
     const started = service
+    let said = ''
     ended = new Promise<void>((resolve) =>
       started.on('exit', (code, signal) => {
-        if (!isStopping) process.stderr.write(`the service ended by itself: ${signal ?? code}\n`)
+        if (!isStopping) {
+          process.stderr.write(`the service ended by itself: ${signal ?? code}: ${said.slice(-2_000)}\n`)
+          // Nobody would tell a bench that waits for it.
+          rmSync(directory, { recursive: true, force: true })
+          process.exit(1)
+        }
         resolve()
       }),
     )
-    return new Promise<string>((resolve, reject) => {
-      let text = ''
+    return new Promise<string>((resolve) => {
       started.stderr!.on('data', (part: Buffer) => {
-        text += part.toString()
-        const match = /ready at (http\S+)/.exec(text)
+        said = `${said}${part.toString()}`.slice(-20_000)
+        const match = /ready at (http\S+)/.exec(said)
         if (match !== null) resolve(match[1]!)
       })
-      started.on('exit', (code) => reject(new Error(`cannot bench: the service ended with ${code}: ${text}`)))
     })
   }
   const stop = async (signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> => {
@@ -91,7 +110,8 @@ export async function startService(options: {
   try {
     const url = await begin()
     const key = readFileSync(join(directory, 'admin.key'), 'utf8').trim()
-    const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
+    // Rarely asked: a socket that was kept may just be closed by the service.
+    const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json', connection: 'close' }
     const call: BenchService['call'] = async (method, path, body) => {
       const answer = await fetch(`${url}${path}`, {
         method,
@@ -139,6 +159,22 @@ export async function startService(options: {
         }
       },
       metric: async (name) => metricOf(await metricsText(), name),
+      async clickhouse(sql) {
+        const { user, password, port } = accessOf(directory).clickhouse
+        const answer = await fetch(`http://127.0.0.1:${port}/`, {
+          method: 'POST',
+          headers: { 'x-clickhouse-user': user, 'x-clickhouse-key': password },
+          body: sql,
+        })
+        const text = await answer.text()
+        if (!answer.ok) throw new Error(`cannot bench: ClickHouse answers ${text.slice(0, 500)}`)
+        return text.trim()
+      },
+      postgres: () => accessOf(directory).postgres,
+      pids: (wanted) =>
+        processes(service.pid!)
+          .filter(({ name }) => name === wanted)
+          .map(({ pid }) => pid),
       cpu: () => cpuOf(service.pid!),
       memory: () => memoryOf(service.pid!),
       async restart() {
@@ -157,6 +193,18 @@ export async function startService(options: {
   }
 }
 
+interface EngineAccess {
+  readonly port: number
+  readonly user: string
+  readonly password: string
+}
+
+const accessOf = (directory: string): { clickhouse: EngineAccess; postgres: EngineAccess } =>
+  JSON.parse(readFileSync(join(directory, 'engines.json'), 'utf8')) as {
+    clickhouse: EngineAccess
+    postgres: EngineAccess
+  }
+
 /** One metric of a page of /metrics, summed over its labels, or those of them that say `label`. */
 export function metricOf(text: string, name: string, label = ''): number {
   let sum = 0
@@ -165,15 +213,15 @@ export function metricOf(text: string, name: string, label = ''): number {
   return sum
 }
 
-/** The sum of `data` of all tenants, as the service answers it, over the three days around now. */
-export async function totalOf(service: BenchService): Promise<number> {
+/** The sum of a metric over the bench's tenants, as the service answers it, over the three days around now. */
+export async function totalOf(service: BenchService, metric = 'data'): Promise<number> {
   const day = 86_400_000
   const from = Math.floor((Date.now() - day) / day) * day
   let total = 0
   for (let i = 0; i < TENANTS; i += 1) {
     const usage = (await service.call(
       'GET',
-      `/v1/usage?tenant=bench-${i}&metric=data&from=${from}&to=${from + 3 * day}`,
+      `/v1/usage?tenant=bench-${i}&metric=${metric}&from=${from}&to=${from + 3 * day}`,
     )) as { windows: { value: string }[] }
     for (const { value } of usage.windows) total += Number(value)
   }
@@ -228,6 +276,16 @@ function processes(root: number): { pid: number; name: string }[] {
     found.push({ pid, name })
   }
   return found
+}
+
+/** All CPU seconds together. */
+export const allOf = (cpu: CpuSeconds): number => Object.values(cpu).reduce((sum, seconds) => sum + seconds, 0)
+
+/** CPU of one process. */
+export function cpuOfProcess(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / TICKS
 }
 
 /** The service by thread: main, each shard (they name themselves), V8's helpers, and the pool that writes and syncs. */

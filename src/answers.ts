@@ -6,10 +6,13 @@ import { DateTime } from 'luxon'
 import type { Catalog } from './catalog/catalog.js'
 import { isLive, type Metric } from './catalog/metric.js'
 import type { Clock } from './clock.js'
+import { Decimal, printDecimal } from './decimal.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
 import { limits } from './limits.js'
+import type { LiveItems, LivePacks } from './live-items.js'
 import { HOUR_MS, isTimeZone, type Period, parseMoment, type WindowSize } from './period.js'
+import type { PackState } from './prepaid/prepaid.js'
 import type { BalanceView } from './quota/balance.js'
 import { quotaStatus } from './quota/status.js'
 import { figureOf, type MeasuredUsage, measureMany } from './rollup/measure.js'
@@ -60,7 +63,9 @@ export interface QuotaLine {
   readonly overage: string | null
   readonly status: string
   /** How the figure was read, and how old it is. */
-  readonly state: BalanceView['state']
+  readonly state: BalanceView['state'] | 'counted'
+  /** With packs behind the quota; then `overage` is what neither pays. */
+  readonly prepaid?: PackState
   readonly asOf: { readonly sequence: number; readonly ageMs: number }
 }
 
@@ -70,6 +75,8 @@ export interface AnswersOptions {
   readonly clock: Clock
   /** The stream that counts a tenant. */
   readonly flowOf: (tenant: string) => StreamFlow
+  /** What items have that do not simply have all of a metric. */
+  readonly items: LiveItems
 }
 
 export class Answers {
@@ -77,8 +84,10 @@ export class Answers {
   readonly #rollup: Rollup
   readonly #clock: Clock
   readonly #flowOf: AnswersOptions['flowOf']
+  readonly #items: LiveItems
 
-  constructor({ catalog, rollup, clock, flowOf }: AnswersOptions) {
+  constructor({ catalog, rollup, clock, flowOf, items }: AnswersOptions) {
+    this.#items = items
     this.#catalog = catalog
     this.#rollup = rollup
     this.#clock = clock
@@ -190,9 +199,16 @@ export class Answers {
       views.map(async (view): Promise<QuotaLine> => {
         const { entitlement, period } = view
         const { epoch, folded, checkpoint } = flow.position
-        let usage = view.state === 'live' ? view.usage : null
+        const counted = await this.#items.of(tenant, entitlement.metric)
+        const own = counted?.find((one) => one.item === entitlement.item && one.contract === entitlement.contract)
+        const limit = own === undefined ? entitlement.limit : own.limit
+        let usage: string | null = own?.shared === true ? own.usage : view.state === 'live' ? view.usage : null
         let sequence = view.asOf.sequence
         let asOfMs = view.asOf.receivedAt
+        if (own?.shared === true) {
+          sequence = checkpoint
+          asOfMs = now - flow.flushLagMs()
+        }
         if (usage === null) {
           const { rows } = await this.#rollup.usage({
             tenant,
@@ -213,7 +229,8 @@ export class Answers {
           if (view.state === 'stale')
             await flow.observe(entitlement, period.from, usage, { receivedAt: asOfMs, sequence, epoch })
         }
-        const status = quotaStatus(usage, entitlement.limit)
+        const packs = own?.prepaid == null ? null : packsAt(own.prepaid, usage)
+        const status = packs === null ? quotaStatus(usage, limit) : withPacks(packs, usage, limit!)
         return {
           contract: entitlement.contract,
           item: entitlement.item,
@@ -221,11 +238,12 @@ export class Answers {
           metric: entitlement.metric,
           period: { from: isoIn(period.from, entitlement.timeZone), to: isoIn(period.to, entitlement.timeZone) },
           usage,
-          limit: entitlement.limit,
+          limit,
           percent: status.percent,
           overage: status.overage,
           status: status.status,
-          state: view.state,
+          state: own?.shared === true ? 'counted' : view.state,
+          ...(packs === null ? {} : { prepaid: packs }),
           // Nothing that came later is missing when the shard has applied all; else the age of what it has.
           asOf: { sequence, ageMs: flow.position.last > sequence ? Math.max(0, now - asOfMs) : 0 },
         }
@@ -233,6 +251,28 @@ export class Answers {
     )
     return { tenant, quotas }
   }
+}
+
+/** The packs as they were counted, after what has been used since: the quota first, then they. */
+function packsAt({ room, ...counted }: LivePacks, usage: string): PackState {
+  const left = new Decimal(room).minus(usage)
+  const since = new Decimal(counted.left).minus(left)
+  const quota = Decimal.max(new Decimal(counted.left).minus(counted.packs).minus(since), 0)
+  const packs = Decimal.max(left, 0).minus(quota)
+  return {
+    left: printDecimal(Decimal.max(left, 0)),
+    packs: printDecimal(packs),
+    covered: printDecimal(new Decimal(counted.covered).plus(counted.packs).minus(packs)),
+    beyond: printDecimal(Decimal.max(left.negated(), 0).plus(counted.beyond)),
+    exhaustion: counted.exhaustion,
+  }
+}
+
+/** Where usage stands against all that the quota and packs give. */
+function withPacks({ left, packs, covered, beyond }: PackState, usage: string, limit: string) {
+  const all = printDecimal(new Decimal(limit).plus(covered).plus(packs))
+  const status = left !== '0' ? 'within' : beyond === '0' ? 'at_limit' : 'over'
+  return { percent: quotaStatus(usage, all).percent, overage: beyond, status }
 }
 
 const isoIn = (time: number, zone: string): string =>

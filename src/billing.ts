@@ -18,6 +18,7 @@ import {
   closePeriod,
   type DataPort,
   measuredFor,
+  measuredOf,
   periodOf,
   previewInvoice,
   termsOf,
@@ -29,11 +30,14 @@ import { type LateFinding, previewLate, settleLate } from './invoicing/correct.j
 import type { ItemUsage } from './invoicing/draft.js'
 import { type DraftPool, openDraftPool } from './invoicing/draft-batch.js'
 import type { ObjectCharge } from './invoicing/fleet.js'
+import type { Prepaid as Funds } from './invoicing/funding.js'
 import type { DataProof, Notice } from './invoicing/invoice.js'
 import type { Invoicing, KeptInvoice, Mover } from './invoicing/invoicing.js'
+import { invoiceSale } from './invoicing/sale.js'
 import {
   type ShadowChange,
   type ShadowPeriod,
+  type ShadowSide,
   type ShadowSums,
   shadowItems,
   shadowPeriod,
@@ -46,7 +50,7 @@ import { limits } from './limits.js'
 import { keepCharges } from './objects/charges.js'
 import { isShared } from './objects/share.js'
 import type { Period } from './period.js'
-import type { Prepaid } from './prepaid/prepaid.js'
+import type { PackInput, Prepaid } from './prepaid/prepaid.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
@@ -188,6 +192,19 @@ export class Billing {
     by?: Mover
   }): Promise<Awaited<ReturnType<typeof settleLate>>> {
     return settleLate(this.#closing(), request)
+  }
+
+  /** Sells a pack, and bills it now on an invoice of its own or with its period. Sent again with its id it is sold once. */
+  async sellPack(
+    { billing, ...input }: PackInput & { readonly billing?: 'now' | 'with_period' },
+    by: Mover,
+  ): Promise<Awaited<ReturnType<Prepaid['buy']>> & { readonly invoice: KeptInvoice | null }> {
+    if (billing === 'now' && input.amount === undefined)
+      throw new ReleveError('invalid_request', 'amount: is needed for an invoice of the pack')
+    const sold = await this.#prepaid.buy(input)
+    if (billing !== 'now') return { ...sold, invoice: null }
+    const options = { ...this.#closing(), packs: this.#prepaid }
+    return { ...sold, invoice: await invoiceSale(options, sold.pack.id, by) }
   }
 
   /** As it stands, with the data that closings have collected. */
@@ -401,9 +418,21 @@ export class Billing {
     const cut = await withPriceParts(own, period, usage, countPart)
     const completing = this.#completing(terms.tenant, this.#catalog.book(), 'all')
     const counted = await completeUsage(completing, { terms: own, period, usage: cut })
-    const parts = await this.#prepaid.partsOf(own, period, countPart)
-    const prepaid = await this.#prepaid.fund(this.#postgres, { terms: own, period, usage: counted, parts })
+    const prepaid = await this.#packsFor(own, period, counted, countPart)
     return previewInvoice(this.#catalog, contract, period, counted, prepaid, own)
+  }
+
+  /** The packs of a period: as its closing found them, or as they are now. */
+  async #packsFor(
+    terms: Terms,
+    period: Period,
+    usage: readonly ItemUsage[],
+    count: (item: string, metric: string, part: Period) => Promise<string>,
+  ): Promise<Funds | undefined> {
+    const measured = await measuredOf(this.#postgres, terms.contract.id, period.from)
+    if (measured !== null) return measured.prepaid
+    const parts = await this.#prepaid.partsOf(terms, period, count)
+    return this.#prepaid.fund(this.#postgres, { terms, period, usage, parts })
   }
 
   /**
@@ -443,6 +472,7 @@ export class Billing {
       })),
       epochs,
     )
+    const withPacks = await this.#prepaid.everHad(page.map((one) => one.id))
     const contracts = new Map<string, { contract: string; tenant: string; currency: string; periods: ShadowPeriod[] }>()
     for (const [i, { contract, period, before, after }] of asked.entries()) {
       // Others have their turn in between.
@@ -452,7 +482,9 @@ export class Billing {
         if ('mismatch' in usage) throw new ReleveError('conflict', usage.mismatch)
         const { id, tenant } = contract
         const own = contracts.get(id) ?? { contract: id, tenant, currency: before.customer.currency, periods: [] }
-        own.periods.push(shadowPeriod(before, after, period, usage))
+        const sides: ShadowSide[] = []
+        for (const terms of [before, after]) sides.push(await this.#shadowSide(terms, period, usage, withPacks.has(id)))
+        own.periods.push(shadowPeriod(sides[0]!, sides[1]!, period))
         contracts.set(id, own)
       } catch (error) {
         failed.push({ contract: contract.id, reason: error instanceof Error ? error.message : String(error) })
@@ -465,6 +497,25 @@ export class Billing {
       failed,
       next: page.length < all.length ? (page.at(-1)?.id ?? null) : null,
     }
+  }
+
+  /** Terms with what they make of usage: shared, with usage data, object by object, and what packs pay of it. */
+  async #shadowSide(terms: Terms, period: Period, usage: readonly ItemUsage[], packs: boolean): Promise<ShadowSide> {
+    const { contract } = terms
+    const book = this.#catalog.book()
+    const more = contract.items.some((item) => item.calculators !== undefined || item.fleet !== undefined)
+    const completing = this.#completing(contract.tenant, book, 'all')
+    const { stream, position } = this.#flowOf(contract.tenant)
+    const count = async (item: string, metric: string, part: Period): Promise<string> => {
+      const asked = [{ item, metrics: [metric], period: part }]
+      return (await this.#measure(contract.tenant, part, stream, position.epoch, asked))[0]!.quantity
+    }
+    const cut = await withPriceParts(terms, period, usage, count)
+    const counted =
+      more || isShared(book, contract) ? await completeUsage(completing, { terms, period, usage: cut }) : cut
+    if (!packs) return { terms, usage: counted }
+    const prepaid = await this.#packsFor(terms, period, counted, count)
+    return { terms, usage: counted, ...(prepaid === undefined ? {} : { prepaid }) }
   }
 
   /** Periods of a contract that begin in a range. */

@@ -45,7 +45,7 @@ export interface Config {
   /** Whether a reservation is answered when the disk has it (each), or when the kernel has it and the disk will soon. */
   readonly reservationSync: string
   /** undefined: no e-mail. */
-  readonly smtp: { readonly url: string; readonly from: string } | undefined
+  readonly smtp: { readonly url: string; readonly from: string; readonly caFile: string | undefined } | undefined
   /** Waits between the attempts at a delivery; not a setting, but tests make them short. */
   readonly deliveryRetryMs: readonly number[]
   /** Test hook: die by SIGKILL at the n-th pass of a named point, «after-manifest» or «after-chunk:3». Empty in production. */
@@ -174,7 +174,10 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
         name: 'RELEVE_SMTP_FROM',
         reason: 'is no address such as releve@example.com or Releve <releve@example.com>',
       })
-    return address === undefined ? undefined : { url: address, from }
+    const caFile = env.RELEVE_SMTP_CA_FILE || undefined
+    if (caFile !== undefined && address === undefined)
+      faults.push({ name: 'RELEVE_SMTP_CA_FILE', reason: 'means nothing without RELEVE_SMTP_URL' })
+    return address === undefined ? undefined : { url: address, from, caFile }
   }
 
   const config: Config = {
@@ -268,6 +271,7 @@ export const settings: readonly string[] = [
   'RELEVE_RESERVATIONS_SYNC',
   'RELEVE_SMTP_URL',
   'RELEVE_SMTP_FROM',
+  'RELEVE_SMTP_CA_FILE',
 ]
 
 /** The environment as it is. Callers outside tests pass nothing. */

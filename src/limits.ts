@@ -101,6 +101,8 @@ export const limits = {
   leaseMs: 15_000,
 
   // Dedupe.
+  /** Ids that a restore takes in at a time: each of the first ones touches a page of its own, some µs. Nothing else happens meanwhile. */
+  restoreSliceIds: 10_000,
   /** Length of a generation of ids, by receivedAt. */
   generationMs: 1 * DAY,
   /** Generations that may live at once; the number is one byte in the table. */
@@ -174,6 +176,9 @@ export const limits = {
   slabs: 6,
   /** One of them: bodies in its front half, their frames behind. What a small request waits for at most is the judging of two. */
   slabBytes: 2 * MiB,
+  /** Frames from this size on lie in memory that is used again, so much of it of each power of two: what is in the log's hands at once. */
+  pooledFrameBytesMin: 16 * 1024,
+  pooledFramesMax: 16,
   /** Tasks of bodies given to one shard's thread: the second one so that it never waits for the main thread. */
   judgeTasksMax: 2,
   /** A body up to this size is judged together with others that came meanwhile: one record of the log, one frame. */
@@ -186,6 +191,8 @@ export const limits = {
   natsMessageBytesMax: 512 * KiB,
   /** One pull from the stream. Measured: with 46 MB in flight a server called its consumer slow and the pull hung. */
   natsPullBytesMax: 4 * MiB,
+  /** Pulls at once: while the messages of one are being written to the log, the next ones are on their way. */
+  natsPullsMax: 2,
   /** Messages of one pull. */
   natsPullMessagesMax: 512,
   /** A pull that has not been filled ends after this long, and the next one begins. */
@@ -250,6 +257,10 @@ export const limits = {
   endpointsMax: 10_000,
   /** Endpoints of one tenant, or of the platform. */
   tenantEndpointsMax: 32,
+  /** A disk with less than this is told by health and doctor. */
+  diskLowBytes: 2_000_000_000,
+  /** A flush that takes longer is told by health: several epochs, and more than one insert may take. */
+  flushLateMs: 30_000,
   /** Characters of a webhook's URL. */
   urlMax: 2_048,
   /** Kinds of events, metrics or rules that one endpoint names. */
@@ -337,6 +348,10 @@ export const limits = {
   tiersMax: 100,
   /** Prepaid packs of a contract that hold something; a closing debits them one by one. */
   packsMax: 1_000,
+  /** Customers' metrics whose items are remembered as they stood: those that are shared or have packs, while somebody asks. */
+  liveItemsMax: 1_000,
+  /** How long they are remembered, unless an epoch ends before: objects that come or go are no change of the catalogue. */
+  liveItemsMs: 5_000,
   /** Parts into which packs cut a period: each is counted by a question of its own. */
   packCutsMax: 100,
   /** Different amounts of the events of a period whose price has bounds per event; kept with the closing, 40 bytes each. */
@@ -375,6 +390,8 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Of a text at the foot of a document. */
+  mentionCharactersMax: 600,
   /** Between two looks at trials that are over; they end on days. */
   trialSweepMs: 60 * MINUTE,
   /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */
@@ -429,8 +446,9 @@ assert(limits.recordBytesMax > limits.bodyBytesMax, 'a record must hold the larg
 assert(limits.natsMessageBytesMax < limits.bodyBytesMax, 'a message is a body')
 assert(limits.smallBodyBytes <= limits.slabBytes / 4, 'a slab must hold several small bodies')
 assert(
-  limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax && limits.natsPullBytesMax <= 16 * MiB,
-  'a pull holds several of the largest messages, and stays where no stall was seen',
+  limits.natsPullBytesMax >= 4 * limits.natsMessageBytesMax &&
+    limits.natsPullsMax * limits.natsPullBytesMax <= 16 * MiB,
+  'a pull holds several of the largest messages, and all of them stay where no stall was seen',
 )
 assert(
   12 * limits.clientEventJsonMax <= limits.bodyBytesMax,
@@ -443,7 +461,7 @@ assert(
 )
 assert(limits.natsStallMs > limits.natsPullMs, 'a quiet pull is no stall')
 assert(
-  limits.natsAckPendingMax >= limits.natsWaitingMax + 2 * limits.natsPullMessagesMax,
+  limits.natsAckPendingMax >= limits.natsWaitingMax + (1 + limits.natsPullsMax) * limits.natsPullMessagesMax,
   'messages that wait for their turn must leave room for those of others',
 )
 assert(limits.segmentBytes > 2 * limits.recordBytesMax, 'a segment must hold more than two of the largest records')

@@ -193,8 +193,9 @@ export class Shard {
   readonly #cardinality = new Cardinality()
   readonly #heard = new Heard()
   #door: Door | undefined
+  readonly #frames = new FramePool()
   /** Null when the kernel was not built: then the plain path does all. */
-  readonly #kernelDoor: KernelDoor | null = openKernelDoor()
+  readonly #kernelDoor: KernelDoor | null = openKernelDoor((bytes) => this.#frames.take(bytes))
   #epoch = 0
   #counts = zeroCounts()
   #sequence = 0
@@ -204,8 +205,6 @@ export class Shard {
   /** Frames that are on their way into the log, by number. The main thread bounds them (limits.tailBytesMax). */
   readonly #kept = new Map<number, Uint8Array>()
   #lastKept = 0
-  /** A body as it is judged: the slab is shared, and the plain path reads only memory of its own. */
-  #body = new Uint8Array(65_536)
 
   constructor(options: ShardOptions) {
     this.#options = options
@@ -283,23 +282,17 @@ export class Shard {
   #judgeOne(bytes: Uint8Array, job: JudgeJob, head: JudgeHead): JudgedTogether {
     const door = this.#door!
     const { format, attributes, tenant } = job
-    const body = job.own ?? this.#copyOut(bytes, [job])[0]!
+    const body = bodyOf(bytes, job)
     const request = { ...head, format, tenant, ...(attributes === undefined ? {} : { attributes }) }
-    const judged = this.#kernelDoor?.judge(door, body, request) ?? withPlain(judge(door, body, request))
+    // The plain path reads only memory of its own.
+    const judged = this.#kernelDoor?.judge(door, body, request) ?? withPlain(judge(door, new Uint8Array(body), request))
     return { ...judged, ends: [judged.received] }
   }
 
   #judgeTogether(bytes: Uint8Array, jobs: readonly JudgeJob[], head: JudgeHead): JudgedTogether | null {
     const requests = jobs.map(({ format, tenant }) => ({ ...head, format, tenant }))
-    return this.#kernelDoor?.judgeTogether(this.#door!, this.#copyOut(bytes, jobs), requests) ?? null
-  }
-
-  #copyOut(bytes: Uint8Array, jobs: readonly JudgeJob[]): Uint8Array[] {
-    const from = jobs[0]!.at
-    const to = jobs.at(-1)!.at + jobs.at(-1)!.length
-    if (this.#body.length < to - from) this.#body = new Uint8Array(to - from)
-    this.#body.set(bytes.subarray(from, to))
-    return jobs.map(({ at, length }) => this.#body.subarray(at - from, at - from + length))
+    const bodies = jobs.map((job) => bodyOf(bytes, job))
+    return this.#kernelDoor?.judgeTogether(this.#door!, bodies, requests) ?? null
   }
 
   /** Keeps the frames of the own stream, and writes all of them into the slab, where the main thread takes them for the log. */
@@ -321,6 +314,7 @@ export class Shard {
       }
       // What does not fit is handed over, and what is kept must stay. A frame may be a Buffer, whose slice() would be no copy.
       const own = fits ? null : isMine ? new Uint8Array(frame) : frame
+      if (fits && !isMine) this.#frames.give(frame)
       const unjudged = !isMine && !this.#cardinality.isIdle
       return { stream, at, length: frame.length, own, kept, indices: wait || unjudged ? indices : null, unjudged }
     })
@@ -364,14 +358,19 @@ export class Shard {
     return this.#cardinality.state(tenant)
   }
 
-  // Opening: beginRestore, restoreBlock…, open. `state` is null for a stream without a checkpoint.
+  // Opening: beginRestore, (restoreBlock, restoreSlice until it is in)…, open. `state` is null for a stream without a checkpoint.
 
   beginRestore(state: DedupeState | null): void {
     if (state !== null) this.#dedupe.beginRestore(state)
   }
 
   restoreBlock(block: Uint8Array): void {
-    this.#dedupe.restoreBlock(block)
+    this.#dedupe.beginBlock(block)
+  }
+
+  /** Some ids of the last block; true when it is in. */
+  restoreSlice(): boolean {
+    return this.#dedupe.takeSlice()
   }
 
   /** One slice of taking in a run of ids; true when it is in. */
@@ -394,7 +393,12 @@ export class Shard {
 
   /** Frames that will come from the log again, or never. */
   forget(kept: readonly number[]): void {
-    for (const number of kept) this.#kept.delete(number)
+    for (const number of kept) {
+      const frame = this.#kept.get(number)
+      if (frame === undefined) continue
+      this.#kept.delete(number)
+      this.#frames.give(frame)
+    }
   }
 
   apply(records: readonly ApplyRecord[]): ApplyReply {
@@ -424,6 +428,7 @@ export class Shard {
       this.#floorTime = Math.max(this.#floorTime, frame.floorTime)
       verdicts.push(verdict)
       done += 1
+      if ('kept' in record) this.#frames.give(frame.bytes)
     }
     for (const name of Object.keys(counts) as (keyof Counts)[]) this.#counts[name] += counts[name]
     const guarded = [...tenants].flatMap((tenant) => this.#balances.guarded(tenant))
@@ -516,6 +521,32 @@ export class Shard {
 
 const pad8 = (n: number): number => (n + 7) & ~7
 
+/** A body as it lies in the slab, or by itself. */
+const bodyOf = (bytes: Uint8Array, { at, length, own }: JudgeJob): Uint8Array => own ?? bytes.subarray(at, at + length)
+
+/**
+ * Memory of large frames, used again: as buffers of their own they cost 100 ns an event in fresh pages and in collecting them.
+ * Sizes are powers of two; small frames are not worth it, and would take far more than they are.
+ */
+class FramePool {
+  readonly #free = new Map<number, Uint8Array[]>()
+
+  take(bytes: number): Uint8Array {
+    if (bytes < limits.pooledFrameBytesMin) return Buffer.allocUnsafeSlow(bytes)
+    const size = 2 ** Math.ceil(Math.log2(bytes))
+    return (this.#free.get(size)?.pop() ?? Buffer.allocUnsafeSlow(size)).subarray(0, bytes)
+  }
+
+  /** Nobody reads it any more. One that did not come from here is left to the collector. */
+  give(frame: Uint8Array): void {
+    const size = frame.buffer.byteLength
+    if (size < limits.pooledFrameBytesMin || !Number.isInteger(Math.log2(size))) return
+    const free = this.#free.get(size) ?? []
+    this.#free.set(size, free)
+    if (free.length < limits.pooledFramesMax) free.push(new Uint8Array(frame.buffer))
+  }
+}
+
 const withPlain = (judged: Judged): KernelJudged => ({ ...judged, plain: judged.received })
 
 /** Formats that the kernel reads without tables of its own. */
@@ -585,7 +616,10 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
     cardinalityComplete: () => run<void>('cardinalityComplete', []),
     cardinality: (tenant: string) => run<ReturnType<Shard['cardinality']>>('cardinality', [tenant]),
     beginRestore: (state: DedupeState | null) => run<void>('beginRestore', [state]),
-    restoreBlock: (block: Uint8Array) => run<void>('restoreBlock', [block], ownBuffer(block)),
+    restoreBlock: async (block: Uint8Array) => {
+      await run<void>('restoreBlock', [block], ownBuffer(block))
+      while (!(await run<boolean>('restoreSlice', [])));
+    },
     attachRun: (path: string) => run<boolean>('attachRun', [path]),
     open: (at: Parameters<Shard['open']>[0]) => run<ShardOpened>('open', [at]),
     /** The payloads are handed over. */

@@ -26,6 +26,8 @@ export interface CompleteOptions {
   /** Who shares what, by the contracts as they are; null: as it was kept when it was measured, and from the archive alone. */
   readonly book: Book | null
   readonly which: Which
+  /** A figure for a screen, which nothing is billed by, is that of the rollups. */
+  readonly source?: 'rollups'
   /** Takes the detail of objects, a page at a time. */
   readonly keep?: (charges: readonly ObjectCharge[], item: string, period: Period) => Promise<void>
 }
@@ -96,6 +98,25 @@ async function sharedUsage(
     query: `${one.query}${named === undefined ? ' /* without what others name */' : ` AND subject IN (${named}${(subjects?.length ?? 0) > 20 ? ', …' : ''})`}`,
     share,
   }
+}
+
+/** What the objects of a fleet have of a metric. */
+export async function fleetQuantity(
+  options: CompleteOptions,
+  one: ItemUsage,
+  { contract, tenant }: { readonly contract: string; readonly tenant: string },
+  covers: Period,
+): Promise<string> {
+  if (!isSplit(options.metricOf(one.metric))) return '0'
+  const starts = startsOf(covers, await boundsWithin(options.store, tenant, covers))
+  const of = { tenant, contract, parent: one.item, period: covers }
+  const objects = new Objects(itemsWithin(options.store, of))
+  let quantity = new Decimal(0)
+  for await (const row of rowsOf(options, one, tenant, covers, starts)) {
+    const bound = await objects.of(row.subject)
+    if (bound.some(({ from, to }) => row.segment >= from && row.segment < to)) quantity = quantity.plus(row.quantity)
+  }
+  return printDecimal(quantity)
 }
 
 /** A fleet, object by object in the order of their subjects, beside the usage in the same order. */
@@ -173,7 +194,7 @@ async function fleetUsage(options: CompleteOptions, part: Part, item: Terms['ite
 const isSplit = (metric: Metric): boolean => metric.aggregation === 'sum' || metric.aggregation === 'count'
 
 function rowsOf(
-  { rollup, stream, folded, metricOf, book }: CompleteOptions,
+  { rollup, stream, folded, metricOf, book, source: asked }: CompleteOptions,
   one: ItemUsage,
   tenant: string,
   period: Period,
@@ -181,7 +202,7 @@ function rowsOf(
 ): AsyncGenerator<SplitRow> {
   const metric = metricOf(one.metric)
   const epoch = one.cut[String(stream)] ?? 0
-  const source = book === null ? 'archive' : 'both'
+  const source = asked ?? (book === null ? 'archive' : 'both')
   return splitBySubject(rollup, { tenant, metric, period, starts, stream, epoch, folded, source })
 }
 

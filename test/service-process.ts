@@ -13,6 +13,7 @@ import { enginesIn } from './processes.js'
 export interface Service {
   readonly url: string
   readonly pid: number
+  readonly adminKey: string
   start(): Promise<void>
   /** Resolves when the process is gone, whoever ended it. */
   readonly ended: Promise<void>
@@ -103,6 +104,9 @@ export async function openService(env: Record<string, string>): Promise<Service>
     },
     get ended() {
       return ended
+    },
+    get adminKey() {
+      return readFileSync(join(data, 'admin.key'), 'utf8').trim()
     },
     start,
     kill,

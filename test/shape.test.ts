@@ -34,11 +34,13 @@ function level(file: string): number {
       'cardinality.ts',
       'billing.ts',
       'shared-usage.ts',
+      'live-items.ts',
       'meters.ts',
       'backup.ts',
       'invoicing/close.ts',
       'invoicing/close-many.ts',
       'invoicing/correct.ts',
+      'invoicing/sale.ts',
     ].includes(file)
   )
     return 2
@@ -102,8 +104,9 @@ const neighbours: Readonly<Record<string, string>> = {
   'catalog → rating/formula.ts': 'a formula that cannot be read is refused when its calculator is defined',
   'usage-data → objects/objects.ts': 'whether an item is that of an object',
   'objects → catalog/': 'contracts and their days are read by all',
-  'prepaid → rating/prepaid.ts': 'a check before the usage decides as the rating after it',
   'prepaid → invoicing/pack-ledger.ts': 'what is written is what is verified',
+  'prepaid → invoicing/funding.ts': 'what packs have at present is reckoned as a closing does',
+  'prepaid → invoicing/draft.ts': 'the quota of a part of a period',
   'prepaid → catalog/schedule.ts': 'a day is a midnight of the contract’s zone',
   'usage-data → rating/formula.ts': 'what a calculator says',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
@@ -160,6 +163,7 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
       'shard.ts': 'the place',
       'invoicing/draft-batch.ts': 'the rating threads',
       'dedupe/run-pool.ts': 'the thread that builds runs of ids',
+      'rollup/archive-pool.ts': 'the thread that sorts the archive',
     },
   ],
   [

@@ -118,6 +118,7 @@ export class Book {
   readonly entitlements: readonly Entitlement[]
 
   readonly #parts: BookParts
+  #byTenant: ReadonlyMap<string, readonly Contract[]> | undefined
   #pricedByEvent: ReadonlyMap<string, { readonly events: number; readonly sum: string }> | undefined
 
   constructor(parts: BookParts) {
@@ -204,6 +205,11 @@ export class Book {
   planOf(key: string, version?: number): Plan {
     const all = this.plans.get(key) ?? []
     return (version === undefined ? all.at(-1) : all.find((plan) => plan.version === version)) ?? missing('plan', key)
+  }
+
+  contractsOf(tenant: string): readonly Contract[] {
+    this.#byTenant ??= groupsOf(this.#parts.contracts, (contract) => contract.tenant)
+    return this.#byTenant.get(tenant) ?? []
   }
 
   contractOf(id: string): Contract {
@@ -406,13 +412,18 @@ function merge<T>(all: readonly T[], changes: readonly T[] | undefined, key: (on
 
 /** Grouped by key, versions rising. */
 function versions<T>(all: readonly T[], key: (one: T) => string, order: (one: T) => number): Map<string, T[]> {
+  const groups = groupsOf(all, key)
+  for (const group of groups.values()) group.sort((a, b) => order(a) - order(b))
+  return groups
+}
+
+function groupsOf<T>(all: readonly T[], key: (one: T) => string): Map<string, T[]> {
   const groups = new Map<string, T[]>()
   for (const one of all) {
     const group = groups.get(key(one))
     if (group === undefined) groups.set(key(one), [one])
     else group.push(one)
   }
-  for (const group of groups.values()) group.sort((a, b) => order(a) - order(b))
   return groups
 }
 

@@ -413,14 +413,16 @@ export class Catalog {
         })
         if (item.subjects !== undefined && item.fleet !== undefined)
           unprocessable(`items: ${item.id} has subjects or is a fleet, not both`)
+        if (item.fleet !== undefined && item.prepaid !== undefined)
+          unprocessable(
+            `items: ${item.id} is a fleet, whose quotas are those of its objects one by one: packs stand behind one quota`,
+          )
         if (item.subjects !== undefined || item.fleet !== undefined) {
-          if (item.prepaid !== undefined)
-            unprocessable(`items: ${item.id} has prepaid packs, whose usage is not shared by subject`)
           // Shared out by subject, and added up again.
           const other = entitlements.find(({ metric }) => !['sum', 'count'].includes(book.metricOf(metric).aggregation))
           if (other !== undefined)
             unprocessable(
-              `items: ${other.metric} of ${item.id} is neither a sum nor a count, and is not shared by subject`,
+              `items: ${other.metric} of ${item.id} is neither a sum nor a count, and is not shared by subject: its parts do not add up to the whole, so that something would be billed twice or not at all`,
             )
         }
         for (const { name, metric } of item.calculators ?? []) {

@@ -5,7 +5,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { loadClientConfig } from '../config.js'
 import { ErrorCode, ReleveError } from '../errors.js'
 
@@ -28,6 +28,17 @@ export function withTarget(command: Command): Command {
     .option('--key <key>', 'API key; others on this machine may see it, so rather --key-file or RELEVE_KEY')
     .option('--key-file <file>', 'a file with the API key (RELEVE_KEY_FILE)')
     .option('--json', 'machine-readable')
+}
+
+/**
+ * For a command that works on the data directory itself. A service elsewhere cannot be asked for it, and to work on another directory
+ * than the one that was meant would be worse than to refuse.
+ */
+export function onlyHere(command: Command, why: string): Command {
+  return command.addOption(new Option('--url <url>').hideHelp()).hook('preAction', (_, action) => {
+    if (action.opts<{ url?: string }>().url !== undefined)
+      action.error(`error: ${action.name()} cannot be asked of a service elsewhere: ${why}`)
+  })
 }
 
 /** Where other commands find the running service of a data directory. */
@@ -68,7 +79,7 @@ export function targetOf(options: TargetOptions): Target {
 export interface Ask {
   readonly body?: unknown
   /** A body that is text or bytes already, with its content type. */
-  readonly raw?: { readonly type: string; readonly bytes: Uint8Array | string }
+  readonly raw?: { readonly type: string; readonly bytes: Uint8Array | string | ReadableStream }
   readonly headers?: Readonly<Record<string, string>>
   readonly signal?: AbortSignal
   /** Statuses that are an answer as well. */
@@ -91,9 +102,13 @@ export async function ask(target: Target, method: string, path: string, what: As
             : { 'content-type': 'application/json' }),
         ...headers,
       },
-      ...(raw !== undefined ? { body: raw.bytes } : body === undefined ? {} : { body: JSON.stringify(body) }),
+      ...(raw !== undefined
+        ? { body: raw.bytes, duplex: 'half' }
+        : body === undefined
+          ? {}
+          : { body: JSON.stringify(body) }),
       ...(signal === undefined ? {} : { signal }),
-    })
+    } as RequestInit)
   } catch (error) {
     const { cause } = error as { cause?: { message?: string; code?: string } }
     throw new Unreachable(

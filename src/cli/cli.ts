@@ -6,6 +6,7 @@ import { basename } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { loadConfig } from '../config.js'
 import { VERSION } from '../version.js'
+import { onlyHere, type TargetOptions, withTarget } from './call.js'
 import { alertsCommand } from './commands/alerts.js'
 import { backupCommands } from './commands/backup.js'
 import { completionCommand } from './commands/completion.js'
@@ -46,17 +47,22 @@ export async function runCli(args: readonly string[]): Promise<number> {
       const { runDemo } = await import('../demo/demo.js')
       code = await runDemo({ exit: options.exit ?? false, events: Number(options.events), data: options.data })
     })
-  program
-    .command('audit')
-    .description('hold books, checkpoints, rows and archive against each other')
-    .option('--json', 'machine-readable')
-    .action(async (options: { json?: boolean }) => {
-      const { auditCommand } = await import('./commands/audit.js')
-      code = await auditCommand(loadConfig(), options.json ?? false)
-    })
-  program
-    .command('rebuild')
-    .description('make the rollups again from the archive, compare, and put them in place; the service must be stopped')
+  withTarget(
+    program
+      .command('audit')
+      .description('hold books, checkpoints, rows and archive against each other; exit code 6 when something differs'),
+  ).action(async (options: TargetOptions) => {
+    const { auditCommand } = await import('./commands/audit.js')
+    code = await auditCommand(options)
+  })
+  onlyHere(
+    program
+      .command('rebuild')
+      .description(
+        'make the rollups again from the archive, compare, and put them in place; the service must be stopped',
+      ),
+    'run it on the machine of the data directory, with the service stopped',
+  )
     .option('--dry-run', 'only compare')
     .option('--json', 'machine-readable')
     .action(async (options: { dryRun?: boolean; json?: boolean }) => {
@@ -71,9 +77,10 @@ export async function runCli(args: readonly string[]): Promise<number> {
   backupCommands(program)
   invoiceCommand(program, exit)
   importCommand(program, exit)
-  program
-    .command('doctor')
-    .description('what is wrong here, and what to do; exit code 1 when something is')
+  onlyHere(
+    program.command('doctor').description('what is wrong here, and what to do; exit code 1 when something is'),
+    'it looks at the machine it runs on; GET /health/ready tells how a service is',
+  )
     .option('--json', 'machine-readable')
     .action(async (options: { json?: boolean }) => {
       const { doctorCommand } = await import('./commands/doctor.js')

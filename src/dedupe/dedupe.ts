@@ -17,7 +17,7 @@ import { limits } from '../limits.js'
 import { crossBarrier, type DedupeState, firstOf, type Generation, type GenerationLimits } from './generations.js'
 import { type IdStore, PlainStore } from './id-store.js'
 import { openKernelStore } from './kernel-store.js'
-import { decodeKeyBlock, encodeKeyBlock } from './key-block.js'
+import { decodeKeyBlock, ENTRY_WORDS, encodeKeyBlock } from './key-block.js'
 import { type RunStats, Runs } from './runs.js'
 
 export interface DedupeOptions {
@@ -64,6 +64,13 @@ export interface DedupeStats extends RunStats {
   readonly behindWindow: number
 }
 
+interface Taking {
+  readonly epoch: number
+  readonly byte: number
+  readonly keyWords: Int32Array
+  readonly voidWords: Int32Array
+}
+
 /** A generation's byte in the table: a ring, 0 stands for an empty slot. */
 const byteOf = (generation: number): number => (generation % 255) + 1
 /** Generations in memory at most, so that their bytes differ. */
@@ -96,6 +103,9 @@ export class Dedupe {
   #behindWindow = 0
   /** Between beginRestore() and endRestore(): the state to reach, and what came per generation of it. */
   #restoring: { readonly state: DedupeState; readonly found: Map<number, { ids: number; voids: number }> } | null = null
+
+  /** What is left of the key block that is being taken in. */
+  #taking: Taking | null = null
 
   constructor(options: DedupeOptions) {
     this.#stream = options.stream
@@ -216,7 +226,14 @@ export class Dedupe {
   }
 
   restoreBlock(bytes: Uint8Array): void {
+    this.beginBlock(bytes)
+    while (!this.takeSlice());
+  }
+
+  /** restoreBlock() in steps, so that nobody waits for long: then takeSlice() until it answers true. */
+  beginBlock(bytes: Uint8Array): void {
     assert(this.#restoring !== null, 'a key block outside of a restore')
+    assert(this.#taking === null, 'a key block before the last one was taken in')
     const { state } = this.#restoring
     const block = decodeKeyBlock(bytes)
     if (block === null || block.stream !== this.#stream || block.epoch > state.epoch) {
@@ -235,10 +252,24 @@ export class Dedupe {
         `cannot hold the ids of stream ${this.#stream} in memory: room for ${idsMax} is less than there was, raise RELEVE_DEDUPE_IDS`,
       )
     }
-    if (this.#store.addKeys(keyWords, byteOf(generation)) !== block.keys) {
+    this.#taking = { epoch, byte: byteOf(generation), keyWords, voidWords }
+  }
+
+  /** Takes in some of the ids of the block; true when it is in. */
+  takeSlice(): boolean {
+    assert(this.#taking !== null, 'a slice of no key block')
+    const { epoch, byte, keyWords, voidWords } = this.#taking
+    const words = ENTRY_WORDS * limits.restoreSliceIds
+    const keys = keyWords.subarray(0, words)
+    if (this.#store.addKeys(keys, byte) !== keys.length / ENTRY_WORDS) {
       throw new Error(`FATAL: the key block of epoch ${epoch} holds an id twice or was given twice`)
     }
-    this.#store.addVoids(voidWords, byteOf(generation))
+    const voids = voidWords.subarray(0, words - keys.length)
+    this.#store.addVoids(voids, byte)
+    const rest = { keyWords: keyWords.subarray(keys.length), voidWords: voidWords.subarray(voids.length) }
+    const isIn = rest.keyWords.length + rest.voidWords.length === 0
+    this.#taking = isIn ? null : { epoch, byte, ...rest }
+    return isIn
   }
 
   /** Entries of the generations from this one on. */
@@ -258,7 +289,7 @@ export class Dedupe {
   }
 
   endRestore(): void {
-    assert(this.#restoring !== null, 'the end of a restore that did not begin')
+    assert(this.#restoring !== null && this.#taking === null, 'the end of a restore that did not begin or is not done')
     const { state, found } = this.#restoring
     for (const { number, entries, voids } of state.generations) {
       const there = found.get(number) ?? { ids: 0, voids: 0 }

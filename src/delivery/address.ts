@@ -5,7 +5,7 @@
  *
  * Everything that is not a public unicast address is refused, so that a range nobody thought of is refused as well.
  */
-import { lookup as resolve } from 'node:dns'
+import { type LookupAddress, type LookupAllOptions, lookup } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
 import { ReleveError } from '../errors.js'
 import { listOf } from '../ranges.js'
@@ -39,7 +39,14 @@ export interface AddressGuard {
   lookupFor(url: URL): LookupFunction
 }
 
-export function openAddressGuard(allowedRanges: readonly string[]): AddressGuard {
+/** What a name stands for. The system's own, but for tests of names that change their mind. */
+export type Resolve = (
+  hostname: string,
+  options: LookupAllOptions,
+  callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
+) => void
+
+export function openAddressGuard(allowedRanges: readonly string[], resolve: Resolve = lookup): AddressGuard {
   const privateV4 = listOf(PRIVATE_V4)
   const publicV6 = listOf([PUBLIC_V6])
   const privateV6 = listOf(PRIVATE_V6)

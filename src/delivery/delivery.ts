@@ -71,7 +71,7 @@ export interface DeliveryOptions {
   readonly version: string
   /** Ranges of one's own network that webhooks may go to. */
   readonly allowedRanges: readonly string[]
-  readonly smtp: { readonly url: string; readonly from: string } | undefined
+  readonly smtp: { readonly url: string; readonly from: string; readonly caFile: string | undefined } | undefined
   readonly retryMs: readonly number[]
 }
 
@@ -124,7 +124,7 @@ export class Delivery {
   #timers: NodeJS.Timeout[] = []
   #closed = false
   readonly #stop = new AbortController()
-  #waiting = { count: 0, oldest: 0, dead: 0 }
+  #waiting = { count: 0, oldest: 0, failing: 0, why: '' }
 
   constructor(
     options: DeliveryOptions,
@@ -289,24 +289,28 @@ export class Delivery {
     const { postgres, clock, metrics } = this.#o
     const { rows } = await postgres.query(
       // Each by its own small index: what was delivered is most of the table.
-      `SELECT count(*) AS waiting, min(created_at) AS oldest, (SELECT count(*) FROM deliveries WHERE state = 'dead') AS dead
+      `SELECT count(*) AS waiting, min(created_at) AS oldest, (SELECT count(*) FROM deliveries WHERE state = 'dead') AS dead,
+         count(*) FILTER (WHERE attempts > 1) AS failing,
+         (SELECT endpoint || ': ' || error FROM deliveries WHERE state = 'pending' AND attempts > 1 ORDER BY changed_at DESC LIMIT 1) AS why
        FROM deliveries WHERE state = 'pending'`,
     )
-    const { waiting, oldest, dead } = rows[0]
-    this.#waiting = { count: Number(waiting), oldest: Number(oldest ?? 0), dead: Number(dead) }
+    const { waiting, oldest, dead, failing, why } = rows[0]
+    this.#waiting = { count: Number(waiting), oldest: Number(oldest ?? 0), failing: Number(failing), why: why ?? '' }
     metrics.deliveriesWaiting.set(this.#waiting.count)
-    metrics.deadLetters.set(this.#waiting.dead)
+    metrics.deadLetters.set(Number(dead))
     metrics.deliveryAgeSeconds.set(oldest === null ? 0 : Math.max(0, (clock.now() - Number(oldest)) / 1000))
   }
 
   /** What an operator should look at. */
   notes(): string[] {
     const notes: string[] = []
-    const { count, oldest } = this.#waiting
+    const { count, oldest, failing, why } = this.#waiting
     const ageMs = this.#o.clock.now() - oldest
     if (count > 0 && ageMs > limits.deliveryLateMs)
+      notes.push(`${count} deliveries wait, the oldest for ${Math.floor(ageMs / 60_000)} minutes`)
+    if (failing > 0)
       notes.push(
-        `${count} deliveries wait, the oldest for ${Math.floor(ageMs / 60_000)} minutes: releve_deliveries_total tells why`,
+        `${failing === 1 ? '1 delivery fails and is' : `${failing} deliveries fail and are`} tried again, ${why}`,
       )
     const off = this.endpoints.all().filter((e) => e.state === 'disabled' && e.reason !== 'by request')
     if (off.length > 0) notes.push(`${off.length} endpoints are disabled, ${off[0]!.id}: ${off[0]!.reason}`)

@@ -78,6 +78,7 @@ interface Exports {
     aheadMs: number,
     eventsMax: number,
     jsonMax: number,
+    bytes: number,
   ): void
   beginNext(body: number, length: number, tenant: number): void
   runJson(cloud: number): number
@@ -130,6 +131,9 @@ const METRIC_BYTES = 80
 const DIM_BYTES = 16
 const EVENTS_MAX = 10_000
 
+/** Memory for a frame: a buffer or its beginning, whatever its bytes are. */
+export type Allocate = (bytes: number) => Uint8Array
+
 assert(limits.batchEventsMax <= EVENTS_MAX, 'the kernel has room for EVENTS_MAX events')
 
 /** Names with such a unit are left to the plain path: half of a pair alone has no UTF-8. */
@@ -165,6 +169,7 @@ const slotsFor = (records: number): number => 2 ** Math.ceil(Math.log2(2 * recor
 
 export class KernelDoor {
   readonly #kernel: Exports
+  readonly #allocate: Allocate
   /** The catalogue in memory. */
   #door: Door | null = null
   #isUsable = false
@@ -178,12 +183,13 @@ export class KernelDoor {
   #bodyAt = 0
   #textsEnd = 0
 
-  constructor(kernel: Exports) {
+  constructor(kernel: Exports, allocate: Allocate) {
     this.#kernel = kernel
+    this.#allocate = allocate
     this.#bytes = new Uint8Array(kernel.memory.buffer)
   }
 
-  /** Like judge() of ingest.ts, and with its errors. */
+  /** Like judge() of ingest.ts, and with its errors. The body may lie in memory that other threads see. */
   judge(door: Door, body: Uint8Array, request: IngestRequest): KernelJudged {
     if (this.#door !== door) this.#load(door)
     const way =
@@ -192,7 +198,7 @@ export class KernelDoor {
         : null
     const judged = way === null ? null : this.#judge(way, door, body, request)
     if (judged !== null) return judged
-    const plain = judge(door, body, request)
+    const plain = judge(door, body.buffer instanceof SharedArrayBuffer ? new Uint8Array(body) : body, request)
     return { ...plain, plain: plain.received }
   }
 
@@ -219,7 +225,8 @@ export class KernelDoor {
     const { receivedAt, floorTime, aheadMs } = request
     const eventsMax = limits.batchEventsMax
     const jsonMax = limits.bodyBytesMax
-    kernel.begin(bodyAt, body.length, textsAt, textsEnd, tenant, receivedAt, floorTime, aheadMs, eventsMax, jsonMax)
+    const all = body.length
+    kernel.begin(bodyAt, all, textsAt, textsEnd, tenant, receivedAt, floorTime, aheadMs, eventsMax, jsonMax, all)
     this.#textsEnd = textsEnd
 
     const found = new Found()
@@ -272,7 +279,8 @@ export class KernelDoor {
       if (i === 0) {
         const { receivedAt, floorTime, aheadMs } = request
         const [eventsMax, jsonMax] = [limits.batchEventsMax, limits.bodyBytesMax]
-        kernel.begin(at, body.length, textsAt, textsEnd, tenant, receivedAt, floorTime, aheadMs, eventsMax, jsonMax)
+        const { length } = body
+        kernel.begin(at, length, textsAt, textsEnd, tenant, receivedAt, floorTime, aheadMs, eventsMax, jsonMax, bytes)
       } else {
         kernel.beginNext(at, body.length, tenant)
       }
@@ -327,11 +335,14 @@ export class KernelDoor {
     const kernel = this.#kernel
     const { reader, draft } = this.#door!
     this.#bodyAt = bodyAt
+    /** The body where the kernel has it. */
+    const mine = (): Uint8Array => this.#bytes.subarray(bodyAt, bodyAt + body.length)
     const json = (isArray: boolean, isCloud: boolean): Way => ({
       run: () => kernel.runJson(isCloud ? 1 : 0),
       judgeOne: (judging, index, at) => {
-        reader.begin(body, at, isArray ? 1 : 0)
-        judging.read(index, body, isCloud ? readCloudEvent : readNative)
+        const bytes = mine()
+        reader.begin(bytes, at, isArray ? 1 : 0)
+        judging.read(index, bytes, isCloud ? readCloudEvent : readNative)
         const next = reader.at
         return this.#take(judging) ? kernel.resumeJson(bodyAt + next) : BODY
       },
@@ -354,10 +365,11 @@ export class KernelDoor {
         return {
           run: () => kernel.runLines(),
           judgeOne: (judging, index, at) => {
-            const end = body.indexOf(LF, at)
-            const behind = end < 0 ? body.length : end
-            readLine(reader, draft, body, at, lineEnd(body, at, behind))
-            judging.settle(index, body, at, lineEnd(body, at, behind))
+            const bytes = mine()
+            const end = bytes.indexOf(LF, at)
+            const behind = end < 0 ? bytes.length : end
+            readLine(reader, draft, bytes, at, lineEnd(bytes, at, behind))
+            judging.settle(index, bytes, at, lineEnd(bytes, at, behind))
             return this.#take(judging) ? kernel.resumeLines(bodyAt + behind + 1) : BODY
           },
         }
@@ -365,7 +377,7 @@ export class KernelDoor {
         return {
           run: () => kernel.runMsgpack(),
           judgeOne: (judging, index, at) => {
-            const { written, next, defined } = readMsgpackEvent(body, at, (number) => {
+            const { written, next, defined } = readMsgpackEvent(mine(), at, (number) => {
               const record = kernel.recordAt(number)
               return record === 0 ? -1 : record - bodyAt
             })
@@ -381,7 +393,7 @@ export class KernelDoor {
         return {
           run: () => kernel.runColumnar(),
           judgeOne: (judging, index) => {
-            columns ??= new ColumnarBody(body)
+            columns ??= new ColumnarBody(mine())
             const written = new Transcript(0)
             columns.write(written, index)
             const jsonBytes = readWritten(judging, index, written)
@@ -413,8 +425,7 @@ export class KernelDoor {
     const indicesAt = at + refusalsAt
     const indices = new Uint32Array(this.#bytes.buffer, indicesAt, events).slice()
     if (refused === undefined) {
-      // In a buffer of its own; not slice(), which fills it with zeroes first.
-      const frame = Buffer.allocUnsafeSlow(refusalsAt)
+      const frame = this.#allocate(refusalsAt)
       frame.set(this.#bytes.subarray(at, indicesAt))
       return { stream, frame, indices, events }
     }
@@ -615,8 +626,8 @@ export class KernelDoor {
   }
 }
 
-/** A KernelDoor for this thread, or null when the kernel was not built (`npm run build:kernel`). */
-export function openKernelDoor(): KernelDoor | null {
+/** A KernelDoor for this thread, or null when the kernel was not built (`npm run build:kernel`). Its frames are its caller's. */
+export function openKernelDoor(allocate: Allocate = (bytes) => Buffer.allocUnsafeSlow(bytes)): KernelDoor | null {
   const kernel = openKernel<Exports>()
-  return kernel === null ? null : new KernelDoor(kernel)
+  return kernel === null ? null : new KernelDoor(kernel, allocate)
 }

@@ -272,6 +272,7 @@ async function closeChunk(
   for (const draft of results) {
     const { entry, notices } = byId.get(draft.id)!
     if ('failed' in draft) failures.push({ entry, reason: draft.failed })
+    else if ('less' in draft) single.push(entry)
     else good.push({ entry, draft, notices })
   }
   const kept = await keepChunk(postgres, clock.now(), good, bytes, earlier)

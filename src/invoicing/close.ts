@@ -16,6 +16,7 @@
  *
  * The usage side is reached through one function that is handed in; this file imports nothing of it.
  */
+import { createHash } from 'node:crypto'
 import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import type { Catalog, Terms } from '../catalog/catalog.js'
@@ -27,11 +28,12 @@ import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { PartsOf, Prepaid, Refunding } from './funding.js'
-import type { Notice } from './invoice.js'
+import type { Invoice, Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { packJson, unpackJson } from './pack.js'
 import { soldBy } from './pack-ledger.js'
 import { silentMeters } from './silent.js'
+import { opposite } from './state.js'
 
 export type { ItemUsage } from './draft.js'
 
@@ -168,6 +170,8 @@ export interface Measured {
   readonly notices?: readonly Notice[]
   /** What prepaid packs there were. */
   readonly prepaid?: Prepaid
+  /** Of a pack that is billed by itself: nothing of the period was counted. */
+  readonly sale?: true
   /** Of a correction: what was billed of the period before it, and its packs. */
   readonly corrected?: Pick<LatePart, 'billed' | 'prepaid' | 'sold'>
 }
@@ -480,6 +484,7 @@ export function lastCounted(
 ): readonly ItemUsage[] | null {
   let last: { order: number; usage: readonly ItemUsage[] } | null = null
   for (const one of measured) {
+    if (one.sale === true) continue
     const usage = one.from === from ? one.usage : one.late.find((part) => part.period.from === from)?.usage
     if (usage !== undefined && (last === null || one.order > last.order)) last = { order: one.order, usage }
   }
@@ -512,8 +517,21 @@ async function draft({ postgres, clock, invoicing }: CloseOptions, row: Row, per
   const invoice = draftInvoice(invoicing.newId(), terms, period, usage, late, notices, prepaid)
   // Nothing due: the closing itself keeps what was counted.
   if (invoice.lines.length === 0) return advance(postgres, clock, row.id, 'done', null)
-  const kept = await invoicing.draft(invoice)
+  const kept = await invoicing.draft((await asCredit(invoicing, row, invoice)) ?? invoice)
   return advance(postgres, clock, row.id, 'drafted', kept.invoice.id)
+}
+
+/**
+ * A period that comes to less than nothing (fees were billed in advance, then the contract was cancelled or became smaller) is a
+ * credit note on the last invoice that leaves so much to credit. Null when there is none: then the draft is for a person.
+ */
+async function asCredit(invoicing: Invoicing, { id, attempt }: Row, invoice: Invoice): Promise<Invoice | null> {
+  if (!invoice.ttc.startsWith('-')) return null
+  const refersTo = await invoicing.creditableBefore(invoice.contract, invoice.period.from, opposite(invoice.ttc))
+  if (refersTo === null) return null
+  // Two closers make one: the id is that of the attempt.
+  const own = createHash('sha256').update(`${id}#${attempt}`).digest('hex').slice(0, 32)
+  return { ...invoice, id: `inv_${own}`, kind: 'credit_note', refersTo }
 }
 
 /** States only move forward, whoever comes late. */
@@ -555,6 +573,16 @@ export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice'
   )
   const row = rows[0]
   return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured
+}
+
+/** What the closing of a period has counted; null when it was not closed. */
+export async function measuredOf(postgres: Pool, contract: string, periodFrom: number): Promise<Measured | null> {
+  const { rows } = await postgres.query<{ measured: Buffer | null }>(
+    'SELECT measured FROM closings WHERE contract = $1 AND period_from = $2 AND part = 0',
+    [contract, periodFrom],
+  )
+  const measured = rows[0]?.measured
+  return measured == null ? null : unpackJson<Measured>(measured)
 }
 
 /** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */

@@ -37,8 +37,14 @@ export interface Drafted {
 }
 /** First byte and length. */
 export type ByteRange = readonly [at: number, length: number]
-/** A task that cannot be drafted (a price in another currency, too many lines) does not stop its neighbours. */
-export type DraftResult = Drafted | { readonly id: string; readonly failed: string }
+/**
+ * A task that cannot be drafted (a price in another currency, too many lines) does not stop its neighbours. What comes to less than
+ * nothing is no invoice: it goes the single way.
+ */
+export type DraftResult =
+  | Drafted
+  | { readonly id: string; readonly failed: string }
+  | { readonly id: string; readonly less: true }
 export interface DraftReply {
   readonly results: readonly DraftResult[]
   readonly bytes: Uint8Array
@@ -56,6 +62,7 @@ export function draftBatch(tasks: readonly DraftTask[]): DraftReply {
   const results = tasks.map(({ id, order, terms, period, usage, notices }): DraftResult => {
     try {
       const invoice = draftInvoice(id, terms, period, usage, [], notices)
+      if (invoice.ttc.startsWith('-')) return { id, less: true }
       return {
         id,
         // The questions stand in the document, and are long.
@@ -111,7 +118,7 @@ function joined(replies: readonly DraftReply[]): DraftReply {
   const results = replies.flatMap((reply) => {
     const moved = (range: ByteRange): ByteRange => [range[0] + before, range[1]]
     const own = reply.results.map((one) =>
-      'failed' in one
+      'failed' in one || 'less' in one
         ? one
         : { ...one, measured: moved(one.measured), document: one.document === null ? null : moved(one.document) },
     )

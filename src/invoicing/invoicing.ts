@@ -279,6 +279,23 @@ export class Invoicing {
     return rows[0]?.credited ?? '0'
   }
 
+  /** The newest issued invoice of a contract, of a period before, that leaves so much (TTC) to credit; null when there is none. */
+  async creditableBefore(
+    contract: string,
+    periodFrom: number,
+    amount: string,
+  ): Promise<{ readonly id: string; readonly number: string } | null> {
+    const { rows } = await this.#postgres.query<{ id: string; number: string }>(
+      `SELECT i.id, i.number FROM invoices i
+       WHERE i.contract = $1 AND i.period_from < $2 AND i.kind = 'invoice' AND i.state IN ('finalised', 'sent', 'paid')
+         AND i.ttc + coalesce((SELECT sum(n.ttc) FROM invoices n
+           WHERE n.refers_to = i.id AND n.kind = 'credit_note' AND n.state <> 'discarded'), 0) >= $3
+       ORDER BY i.period_from DESC, i.part LIMIT 1`,
+      [contract, periodFrom, amount],
+    )
+    return rows[0] ?? null
+  }
+
   /**
    * Drops a draft and opens its closing again, to be counted anew at a new cut. Throws ReleveError `conflict`: «immutable: …» for an
    * issued one, and when a later period of the contract was already counted on top of this one.
@@ -297,7 +314,7 @@ export class Invoicing {
       const reopened = await client.query<{ contract: string; period_from: string }>(
         `UPDATE closings SET state = 'open', attempt = attempt + 1, measured = NULL, place = NULL, invoice = NULL, updated_at = $2
          WHERE contract = $1 AND period_from = $3 AND part = 0 AND state IN ('measured', 'drafted')
-           AND (invoice IS NULL OR invoice = $4) AND $5
+           AND (invoice = $4 OR (invoice IS NULL AND $5 AND (SELECT part = 0 FROM invoices WHERE id = $4)))
          RETURNING contract, period_from`,
         [
           row.document.contract,

@@ -2,7 +2,8 @@
  * Shadow rating: what other prices or another plan would have made of the usage that was really there. A period is drafted twice
  * from the same usage, once by the terms in force and once by changed ones, and the difference is told. Pure; nothing is kept.
  *
- * Price versions may be drafts: that is what the question is for. What prepaid packs and late usage did is left out on both sides.
+ * Price versions may be drafts: that is what the question is for. Prepaid packs pay on both sides what they can; late usage is in the
+ * period that it belongs to.
  */
 import type { Book, Terms } from '../catalog/book.js'
 import type { Price } from '../catalog/price.js'
@@ -11,6 +12,7 @@ import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
 import { draftInvoice, type ItemUsage } from './draft.js'
+import type { Prepaid } from './funding.js'
 import type { Invoice } from './invoice.js'
 
 export interface ShadowChange {
@@ -60,7 +62,12 @@ export function shadowTerms(book: Book, terms: Terms, period: Period, change: Sh
         return {
           ...item,
           fee: priced(item.feeRule, item.fee),
-          metrics: item.metrics.map((metric) => ({ ...metric, price: priced(metric.rule, metric.price) })),
+          // A version that is asked for holds for the whole period.
+          metrics: item.metrics.map(({ later, ...metric }) => ({
+            ...metric,
+            price: priced(metric.rule, metric.price),
+            ...(later === undefined || (metric.rule !== null && versions.has(metric.rule)) ? {} : { later }),
+          })),
           ...(addOns === undefined ? {} : { addOns }),
         }
       }
@@ -96,9 +103,18 @@ export function shadowItems(before: Terms, after: Terms) {
   }))
 }
 
-export function shadowPeriod(before: Terms, after: Terms, period: Period, usage: readonly ItemUsage[]): ShadowPeriod {
-  const [old, fresh] = [draftInvoice('shadow', before, period, usage), draftInvoice('shadow', after, period, usage)]
-  const { currency } = before.customer
+/** Terms, and what was used by them. */
+export interface ShadowSide {
+  readonly terms: Terms
+  readonly usage: readonly ItemUsage[]
+  readonly prepaid?: Prepaid
+}
+
+export function shadowPeriod(before: ShadowSide, after: ShadowSide, period: Period): ShadowPeriod {
+  const [old, fresh] = [before, after].map(({ terms, usage, prepaid }) =>
+    draftInvoice('shadow', terms, period, usage, [], [], prepaid),
+  ) as [Invoice, Invoice]
+  const { currency } = before.terms.customer
   const amounts = (invoice: Invoice): Map<string, { item: string; metric: string | null; amount: Decimal }> => {
     const all = new Map<string, { item: string; metric: string | null; amount: Decimal }>()
     for (const { item, metric, type, amount } of invoice.lines) {

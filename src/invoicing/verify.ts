@@ -89,7 +89,7 @@ export async function verifyInvoice(
   const document = await compareRow(options.postgres, kept)
   const unchecked = new Set<string>()
   const again =
-    invoice.kind === 'credit_note' && !invoice.lines.some((line) => line.type === 'regularisation')
+    invoice.kind === 'credit_note' && invoice.lines.every((line) => line.type === 'credit')
       ? await creditAgain(options, invoice)
       : await draftAgain(options, kept, document, unchecked)
   document.push(

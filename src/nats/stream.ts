@@ -2,9 +2,9 @@
  * The JetStream stream of usage.in.> and its one consumer: created, or checked, when the door connects. The stream is a queue: a
  * message stays until releve has it in its log and says so. When it is full the server refuses publishers; nothing is dropped.
  *
- * `pull` is the road from it into the log. A pull is bounded in bytes. A message is acknowledged after its batch is on disk, or
- * after it is kept as a refusal when nobody can read it; what cannot be taken now comes again. A message that comes twice costs
- * a duplicate. A tenant that is beyond its rates waits (turns.ts).
+ * `pull` is the road from it into the log. Pulls are bounded in bytes, and a few are under way at once. A message is acknowledged
+ * after its batch is on disk, or after it is kept as a refusal when nobody can read it; what cannot be taken now comes again. A
+ * message that comes twice costs a duplicate. A tenant that is beyond its rates waits (turns.ts).
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
@@ -22,7 +22,7 @@ import {
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { ingestMessage, isHopeless } from './message.js'
-import { openPuller, type StreamMessage } from './pull.js'
+import { openPuller, type Puller, type StreamMessage } from './pull.js'
 import { IN, STREAM_SUBJECTS, tenantOf } from './subjects.js'
 import { Turns } from './turns.js'
 
@@ -186,12 +186,16 @@ export async function pull(
     readonly onFullness: (warning: string | undefined) => void
   },
 ): Promise<void> {
-  const puller = openPuller(stream.connection, stream.name, DURABLE)
+  const pullers = Array.from({ length: limits.natsPullsMax }, () => openPuller(stream.connection, stream.name, DURABLE))
+  const stop = (): void => {
+    for (const puller of pullers) puller.stop()
+  }
+  control.onPull(stop)
   const turns = new Turns(system.rates)
-  control.onPull(() => puller.stop())
+  let isEnded = false
   let silentSince = performance.now()
   let lookedAt = Number.NEGATIVE_INFINITY
-  while (!control.stopped()) {
+  const look = async (): Promise<void> => {
     if (performance.now() - lookedAt > limits.natsStreamLookMs) {
       lookedAt = performance.now()
       const { config, state } = await stream.manager.streams.info(stream.name)
@@ -203,15 +207,26 @@ export async function pull(
           : `the stream ${stream.name} is ${percent} % full; when it is full, publishers are refused, and those over MQTT are not told`,
       )
     }
-    const asked = performance.now()
-    const count = await puller.next((message) => take(system, turns, message))
-    if (count > 0) silentSince = performance.now()
-    else if (control.stopped()) return
-    else if (performance.now() - silentSince > control.stallMs) {
-      const { num_pending: waiting } = await stream.manager.consumers.info(stream.name, DURABLE)
-      if (waiting > 0) throw new Error(`nothing came for ${control.stallMs} ms though ${waiting} messages wait`)
-      if ((await forgotten(stream)) > 0) throw new Error('messages lie in the stream that the consumer has forgotten')
-      silentSince = performance.now()
-    } else if (performance.now() - asked < limits.natsPullPauseMs) await sleep(limits.natsPullPauseMs)
+  }
+  const lane = async (puller: Puller): Promise<void> => {
+    while (!isEnded && !control.stopped()) {
+      await look()
+      const asked = performance.now()
+      const count = await puller.next((message) => take(system, turns, message))
+      if (count > 0) silentSince = performance.now()
+      else if (isEnded || control.stopped()) return
+      else if (performance.now() - silentSince > control.stallMs) {
+        silentSince = performance.now()
+        const { num_pending: waiting } = await stream.manager.consumers.info(stream.name, DURABLE)
+        if (waiting > 0) throw new Error(`nothing came for ${control.stallMs} ms though ${waiting} messages wait`)
+        if ((await forgotten(stream)) > 0) throw new Error('messages lie in the stream that the consumer has forgotten')
+      } else if (performance.now() - asked < limits.natsPullPauseMs) await sleep(limits.natsPullPauseMs)
+    }
+  }
+  try {
+    await Promise.all(pullers.map(lane))
+  } finally {
+    isEnded = true
+    stop()
   }
 }

@@ -32,25 +32,9 @@ interface Candidate {
   readonly place: number
 }
 
-const byTenant = new WeakMap<Book, ReadonlyMap<string, readonly Contract[]>>()
-
-function contractsOf(book: Book, tenant: string): readonly Contract[] {
-  let known = byTenant.get(book)
-  if (known === undefined) {
-    const all = new Map<string, Contract[]>()
-    for (const contract of book.contracts.values()) {
-      const own = all.get(contract.tenant)
-      if (own === undefined) all.set(contract.tenant, [contract])
-      else own.push(contract)
-    }
-    byTenant.set(book, all)
-    known = all
-  }
-  return known.get(tenant) ?? []
-}
-
 function candidatesOf(book: Book, tenant: string, metric: string): Candidate[] {
-  return contractsOf(book, tenant)
+  return book
+    .contractsOf(tenant)
     .filter((contract) => contract.state !== 'provisioned')
     .flatMap((contract) =>
       contract.items
@@ -97,7 +81,7 @@ function rangeOf(contract: Contract, item: Contract['items'][number], part: Peri
 /** Tenants of which an item's usage is not simply all of the tenant's: their contracts are closed one by one. */
 export function isShared(book: Book, contract: Contract): boolean {
   if (contract.items.some((item) => item.fleet !== undefined || item.subjects !== undefined)) return true
-  const all = contractsOf(book, contract.tenant)
+  const all = book.contractsOf(contract.tenant)
   if (all.length === 1 && contract.items.length === 1) return false
   const seen = new Set<string>()
   for (const { items } of all) {

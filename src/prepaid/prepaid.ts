@@ -8,20 +8,29 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { ClientBase, Pool } from 'pg'
-import type { Book, Terms } from '../catalog/book.js'
+import type { Terms } from '../catalog/book.js'
 import type { Catalog } from '../catalog/catalog.js'
+import type { Contract } from '../catalog/definition.js'
 import type { Exhaustion } from '../catalog/exhaustion.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
 import { exponentOf, printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import type { ItemUsage, LatePart } from '../invoicing/draft.js'
-import type { Funding, FundingPack, Prepaid as Funds, PackPurchase, PartsOf, Refunding } from '../invoicing/funding.js'
+import { type ItemUsage, type LatePart, limitOf } from '../invoicing/draft.js'
+import {
+  type Funded,
+  type Funding,
+  type FundingPack,
+  type Prepaid as Funds,
+  fund,
+  type PackPurchase,
+  type PartsOf,
+  type Refunding,
+} from '../invoicing/funding.js'
 import { type FundedStep, fundedSteps, refundedSteps } from '../invoicing/pack-ledger.js'
 import { limits } from '../limits.js'
 import { MINUTE_MS, type Period, parseMoment } from '../period.js'
-import { mayUse } from '../rating/prepaid.js'
 
 type Queryable = Pick<ClientBase | Pool, 'query'>
 
@@ -59,6 +68,16 @@ export interface KeptPack {
   readonly balance: string
   readonly debited: string
   readonly forfeited: string
+}
+
+export interface PackState {
+  /** What quota and packs have left. */
+  readonly left: string
+  readonly packs: string
+  /** Of the running period: what packs have paid, and what nobody has. */
+  readonly covered: string
+  readonly beyond: string
+  readonly exhaustion: Exhaustion
 }
 
 export interface LedgerEntry {
@@ -100,8 +119,8 @@ export class Prepaid {
   readonly #catalog: Catalog
   readonly #clock: Clock
   #version = 0
-  /** Tenants and metrics that block, of one book: walked once a change of the catalogue. */
-  #blocking: { readonly book: Book; readonly keys: ReadonlySet<string> } | undefined
+  /** Items and metrics with packs. */
+  readonly #bought = new Set<string>()
 
   constructor(options: { readonly postgres: Pool; readonly catalog: Catalog; readonly clock: Clock }) {
     this.#postgres = options.postgres
@@ -114,6 +133,8 @@ export class Prepaid {
     const contract = this.#catalog.book().contractOf(input.contract)
     const item = contract.items.find((one) => one.id === input.item)
     if (item === undefined) throw new ReleveError('not_found', `item: ${contract.id} has no ${input.item}`)
+    if (item.fleet !== undefined)
+      throw new ReleveError('unprocessable', `item: ${item.id} is a fleet, whose quotas are those of its objects`)
     const entitlement = item.entitlements.find((one) => one.metric === input.metric)
     if (entitlement === undefined) throw new ReleveError('unprocessable', `metric: ${item.id} has no ${input.metric}`)
     if (entitlement.limit === null)
@@ -172,6 +193,8 @@ export class Prepaid {
         if (same.rowCount === 0) throw new ReleveError('conflict', `id: ${id} is another pack`)
       }
       await client.query('COMMIT')
+      this.#bought.add(JSON.stringify([contract.id, item.id, metric.key]))
+      this.#changed()
       return { pack: (await this.#packs('p.id = $1', [id]))[0]!, created }
     } catch (error) {
       await client.query('ROLLBACK').catch(() => undefined)
@@ -209,73 +232,78 @@ export class Prepaid {
     }))
   }
 
+  /** Grows whenever a balance or a pack changes here. */
+  get version(): number {
+    return this.#version
+  }
+
+  /** Whether an item sells a metric ahead, by its contract or by packs that were bought: a look into memory. */
+  has({ id, items }: Contract, item: string, metric: string): boolean {
+    if (items.find((one) => one.id === item)?.prepaid?.some((one) => one.metric === metric) === true) return true
+    return this.#bought.has(JSON.stringify([id, item, metric]))
+  }
+
+  /** Which items have packs: known from the start on. */
+  async open(): Promise<void> {
+    const { rows } = await this.#postgres.query<{ contract: string; item: string; metric: string }>(
+      'SELECT DISTINCT contract, item, metric FROM prepaid_packs',
+    )
+    for (const { contract, item, metric } of rows) this.#bought.add(JSON.stringify([contract, item, metric]))
+  }
+
   /**
-   * What packs still have for a metric, less the usage behind the quota that no closing has seen: for a check before the usage.
-   * `usage` is that of the running period.
+   * What packs have at present: after the usage of the running period, and of the one before it while no closing has debited that.
+   * `count` counts the item's usage over a part of either.
    */
-  async left(request: {
-    readonly contract: string
+  async state(request: {
+    readonly terms: Terms
     readonly item: string
     readonly metric: string
-    readonly limit: string
+    readonly period: Period
     readonly usage: string
-  }): Promise<{ readonly left: string; readonly packs: string; readonly exhaustion: Exhaustion }> {
-    const { contract, item, metric } = request
-    const now = this.#clock.now()
-    const { rows } = await this.#postgres.query<{ balance: string | null }>(
-      `SELECT sum(b.balance)::text AS balance FROM prepaid_packs p JOIN prepaid_balances b ON b.pack = p.id
-       WHERE p.contract = $1 AND p.item = $2 AND p.metric = $3 AND p.valid_from <= $4 AND (p.expires IS NULL OR p.expires > $4)`,
-      [contract, item, metric, now],
-    )
-    const packs = new Decimal(rows[0]?.balance ?? '0')
-    const left = Decimal.max(packs.plus(request.limit).minus(request.usage), 0)
-    const known = this.#catalog
-      .book()
-      .contractOf(contract)
-      .items.find((one) => one.id === item)
-    const rule = known?.prepaid?.find((one) => one.metric === metric)
-    return { left: printDecimal(left), packs: printDecimal(packs), exhaustion: rule?.exhaustion ?? 'standard_price' }
-  }
-
-  /** Whether any item of a customer blocks a metric behind its packs: a look into memory. */
-  blocks(tenant: string, metric: string): boolean {
-    const book = this.#catalog.book()
-    if (this.#blocking?.book !== book) {
-      const keys = new Set<string>()
-      for (const contract of book.contracts.values())
-        for (const item of contract.items)
-          for (const rule of item.prepaid ?? [])
-            if (rule.exhaustion === 'block') keys.add(key(contract.tenant, rule.metric))
-      this.#blocking = { book, keys }
+    readonly before: { readonly terms: Terms; readonly period: Period; readonly usage: string } | null
+    readonly count: (part: Period) => Promise<string>
+    readonly now: number
+  }): Promise<PackState> {
+    const { terms, item, metric, before, now } = request
+    const rows = await packsOf(this.#postgres, terms.contract.id, { from: 0, to: now + 1 })
+    const own = rows.filter((row) => row.item === item && row.metric === metric)
+    const balances = new Map(own.map((row) => [row.id, printDecimal(new Decimal(row.balance))]))
+    const expiry = new Map(own.map((row) => [row.id, row.expires === null ? null : Number(row.expires)]))
+    let funded: Funded | null = null
+    let exhaustion: Exhaustion = 'standard_price'
+    let limit = '0'
+    for (const one of before === null ? [request] : [before, request]) {
+      const termsItem = one.terms.items.find((other) => other.item === item)!
+      const termsMetric = termsItem.metrics.find((other) => other.metric === metric)!
+      const covers = termsItem.period ?? one.period
+      const parts: Funding['parts'][number][] = []
+      const cuts = cutsOf(own, { from: covers.from, to: Math.min(covers.to, now) })
+      for (const [i, to] of cuts.slice(0, limits.packCutsMax).entries()) {
+        const period = { from: cuts[i - 1] ?? covers.from, to }
+        parts.push({ period, quantity: await request.count(period) })
+      }
+      const found = this.#fundingsOf(one.terms, own, new Map([[key(item, metric), parts]]), 'now')
+      const funding = found.find((other) => other.item === item && other.metric === metric)
+      if (funding === undefined) continue
+      const packs = funding.packs
+        .filter((pack) => (pack.validFrom ?? 0) < covers.to)
+        .map((pack) => ({ ...pack, balance: balances.get(pack.id) ?? '0' }))
+      exhaustion = funding.exhaustion
+      limit = limitOf(termsItem, termsMetric, one.terms, one.period)!
+      funded = fund({ ...funding, packs }, termsMetric, limit, one.usage, covers, Math.min(covers.to, now))
+      for (const [id, balance] of Object.entries(funded.balances)) balances.set(id, balance)
     }
-    return this.#blocking.keys.has(key(tenant, metric))
-  }
-
-  /**
-   * Whether packs let a customer use so many more of a metric, by its live quotas: null when no item sells them ahead. Where the
-   * policy of any item is to block, what quota and packs have left is all there is.
-   */
-  async check(
-    quotas: readonly {
-      readonly contract: string
-      readonly item: string
-      readonly metric: string
-      readonly usage: string
-      readonly limit: string | null
-    }[],
-    request: { readonly metric: string; readonly quantity: string },
-  ): Promise<{ readonly allowed: boolean; readonly left: string; readonly exhaustion: Exhaustion } | null> {
-    for (const { contract, item, metric, usage, limit } of quotas) {
-      const own = this.#catalog
-        .book()
-        .contractOf(contract)
-        .items.find((one) => one.id === item)
-      const rule = own?.prepaid?.find((one) => one.metric === metric)
-      if (metric !== request.metric || rule === undefined || limit === null) continue
-      const { left, exhaustion } = await this.left({ contract, item, metric, limit, usage })
-      return { allowed: mayUse({ quantity: request.quantity, left, exhaustion }).allowed, left, exhaustion }
+    const held = [...balances].filter(([id]) => (expiry.get(id) ?? now + 1) > now)
+    const packs = held.reduce((all, [, balance]) => all.plus(balance), new Decimal(0))
+    const left = packs.plus(Decimal.max(new Decimal(limit).minus(request.usage), 0))
+    return {
+      left: printDecimal(left),
+      packs: printDecimal(packs),
+      covered: funded?.covered ?? '0',
+      beyond: funded?.overage ?? '0',
+      exhaustion,
     }
-    return null
   }
 
   // ---- For closings and previews -----------------------------------------------------------------------------------------
@@ -287,6 +315,17 @@ export class Prepaid {
     const { rows } = await this.#postgres.query<{ contract: string }>(
       `SELECT DISTINCT p.contract FROM prepaid_packs p JOIN prepaid_balances b ON b.pack = p.id
        WHERE p.contract = ANY($1) AND (b.balance > 0 OR (p.amount IS NOT NULL AND NOT b.billed))`,
+      [contracts],
+    )
+    return new Set([...rule, ...rows.map((row) => row.contract)])
+  }
+
+  /** Of these contracts, those that ever had packs, or would buy one. */
+  async everHad(contracts: readonly string[]): Promise<ReadonlySet<string>> {
+    const book = this.#catalog.book()
+    const rule = contracts.filter((id) => book.contracts.get(id)?.items.some((item) => item.prepaid !== undefined))
+    const { rows } = await this.#postgres.query<{ contract: string }>(
+      'SELECT DISTINCT contract FROM prepaid_packs WHERE contract = ANY($1)',
       [contracts],
     )
     return new Set([...rule, ...rows.map((row) => row.contract)])
@@ -381,6 +420,37 @@ export class Prepaid {
     closing: ClosingAttempt,
   ): Promise<void> {
     await this.#write(client, part.terms, closing, refundedSteps(part))
+  }
+
+  /** A pack that is to be billed here, locked; null without an amount. Throws ReleveError `not_found`. */
+  async sale(
+    client: Queryable,
+    pack: string,
+  ): Promise<{ contract: string; purchase: PackPurchase; billedBy: string | null } | null> {
+    const locked = await client.query<{ contract: string }>(
+      'SELECT contract FROM prepaid_packs WHERE id = $1 FOR UPDATE',
+      [pack],
+    )
+    const contract = locked.rows[0]?.contract
+    if (contract === undefined) throw new ReleveError('not_found', `pack: there is no ${pack}`)
+    const { rows } = await client.query<PackRow & { billed_by: string | null }>(
+      `SELECT own.*, (SELECT e.closing FROM prepaid_entries e JOIN closings c ON c.id = e.closing AND c.attempt = e.attempt
+         WHERE e.pack = own.id AND e.kind = 'billed') AS billed_by FROM (${PACKS} WHERE p.id = $1) AS own`,
+      [pack],
+    )
+    const row = rows[0]!
+    if (row.amount === null || row.closing !== null) return null
+    const customer = this.#catalog.book().customers.get(this.#catalog.book().contractOf(contract).tenant)!
+    return { contract, purchase: purchaseOf(row, { customer }), billedBy: row.billed_by }
+  }
+
+  async settleSale(
+    client: Queryable,
+    pack: string,
+    terms: Terms,
+    closing: ClosingAttempt & { at: number },
+  ): Promise<void> {
+    await this.#write(client, terms, closing, [{ pack, kind: 'billed', quantity: '0', at: closing.at }])
   }
 
   /** Before balances are read for what will be written. */

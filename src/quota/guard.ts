@@ -48,6 +48,8 @@ export interface QuotaView {
   readonly held: string
   readonly soft: string | null
   readonly hard: string | null
+  /** With packs behind it: what quota and packs have left, and what happens behind them. */
+  readonly prepaid?: { readonly left: string; readonly exhaustion: string }
 }
 
 export interface QuotaAnswer {
@@ -86,12 +88,23 @@ export interface ReservationView {
   readonly holds: boolean
 }
 
-/** Another room's say, such as a prepaid pack that is used up: a reason to refuse, or undefined. Must not wait. */
-export type Blocker = (ask: {
-  readonly tenant: string
-  readonly metric: string
-  readonly quantity: bigint
-}) => string | undefined
+/** What an item really has, where that is not simply all that its customer uses: shared by subject, or with packs behind it. */
+export interface RealRoom {
+  /** Of the customer's usage, what is known to be others': at ROLLUP_SCALE, as all here. */
+  readonly others: bigint
+  /** What the contract includes with all that was bought ahead; null: unlimited. */
+  readonly included: bigint | null
+  /** Behind it nothing more may be used. */
+  readonly blocks: boolean
+  readonly exhaustion: string | null
+}
+
+/** By item, those that the usage of a subject is of; undefined when every item simply has all of it. */
+export type Rooms = (
+  tenant: string,
+  metric: string,
+  subject: string | null,
+) => Promise<ReadonlyMap<string, RealRoom>> | undefined
 
 /** What the guard needs of the stream that counts a tenant. */
 export interface GuardedStream {
@@ -143,17 +156,21 @@ interface Room {
   readonly held: bigint
   readonly soft: bigint | null
   readonly hard: bigint | null
+  /** Until packs that block have nothing left. */
+  readonly ahead: bigint | null
+  readonly real: RealRoom | undefined
 }
 
 const quotaKey = (item: string, metric: string, periodFrom: number): string =>
   `${periodFrom} ${item.length} ${item} ${metric}`
 const print = (scaled: bigint): string => printQuantity(scaled, ROLLUP_SCALE)
+const atLeastZero = (amount: bigint): bigint => (amount < 0n ? 0n : amount)
 const iso = (time: number): string => new Date(time).toISOString()
 const SWEEP_MS = 1_000
 
 export class Guard {
   readonly #o: GuardOptions
-  readonly #blockers: Blocker[] = []
+  #rooms: Rooms = () => undefined
   #streamOf: (tenant: string) => GuardedStream = () => {
     throw new ReleveError('unavailable', 'the service is starting', { retryAfterS: 1 })
   }
@@ -206,8 +223,9 @@ export class Guard {
     clearInterval(this.#timer)
   }
 
-  addBlocker(blocker: Blocker): void {
-    this.#blockers.push(blocker)
+  /** Who knows what items really have. */
+  setRooms(rooms: Rooms): void {
+    this.#rooms = rooms
   }
 
   /** The quotas that there are from now on. Called when the shards have them. */
@@ -240,8 +258,9 @@ export class Guard {
   async check(ask: QuotaAsk): Promise<QuotaAnswer> {
     const quantity = this.#amountOf(ask, ask.quantity, 'n')
     const now = this.#o.clock.now()
+    const real = await this.#rooms(ask.tenant, ask.metric, ask.subject ?? null)
     await this.#learn(ask.tenant, ask.metric, now)
-    const { why, answer } = this.#judge(ask, quantity, now)
+    const { why, answer } = this.#judge(ask, quantity, now, real)
     this.#o.metrics.quotaChecks.inc({ why })
     return answer()
   }
@@ -254,11 +273,12 @@ export class Guard {
     const now = clock.now()
     const again = await this.#sameAs(ask, quantity)
     if (again !== undefined) return { reservation: again }
+    const real = await this.#rooms(ask.tenant, ask.metric, ask.subject ?? null)
     await this.#learn(ask.tenant, ask.metric, now)
     // From here to the hold there is no wait; another with the same key may have come in the one before.
     if (this.#byKey.has(keyOfAsk(ask))) return { reservation: (await this.#sameAs(ask, quantity))! }
     this.#sweep(now)
-    const { allowed, answer, quotas } = this.#judge(ask, quantity, now)
+    const { allowed, answer, quotas } = this.#judge(ask, quantity, now, real)
     if (!allowed) {
       metrics.reservations.inc({ outcome: 'refused' })
       return { refused: answer() }
@@ -415,36 +435,47 @@ export class Guard {
     ask: QuotaAsk,
     quantity: bigint,
     now: number,
+    reals: ReadonlyMap<string, RealRoom> | undefined,
   ): { why: Why; allowed: boolean; answer: () => QuotaAnswer; quotas: string[] } {
     const { tenant, metric, subject = null } = ask
     const policy = this.#o.policies.of(tenant, metric)
     const usage = this.#usage.get(tenant)
-    const rooms = this.#current(tenant, metric, now).map((quota): Room => {
+    const current = this.#current(tenant, metric, now)
+    // Where items share a metric, those that this usage is of.
+    const own = reals === undefined ? current : current.filter(({ entitlement }) => reals.has(entitlement.item))
+    const rooms = (own.length === 0 ? current : own).map((quota): Room => {
       const used = usage?.get(quota.key)
       assert(typeof used === 'bigint', 'a quota is judged by a usage that is not known')
+      const real = reals?.get(quota.entitlement.item)
+      const included = quota.entitlement.limit
       const bound = (of: Bound): bigint | null => {
-        const text = of === 'included' ? quota.entitlement.limit : of
+        if (of === 'included' && real !== undefined) return real.included
+        const text = of === 'included' ? included : of
         return text === null ? null : parseFigure(text)
       }
       return {
         quota,
-        usage: used,
+        usage: used - (real?.others ?? 0n),
         held: this.#held.get(quota.key) ?? 0n,
         soft: bound(policy.soft),
         hard: bound(policy.hard),
+        ahead: real?.blocks === true ? real.included : null,
+        real,
       }
     })
-    const least = (by: 'soft' | 'hard'): bigint | null =>
+    const least = (by: 'soft' | 'hard' | 'ahead'): bigint | null =>
       rooms.reduce<bigint | null>((low, room) => {
         const limit = room[by]
         if (limit === null) return low
         const left = limit - room.usage - room.held
         return low === null || left < low ? left : low
       }, null)
-    const [toHard, toSoft] = [least('hard'), least('soft')]
-    const blocked = this.#blockers
-      .map((blocker) => blocker({ tenant, metric, quantity }))
-      .find((reason) => reason !== undefined)
+    const [toPolicy, toSoft, toAhead] = [least('hard'), least('soft'), least('ahead')]
+    const toHard = toPolicy === null || (toAhead !== null && toAhead < toPolicy) ? toAhead : toPolicy
+    const blocked =
+      toAhead !== null && quantity > toAhead
+        ? `quota and packs have ${print(atLeastZero(toAhead))} left, and nothing more may be used behind them`
+        : undefined
     const remaining = toHard ?? toSoft
     const why: Why =
       blocked !== undefined
@@ -475,7 +506,7 @@ export class Guard {
       why,
       detail: details[why],
       remaining: left,
-      quotas: rooms.map(({ quota: { entitlement, period }, usage: used, held, soft, hard }) => ({
+      quotas: rooms.map(({ quota: { entitlement, period }, usage: used, held, soft, hard, real }) => ({
         contract: entitlement.contract,
         item: entitlement.item,
         period: { from: iso(period!.from), to: iso(period!.to) },
@@ -483,6 +514,9 @@ export class Guard {
         held: print(held),
         soft: soft === null ? null : print(soft),
         hard: hard === null ? null : print(hard),
+        ...(real?.included == null || real.exhaustion === null
+          ? {}
+          : { prepaid: { left: print(atLeastZero(real.included - used - held)), exhaustion: real.exhaustion } }),
       })),
     })
     return { why, allowed, answer, quotas: rooms.map(({ quota }) => quota.key) }

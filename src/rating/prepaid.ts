@@ -96,20 +96,6 @@ export function burnDown(
   return { balances, overage: printDecimal(overage), forfeited, debits, recharges }
 }
 
-/**
- * Whether so many more units may be used, for a check before the usage: within the quota and the packs always; behind them as the
- * policy says. `left` is what quota and packs still have.
- */
-export function mayUse(request: {
-  readonly quantity: string
-  readonly left: string
-  readonly exhaustion: Exhaustion
-}): { readonly allowed: boolean; readonly beyond: string; readonly outcome: Exhaustion | null } {
-  const beyond = Decimal.max(parseDecimal(request.quantity, 'quantity').minus(parseDecimal(request.left, 'left')), 0)
-  if (beyond.isZero()) return { allowed: true, beyond: '0', outcome: null }
-  return { allowed: request.exhaustion !== 'block', beyond: printDecimal(beyond), outcome: request.exhaustion }
-}
-
 export interface Exhausted {
   readonly accepted: string
   readonly rejected: string

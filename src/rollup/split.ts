@@ -17,8 +17,8 @@ export interface SplitRequest extends StreamCut {
   readonly period: Period
   /** Where segments begin, epoch ms, rising; the first is the period's own beginning. */
   readonly starts: readonly number[]
-  /** `archive` asks the archive alone, as a verification does. */
-  readonly source: 'both' | 'archive'
+  /** `archive` asks the archive alone, as a verification does; `rollups` these alone, for a figure that is not billed. */
+  readonly source: 'both' | 'archive' | 'rollups'
 }
 
 export interface SplitRow {
@@ -53,8 +53,8 @@ interface Row {
 
 export async function* splitBySubject(rollup: Rollup, request: SplitRequest): AsyncGenerator<SplitRow> {
   const { metric, period, starts } = request
-  const archived = metric.archive
-  const rollups = request.source === 'both' || !archived
+  const archived = metric.archive && request.source !== 'rollups'
+  const rollups = request.source !== 'archive' || !archived
   const { query, params } = splitQuestion(request, rollups, archived)
   for await (const row of rollup.streamOf<Row>(query, params)) {
     const [counted, proved] = metric.aggregation === 'count' ? [row.rc, row.vc] : [row.rs, row.vs]

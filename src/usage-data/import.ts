@@ -7,7 +7,7 @@
  * when the file is sent again. Each refused row is kept with its line, the reason and its beginning. A dry run goes the same way
  * and rolls every batch back.
  *
- * Memory holds one batch, whatever the file's size.
+ * Memory holds two batches, whatever the file's size: one that is read and one that is written.
  */
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream, createWriteStream, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
@@ -324,12 +324,19 @@ export class Imports {
     const reject = (row: number, code: string, message: string, raw: string): void => {
       rejects.push({ row, code, message: clean(message, 1_000), raw: clean(raw, limits.importRawCharactersMax) })
     }
-    const flush = async (): Promise<void> => {
-      const { taken, known, refused } = await this.#write(job, { from: reached, to: line }, batch, rejects)
+    let writing: Promise<void> = Promise.resolve()
+    const write = async (lines: { readonly from: number; readonly to: number }, data: Line[], bad: Reject[]) => {
+      const { taken, known, refused } = await this.#write(job, lines, data, bad)
       counts.taken += taken
       counts.known += known
       counts.refused += refused.length
       first.push(...refused.slice(0, limits.answerRefusalsMax - first.length))
+    }
+    // The next batch is read while this one is written; the fault of one comes out at the next, which is not begun.
+    const flush = async (): Promise<void> => {
+      await writing
+      writing = write({ from: reached, to: line }, batch, rejects)
+      writing.catch(() => undefined)
       reached = line
       batch = []
       rejects = []
@@ -355,30 +362,38 @@ export class Imports {
     const reading = pipeline(createReadStream(job.file), decoder(job.writing.encoding), parser)
     // Its fault comes out of the loop below as well.
     reading.catch(() => undefined)
-    for await (const { record, info } of parser as AsyncIterable<{ record: string[]; info: { lines: number } }>) {
-      if (broken !== undefined) break
-      if (columns === undefined) {
-        columns = columnsOf(record)
-        continue
+    try {
+      for await (const { record, info } of parser as AsyncIterable<{ record: string[]; info: { lines: number } }>) {
+        if (broken !== undefined) break
+        if (columns === undefined) {
+          columns = columnsOf(record)
+          continue
+        }
+        if (info.lines <= job.from) continue
+        line = info.lines
+        try {
+          const fields = fieldsOf(columns, record, job.writing, job.writing.state)
+          batch.push({ line, datum: parseDatum(fields, catalog.book(), job.tenant, maybeObject) })
+        } catch (error) {
+          if (!(error instanceof ReleveError)) throw error
+          reject(line, error.code, error.message, record.join(job.writing.separator))
+        }
+        if (batch.length + rejects.length >= limits.importBatchRows) {
+          await flush()
+          if (this.#closed) break
+        }
       }
-      if (info.lines <= job.from) continue
-      line = info.lines
-      try {
-        const fields = fieldsOf(columns, record, job.writing, job.writing.state)
-        batch.push({ line, datum: parseDatum(fields, catalog.book(), job.tenant, maybeObject) })
-      } catch (error) {
-        if (!(error instanceof ReleveError)) throw error
-        reject(line, error.code, error.message, record.join(job.writing.separator))
-      }
-      if (batch.length + rejects.length >= limits.importBatchRows) {
-        await flush()
-        if (this.#closed) return counts
-      }
+    } finally {
+      // Whatever ends the reading, nothing is written behind its back.
+      await writing.catch(() => undefined)
     }
+    await writing
+    if (this.#closed) return counts
     if (broken !== undefined) throw broken
     if (columns === undefined)
       throw new ReleveError('unprocessable', 'line 1: the file is empty, not even column names')
     await flush()
+    await writing
     return counts
   }
 

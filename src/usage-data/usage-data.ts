@@ -214,7 +214,7 @@ export class UsageData {
            qualifier = $9, description = $10, axis1 = $11, axis2 = $12, do_not_invoice = $13, invoicing_notes = $14, notes = $15,
            state = $16, changed_at = $17, tenant = $18
          WHERE id = $1`,
-        [id, ...columnsOf(after), to, this.#clock.now(), after.tenant],
+        [id, ...NAMES.map((name) => after[FIELDS[name]]), to, this.#clock.now(), after.tenant],
       )
       await client.query('COMMIT')
     } catch (error) {
@@ -295,20 +295,20 @@ export async function insertData(
   }
   const data = all
   const ids = data.map(() => `ud_${randomUUID()}`)
-  const rows = data.map((one, i) => ({
-    id: ids[i],
-    tenant: one.tenant,
-    ...Object.fromEntries(columnsOf(one).map((v, k) => [NAMES[k]!, v])),
-    state: one.state,
-  }))
+  const columns: (readonly unknown[])[] = [ids, data.map((one) => one.tenant), data.map((one) => one.state)]
+  for (const name of NAMES) {
+    const column = data.map((one) => one[FIELDS[name]])
+    // A list that is shorter than the others is NULL from there on.
+    if (column.every((value) => value === null)) columns.push([])
+    else columns.push(name === 'data' ? column.map((value) => value && JSON.stringify(value)) : column)
+  }
   const inserted = await client.query<{ id: string }>(
-    `INSERT INTO usage_data (id, tenant, ${NAMES.join(', ')}, state, import, created_at, changed_at)
-     SELECT id, tenant, ${NAMES.join(', ')}, state, $2, $3, $3
-     FROM jsonb_to_recordset($1::jsonb) AS v (id text, tenant text, contract text, item text, external_reference text, starts_at bigint,
-       ends_at bigint, value numeric, data jsonb, qualifier text, description text, axis1 text, axis2 text, do_not_invoice boolean,
-       invoicing_notes text, notes text, state text)
+    `INSERT INTO usage_data (id, tenant, state, ${NAMES.join(', ')}, import, created_at, changed_at)
+     SELECT v.*, $1, $2, $2 FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[],
+       $10::bigint[], $11::numeric[], $12::jsonb[], $13::text[], $14::text[], $15::text[], $16::text[], $17::boolean[], $18::text[],
+       $19::text[]) AS v
      ON CONFLICT DO NOTHING RETURNING id`,
-    [JSON.stringify(rows), fromImport, now],
+    [fromImport, now, ...columns],
   )
   const created = new Set(inserted.rows.map((row) => row.id))
   const known = data.flatMap((one, i) => (created.has(ids[i]!) ? [] : [{ i, one }]))
@@ -349,42 +349,24 @@ export async function insertData(
   return taken
 }
 
-const NAMES = [
-  'contract',
-  'item',
-  'external_reference',
-  'starts_at',
-  'ends_at',
-  'value',
-  'data',
-  'qualifier',
-  'description',
-  'axis1',
-  'axis2',
-  'do_not_invoice',
-  'invoicing_notes',
-  'notes',
-] as const
-
-/** In the order of NAMES. */
-function columnsOf(datum: Datum): unknown[] {
-  return [
-    datum.contract,
-    datum.item,
-    datum.externalReference,
-    datum.start,
-    datum.end,
-    datum.value,
-    datum.data,
-    datum.qualifier,
-    datum.description,
-    datum.axis1,
-    datum.axis2,
-    datum.doNotInvoice,
-    datum.invoicingNotes,
-    datum.notes,
-  ]
-}
+/** The column of each field that a person hands in, but for its state. */
+const FIELDS = {
+  contract: 'contract',
+  item: 'item',
+  external_reference: 'externalReference',
+  starts_at: 'start',
+  ends_at: 'end',
+  value: 'value',
+  data: 'data',
+  qualifier: 'qualifier',
+  description: 'description',
+  axis1: 'axis1',
+  axis2: 'axis2',
+  do_not_invoice: 'doNotInvoice',
+  invoicing_notes: 'invoicingNotes',
+  notes: 'notes',
+} as const satisfies Record<string, keyof Datum>
+const NAMES = Object.keys(FIELDS) as (keyof typeof FIELDS)[]
 
 function kept(row: Row): KeptDatum {
   return {

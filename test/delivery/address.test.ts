@@ -2,9 +2,9 @@
 
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, isIP } from 'node:net'
 import { expect, test } from 'vitest'
-import { openAddressGuard } from '../../src/delivery/address.js'
+import { type AddressGuard, openAddressGuard } from '../../src/delivery/address.js'
 import { postWebhook, retryAfterMs } from '../../src/delivery/webhook.js'
 
 const refused = (url: string, allowed: string[] = []): boolean => {
@@ -48,6 +48,61 @@ test('a name that stands for a private address at the moment of connecting => no
   expect(await post([])).toMatchObject({ outcome: 'failed', error: expect.stringContaining('not a public address') })
   expect(connections).toBe(0)
   expect(await post(['127.0.0.0/8', '::1/128'])).toEqual({ outcome: 'delivered' })
+  server.close()
+})
+
+test('a name that changes its mind between the check and the connection, or has one bad address among good ones => no byte reaches it', async () => {
+  let connections = 0
+  const server = createServer((_, response) => response.end())
+  server.on('connection', () => (connections += 1))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  /** The answers of a name server, one after the other; the last one stays. */
+  const rebinding = (...answers: string[][]) => {
+    const asked: string[] = []
+    const guard = (allowed: string[]) =>
+      openAddressGuard(allowed, (hostname, _, callback) => {
+        const answer = answers[Math.min(asked.length, answers.length - 1)]!
+        asked.push(hostname)
+        callback(
+          null,
+          answer.map((address) => ({ address, family: isIP(address) })),
+        )
+      })
+    return { asked, guard }
+  }
+  const post = (guard: AddressGuard, scheme: string) =>
+    postWebhook({
+      url: `${scheme}://rebind.example:${port}/`,
+      message: { id: 'm', timestamp: 1, body: '{}' },
+      secrets: ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'],
+      guard,
+      timeoutMs: 10_000,
+      userAgent: 'test',
+      stop: new AbortController().signal,
+    })
+  // Public when the endpoint is made, our own network when it is used.
+  const turned = rebinding(['8.8.8.8'], ['127.0.0.1'])
+  const guard = turned.guard([])
+  await guard.checkResolved(new URL(`https://rebind.example:${port}/`))
+  expect(await post(guard, 'https')).toMatchObject({
+    outcome: 'failed',
+    error: expect.stringContaining('rebind.example is not a public address'),
+  })
+  for (const answer of [
+    ['8.8.8.8', '127.0.0.1'],
+    ['2606:4700::1111', '::1'],
+    ['::ffff:127.0.0.1'],
+    ['169.254.169.254'],
+  ])
+    expect((await post(rebinding(answer).guard([]), 'https')).outcome, answer.join()).toBe('failed')
+  expect(connections).toBe(0)
+  // One question an attempt: the address that was judged is the one that is connected to, and a second answer is never asked for.
+  const pinned = rebinding(['127.0.0.1'], ['127.0.0.2'])
+  expect(await post(pinned.guard(['127.0.0.1/32']), 'http')).toEqual({ outcome: 'delivered' })
+  expect(pinned.asked).toEqual(['rebind.example'])
+  expect(connections).toBe(1)
   server.close()
 })
 

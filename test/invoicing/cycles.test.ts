@@ -8,6 +8,8 @@ import { changePlan } from '../../src/catalog/part.js'
 import { loadSeeds, seedContracts } from '../../src/catalog/seeds.js'
 import { HandClock } from '../../src/clock.js'
 import { type CloseOptions, closePeriod } from '../../src/invoicing/close.js'
+import { type CountRequest, closeMany } from '../../src/invoicing/close-many.js'
+import { openDraftPool } from '../../src/invoicing/draft-batch.js'
 import { type Invoice, Invoicing } from '../../src/invoicing/invoicing.js'
 import { usageOf } from './march.js'
 import { openTestPostgres, type TestPostgres } from './postgres.js'
@@ -107,15 +109,59 @@ describe('fees in advance', () => {
     )
   })
 
-  test('cancelled after it was billed ahead: the unused days are credited, and nothing follows', async () => {
+  test('cancelled after it was billed ahead: a credit note on the invoice that billed it, in words, once, and nothing follows', async () => {
     await put('gone', 'monthly', { fees: 'in_advance' })
-    await close('gone', day('2025-12-10'))
-    await catalog.moveContract('gone', 'cancelled', { ...by, on: '2026-01-21' })
-    // A draft of less than nothing is not issued: it is for a person, who credits the invoice before it.
-    expect(shown(await close('gone', day('2026-01-10'), false))).toEqual([
-      ['Accès — abonnement, janvier 2026 (correction)', '-38.71'],
+    await put('gone-batch', 'monthly', { fees: 'in_advance', tenant: 'bicici' })
+    const ahead = await close('gone', day('2025-12-10'))
+    await close('gone-batch', day('2025-12-10'))
+    for (const id of ['gone', 'gone-batch']) await catalog.moveContract(id, 'cancelled', { ...by, on: '2026-01-21' })
+    const draft = (await close('gone', day('2026-01-10'), false))!
+    expect([draft.kind, draft.refersTo]).toEqual(['credit_note', { id: ahead!.id, number: ahead!.number }])
+    // Dropped and made again it is another; two at once make one.
+    await options.invoicing.discard(draft.id)
+    const notes = await Promise.all([0, 1, 2].map(() => close('gone', day('2026-01-10'))))
+    expect(new Set(notes.map((note) => note!.number)).size).toBe(1)
+    const note = notes[0]!
+    expect(note.number).toMatch(/^AV-/)
+    expect(shown(note)).toEqual([['Accès — abonnement, janvier 2026 (correction)', '-38.71']])
+    expect(plain(note.lines[0]!.explanation.fr)).toBe(
+      'du 01/01/2026 au 21/01/2026 : 120,00 € × 21 jours sur 31 = 81,29 €, au lieu de 120,00 € facturés d’avance : -38,71 €',
+    )
+    expect((await options.invoicing.list({ contract: 'gone' })).map(({ state }) => state).sort()).toEqual([
+      'discarded',
+      'finalised',
+      'finalised',
     ])
     await expect(close('gone', day('2026-02-10'))).rejects.toThrow(/ended on 2026-01-21/)
+  })
+
+  test('the batch makes the credit note too; with nothing to credit it stays a draft for a person', async () => {
+    const pool = openDraftPool(1)
+    const count = async (requests: readonly CountRequest[]) =>
+      Promise.all(
+        requests.map(({ tenant, items, period }) =>
+          options.usageAtCut({ closing: 'batch', contract: '', tenant, items, period }),
+        ),
+      )
+    const openCut = async () => ({ count, release: async () => undefined })
+    // A customer of its own each.
+    const batch = (tenant: string) => closeMany({ ...options, pool, openCut }, { at: day('2026-01-10'), tenant })
+    try {
+      expect(await batch('bicici')).toMatchObject({ due: 1, issued: 1, failed: 0 })
+      const all = await options.invoicing.list({ contract: 'gone-batch' })
+      expect(all.map(({ invoice }) => [invoice.kind, invoice.ht]).sort()).toEqual([
+        ['credit_note', '-38.71'],
+        ['invoice', '120.00'],
+      ])
+      await put('credited', 'monthly', { fees: 'in_advance', tenant: 'nsia-assurances' })
+      const ahead = await close('credited', day('2025-12-10'))
+      await options.invoicing.credit(ahead!.id)
+      await catalog.moveContract('credited', 'cancelled', { ...by, on: '2026-01-21' })
+      expect(await batch('nsia-assurances')).toMatchObject({ due: 1, failed: 1 })
+      expect((await close('credited', day('2026-01-10'), false))!.kind).toBe('invoice')
+    } finally {
+      await pool.close()
+    }
   })
 })
 

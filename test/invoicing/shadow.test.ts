@@ -34,7 +34,13 @@ beforeAll(async () => {
       ...seedContracts[1]!,
       id: contracts[i],
       tenant,
-      items: [{ id: `${contracts[i]}/1`, plan: 'oid-business' }],
+      items: [
+        {
+          id: `${contracts[i]}/1`,
+          plan: 'oid-business',
+          calculators: [{ name: 'papier', reads: 'values', metric: 'kyc_verification' }],
+        },
+      ],
     })
   }
   const rule = {
@@ -52,6 +58,8 @@ beforeAll(async () => {
   for (const [i, tenant] of tenants.entries())
     if (verifications[i]! > 0) await service.send({ tenant, metric: 'kyc_verification', count: verifications[i]! })
   await service.system.settle()
+  const contract = contracts[5]!
+  await service.system.prepaid.buy({ contract, item: `${contract}/1`, metric: 'kyc_verification', quantity: '15' })
   service.endMarch()
 }, 120_000)
 afterAll(async () => {
@@ -101,6 +109,25 @@ test('another plan => its fee, quotas and prices over the same usage; what it le
   expect([to.status, to.detail]).toEqual([404, 'plan: there is no nothing'])
   const version = await shadow({ prices: [{ rule: 'overage_oid_kyc', version: '9.9' }] })
   expect([version.status, version.detail]).toEqual([404, 'prices: there is no overage_oid_kyc v9.9'])
+})
+
+test('packs pay on both sides, before their period is closed and after it; usage data count as they do on the invoice', async () => {
+  const { billing, usageData } = service.system
+  const contract = contracts[5]!
+  const item = `${contract}/1`
+  // 70 on paper: 20 above the quota, of which the pack pays 15. Then 5 × 2.50, or 5 × 3.
+  await usageData.create([{ contract, item, start: '2026-03-20', value: '70', state: 'pending' }], null)
+  const told = async () =>
+    (await shadow({ prices: [{ rule: 'overage_oid_kyc', version: '2.9' }], contracts: [contract] })).contracts.map(
+      (one) => [one.before, one.after],
+    )
+  expect(await told()).toEqual([['212.50', '215.00']])
+  expect((await billing.previewInvoice(contract, MARCH.from)).ht).toBe('212.50')
+  const closed = await billing.closePeriod({ contract, at: MARCH.from })
+  expect(closed.invoice!.invoice.ht).toBe('212.50')
+  // The pack is empty now; what it paid in March it has paid.
+  expect(await told()).toEqual([['212.50', '215.00']])
+  expect((await billing.previewInvoice(contract, MARCH.from)).ht).toBe('212.50')
 })
 
 test('all customers by pages => the pages together are the whole; bounded in periods and contracts', async () => {

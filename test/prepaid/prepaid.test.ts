@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildHttp } from '../../src/http/http.js'
 import { closePeriod, type UsageAtCut } from '../../src/invoicing/close.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
-import { mayUse } from '../../src/rating/prepaid.js'
+import { invoiceSale } from '../../src/invoicing/sale.js'
 import { MARCH, openTestService, type TestService } from '../invoicing/service.js'
 import { promises } from '../promises.js'
 
@@ -90,17 +90,6 @@ describe('before the closing', () => {
     ])
   })
 
-  test('a check before the usage: within quota and packs always, behind them as the policy says', async () => {
-    const left = (tenant: string, usage: string) =>
-      service.system.prepaid.left({ contract: tenant, item: `${tenant}/1`, metric: 'mcp_call', limit: '10', usage })
-    expect(await left('bicici', '12')).toEqual({ left: '18', packs: '20', exhaustion: 'block' })
-    const may = (exhaustion: 'block' | 'standard_price', quantity: string) =>
-      mayUse({ quantity, left: '18', exhaustion })
-    expect(may('block', '18')).toEqual({ allowed: true, beyond: '0', outcome: null })
-    expect(may('block', '18.5')).toEqual({ allowed: false, beyond: '0.5', outcome: 'block' })
-    expect(may('standard_price', '20')).toEqual({ allowed: true, beyond: '2', outcome: 'standard_price' })
-  })
-
   test('POST /v1/quotas/check asks the packs of an item that blocks', async () => {
     const headers = { authorization: `Bearer ${service.adminKey}`, 'content-type': 'application/json' }
     const ask = async (tenant: string, n: string) =>
@@ -115,7 +104,8 @@ describe('before the closing', () => {
     // 145 used of 10 included and a pack of 20.
     expect(await ask('bicici', '1')).toMatchObject({
       allowed: false,
-      prepaid: { allowed: false, left: '0', exhaustion: 'block' },
+      why: 'blocked',
+      quotas: [{ usage: '145', prepaid: { left: '0', exhaustion: 'block' } }],
     })
     expect((await ask('orange-ci', '1')).allowed).toBe(true)
   })
@@ -258,6 +248,60 @@ describe('closed', () => {
     expect([report.due, report.failed]).toEqual([1, 0])
     // April used nothing, so the pack keeps what March left.
     expect(await balances('coris-bank')).toEqual([['coris-bank pack', '50', '50', '0']])
+  })
+
+  test('billed when it is bought: an invoice of its own, once, verified; the closing does not bill it again', async () => {
+    const headers = { authorization: `Bearer ${service.adminKey}`, 'content-type': 'application/json' }
+    const sell = (pack: object) =>
+      app.inject({
+        ...{ method: 'POST', url: '/v1/prepaid/packs', headers },
+        payload: JSON.stringify({ contract: 'coris-bank', item: 'coris-bank/1', metric: 'mcp_call', ...pack }),
+      })
+    expect((await sell({ id: 'now', quantity: '10', billing: 'now' })).json().detail).toMatch(/amount: is needed/)
+    const pack = { id: 'now', quantity: '10', amount: '3.00', billing: 'now' }
+    const answers = await Promise.all([0, 1, 2].map(() => sell(pack)))
+    const numbers = answers.map((answer) => answer.json().invoice.number)
+    expect([new Set(numbers).size, numbers[0]]).toEqual([1, expect.stringMatching(/^FA-2026-/)])
+    expect(answers.map((answer) => answer.statusCode).sort()).toEqual([200, 200, 201])
+    const { invoice } = await service.system.invoicing.get(numbers[0])
+    expect([shown(invoice), invoice.period.firstDay]).toEqual([
+      [['add_on', '3.00', 'Pack prépayé — 10 call']],
+      '2026-05-01',
+    ])
+    expect(await service.system.billing.verifyInvoice(invoice.id)).toMatchObject({ equal: true, document: [] })
+
+    // Killed between its draft and its number: sent again, the same draft is issued.
+    const { postgres } = service.system.engines
+    const { catalog, invoicing, prepaid } = service.system
+    await prepaid.buy({ ...pack, id: 'killed', contract: 'coris-bank', item: 'coris-bank/1', metric: 'mcp_call' })
+    const dying = {
+      ...{ postgres, clock: service.clock, catalog, invoicing, packs: prepaid },
+      usageAtCut: () => Promise.reject(new Error('a sale counts nothing')),
+      crashPoint: () => Promise.reject(new Error('killed')),
+    }
+    await expect(invoiceSale(dying, 'killed', { actor: 'test' })).rejects.toThrow(/killed/)
+    expect((await sell({ ...pack, id: 'killed' })).json().invoice.number).toMatch(/^FA-2026-/)
+    // Dropped as a draft, its pack is to be billed with the period again.
+    await prepaid.buy({ ...pack, id: 'dropped', contract: 'coris-bank', item: 'coris-bank/1', metric: 'mcp_call' })
+    await expect(invoiceSale(dying, 'dropped', { actor: 'test' })).rejects.toThrow(/killed/)
+    const draft = (await invoicing.list({ contract: 'coris-bank', state: 'draft' }))[0]!
+    await invoicing.discard(draft.invoice.id)
+
+    service.clock.set(Date.UTC(2026, 5, 2))
+    const may = (await service.system.billing.closePeriod({ contract: 'coris-bank', at: Date.UTC(2026, 4, 10) }))
+      .invoice!
+    expect(shown(may.invoice)).toEqual([['add_on', '3.00', 'Pack prépayé — 10 call']])
+    expect(await service.system.billing.verifyInvoice(may.invoice.id)).toMatchObject({ equal: true, document: [] })
+    await expect(
+      service.system.billing.sellPack(
+        { ...pack, id: 'dropped', contract: 'coris-bank', item: 'coris-bank/1', metric: 'mcp_call', billing: 'now' },
+        { actor: 'test' },
+      ),
+    ).rejects.toThrow(/on the invoice of its period/)
+    const billed = (await service.system.invoicing.list({ contract: 'coris-bank' }))
+      .filter((one) => one.state !== 'discarded')
+      .flatMap((one) => one.invoice.lines.filter((line) => line.label.fr === 'Pack prépayé — 10 call'))
+    expect(billed.map((line) => line.amount)).toEqual(['3.00', '3.00', '3.00'])
   })
 
   test(`a customer sees its own packs alone ${promises('tenant:isolated')}`, async () => {

@@ -271,16 +271,6 @@ test('a restart => what was held is held, what ended has ended, and keys are kno
   expect((await balance()).held).toBe('100')
 })
 
-test('another room may say no: its reason is the answer', async () => {
-  t.system.guard.addBlocker(({ tenant }) => (tenant === 'sigma' ? 'the prepaid pack is used up' : undefined))
-  expect(await check('calls', '1', 'sigma')).toMatchObject({
-    allowed: false,
-    why: 'blocked',
-    detail: 'the prepaid pack is used up',
-  })
-  expect((await check('data', '1')).allowed).toBe(true)
-})
-
 test(`${promises('tenant:isolated')} keys of tenants ask, reserve and see for themselves alone`, async () => {
   const mine = await t.key('alpha', ['read', 'ingest', 'manage'])
   const other = await t.key('gamma', ['read', 'ingest', 'manage'])

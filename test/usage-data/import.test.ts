@@ -1,5 +1,6 @@
 /** Files of usage data on real engines: writing, journal, refusals, dry run, the same file again, killed in the middle, the CLI. */
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,13 +9,17 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { openCatalog } from '../../src/catalog/catalog.js'
+import { loadSeeds, seedContracts } from '../../src/catalog/seeds.js'
 import { serviceFile } from '../../src/cli/call.js'
 import { limits } from '../../src/limits.js'
 import { silentLogger } from '../../src/logger.js'
 import { Imports } from '../../src/usage-data/import.js'
+import { openTestPostgres } from '../invoicing/postgres.js'
 import { promises } from '../promises.js'
 import { type Fleet, fleetContract, openFleet } from './fleet.js'
 
+const importer = fileURLToPath(new URL('./importer.js', import.meta.url))
 let fleet: Fleet
 beforeAll(async () => {
   fleet = await openFleet()
@@ -238,6 +243,54 @@ test('an import that is stopped in the middle is not there for billing, and goes
     rmSync(directory, { recursive: true, force: true })
   }
 })
+
+test(`an import killed with -9 again and again ends with every row once, and every refusal once ${promises('flow:exactly-once')}`, async () => {
+  const postgres = await openTestPostgres()
+  const directory = mkdtempSync(join(tmpdir(), 'releve-killed-import-'))
+  try {
+    const catalog = await openCatalog({ postgres: postgres.pool, clock: fleet.clock })
+    await loadSeeds(catalog)
+    await catalog.putContract({ ...seedContracts[1]!, id: 'killed', start: '2022-01-01' })
+    const N = 8 * limits.importBatchRows + 1_000
+    const lines = Array.from({ length: N }, (_, i) => `killed;2022-04-11;${i % 10 === 7 ? 'x' : '1'};K-${i}`)
+    const file = join(directory, 'file')
+    writeFileSync(file, `contract;start;value;reference\n${lines.join('\n')}\n`)
+    const spool = join(directory, 'spool')
+    const reached = async (): Promise<{ line: number; state: string | null }> => {
+      const { rows } = await postgres.pool.query('SELECT line_reached::int AS line, state FROM usage_imports')
+      return rows[0] ?? { line: 0, state: null }
+    }
+    let killed = 0
+    for (let last = 0; killed < 3; ) {
+      const child = spawn(process.execPath, [importer, postgres.url, spool, file], { stdio: 'inherit' })
+      const exit = once(child, 'exit')
+      // A little further than the one before it.
+      let now = await reached()
+      while (child.exitCode === null && now.line <= last) now = await reached()
+      child.kill('SIGKILL')
+      const [, signal] = await exit
+      now = await reached()
+      if (now.state === 'done') break
+      expect(signal).toBe('SIGKILL')
+      killed += 1
+      last = now.line
+    }
+    expect(killed).toBeGreaterThan(0)
+    const ended = spawn(process.execPath, [importer, postgres.url, spool, file], { stdio: 'inherit' })
+    expect((await once(ended, 'exit'))[0]).toBe(0)
+    const { rows } = await postgres.pool.query(
+      `SELECT i.state, i.rows_taken::int AS taken, i.rows_known::int AS known, i.rows_refused::int AS refused,
+         (SELECT count(*)::int FROM usage_data) AS rows, (SELECT count(DISTINCT external_reference)::int FROM usage_data) AS once,
+         (SELECT count(*)::int FROM usage_import_rejects) AS rejects FROM usage_imports i`,
+    )
+    const [taken, refused] = [N * 0.9, N * 0.1]
+    expect(rows).toEqual([{ state: 'done', taken, known: 0, refused, rows: taken, once: taken, rejects: refused }])
+    expect(readdirSync(spool)).toEqual([])
+  } finally {
+    await postgres.close()
+    rmSync(directory, { recursive: true, force: true })
+  }
+}, 120_000)
 
 test('gzip; a body that is too large or no file is refused', async () => {
   const file = 'contract;start;value;reference\nflotte-iot;2022-04-18;1;Z-1\n'

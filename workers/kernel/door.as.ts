@@ -233,6 +233,8 @@ let stamp: u32 = 0
 let texts: usize = 0
 let textsEnd: usize = 0
 let seriesCount: u32 = 0
+/** Of the slots in use, in each of the three tables. */
+let slotMask: u32 = 0
 let originCount: u32 = 0
 let metricsSeen: u32 = 0
 
@@ -387,7 +389,8 @@ function findMetric(text: usize, length: u32): u32 {
 }
 
 /**
- * Starts on the body at [bodyAt, bodyAt + length), with SLACK zeroes behind it; canonical texts go to [textsAt, textsTo).
+ * Starts on the body at [bodyAt, bodyAt + length), with SLACK zeroes behind it; canonical texts go to [textsAt, textsTo). `bytes`:
+ * of all bodies until the next begin(); tables have as many slots as that needs, so that small bodies touch little memory.
  * `tenant` is the number of the key's tenant, NONE for a key of the whole platform. Behind it a scanner runs.
  */
 export function begin(
@@ -401,6 +404,7 @@ export function begin(
   ahead: f64,
   max: u32,
   jsonMax: u32,
+  bytes: u32,
 ): void {
   forget(SERIES, SERIES_BYTES, seriesCount, SERIES_SLOTS)
   forget(ORIGINS, ORIGIN_BYTES, originCount, ORIGIN_SLOTS)
@@ -424,6 +428,9 @@ export function begin(
     for (let i: u32 = 0; i < tenantCount; i += 1) store<u32>(tenants + (i as usize) * TENANT_BYTES, 0, T_STAMP)
     stamp = 1
   }
+  let slots: u32 = 256
+  while (slots < bytes >> 4 && slots < TABLE_SLOTS) slots <<= 1
+  slotMask = slots - 1
   jsonLeft = jsonMax as i64
   end = bodyAt + length
   at = bodyAt
@@ -802,7 +809,7 @@ function keep(
 
   // Series.
   const hash = hashEnd(hashBytes(hashBytes(hashStart(tenant, metric), subject, subjectLength), dims, dimsLength))
-  let slot = hash & (TABLE_SLOTS - 1)
+  let slot = hash & slotMask
   let series: u32 = NONE
   let isNew = false
   for (let probes: u32 = 0; ; probes += 1) {
@@ -827,7 +834,7 @@ function keep(
       exhausted = true
       return KEPT_NOT
     }
-    slot = (slot + 1) & (TABLE_SLOTS - 1)
+    slot = (slot + 1) & slotMask
   }
   if (series === NONE) {
     const metricNumber = internMetric(metric, stream, streamRecord)
@@ -964,7 +971,7 @@ function append(
 
 function internOrigin(tenant: u32, source: usize, length: u32, streamRecord: usize, tenantLength: u32): u32 {
   const hash = hashEnd(hashBytes(hashStart(tenant, NONE), source, length))
-  let slot = hash & (TABLE_SLOTS - 1)
+  let slot = hash & slotMask
   for (let probes: u32 = 0; ; probes += 1) {
     const entry = load<u32>(ORIGIN_SLOTS + ((slot as usize) << 2))
     if (entry === 0) break
@@ -983,7 +990,7 @@ function internOrigin(tenant: u32, source: usize, length: u32, streamRecord: usi
       exhausted = true
       return NONE
     }
-    slot = (slot + 1) & (TABLE_SLOTS - 1)
+    slot = (slot + 1) & slotMask
   }
   const origin = originCount
   originCount += 1
@@ -1001,7 +1008,7 @@ function internOrigin(tenant: u32, source: usize, length: u32, streamRecord: usi
 /** The number of a catalogue metric within a stream's frame. */
 function internMetric(metric: u32, stream: u32, streamRecord: usize): u32 {
   const hash = hashEnd(hashStart(metric, stream))
-  let slot = hash & (TABLE_SLOTS - 1)
+  let slot = hash & slotMask
   for (let probes: u32 = 0; ; probes += 1) {
     const entry = load<u32>(METRIC_SLOTS + ((slot as usize) << 2))
     if (entry === 0) break
@@ -1014,7 +1021,7 @@ function internMetric(metric: u32, stream: u32, streamRecord: usize): u32 {
       exhausted = true
       return NONE
     }
-    slot = (slot + 1) & (TABLE_SLOTS - 1)
+    slot = (slot + 1) & slotMask
   }
   const number = metricsSeen
   metricsSeen += 1

@@ -8,10 +8,12 @@
  *      MEMBER_KEY   the purpose key «member»
  *      POWERS       10^0 .. 10^9
  *      WRITERS      three: archive, minutes, members
- *      SCRATCH      names of one series as they stand in front of its rows
+ *      SCRATCH      names of one series as the host reads them; the hash of a member
  *      METRIC_AT, ORIGIN_AT, SERIES_AT   where each row of the frame's tables begins, u32
- *      SERIES_OF    the epoch's series of each series of the frame, 0 before its first accepted event
- *      slots        of series, minute rows and member rows: an address, 0 is empty
+ *      METRIC_HASH  of the frame's metrics, u64
+ *      SERIES_HASH, SERIES_LENGTH   of the frame's series: hash, and bytes behind the number of its metric, u32
+ *      SERIES_OF    the epoch's series of each series of the frame; 0 when it has none before the first accepted event
+ *      slots        of series, minute rows and member rows: u32 address, u32 hash; 0 is empty
  *      FRAME        the frame, SLACK, its verdicts; limits.recordBytesMax bounds it
  *      blocks       1 MiB each, chained; taken from a free list or from the end of memory
  *
@@ -19,6 +21,10 @@
  * of series, minute rows and member rows live until the epoch is drained; output is freed when the host has copied it.
  *
  * 128-bit numbers are two words, low first; bounds are those of row.ts, far below 2^127.
+ *
+ * Most of the time is waiting for memory, so that is asked for ahead: for the slots of all series of a frame, then for the series,
+ * then for the rows of a few events at a time, each in a loop of its own whose loads do not wait for each other. Slots begin small
+ * and grow, so that those in use lie together.
  */
 import { copy, equal, hashBytes, hashEnd, hashStart, SLACK, setSeed } from './bytes.as'
 import * as frame from './frame.as'
@@ -33,13 +39,17 @@ const SCRATCH_BYTES: usize = 5 * 65_536
 const METRIC_AT: usize = SCRATCH + SCRATCH_BYTES
 const ORIGIN_AT: usize = METRIC_AT + 4 * (frame.FRAME_EVENTS_MAX as usize)
 const SERIES_AT: usize = ORIGIN_AT + 4 * (frame.FRAME_EVENTS_MAX as usize)
-const SERIES_OF: usize = SERIES_AT + 4 * (frame.FRAME_EVENTS_MAX as usize)
-const SERIES_SLOTS_COUNT: u32 = 1 << 19
-const ROW_SLOTS_COUNT: u32 = 1 << 20
+const METRIC_HASH: usize = SERIES_AT + 4 * (frame.FRAME_EVENTS_MAX as usize)
+const SERIES_HASH: usize = METRIC_HASH + 8 * (frame.FRAME_EVENTS_MAX as usize)
+const SERIES_LENGTH: usize = SERIES_HASH + 4 * (frame.FRAME_EVENTS_MAX as usize)
+const SERIES_OF: usize = SERIES_LENGTH + 4 * (frame.FRAME_EVENTS_MAX as usize)
+const SLOTS_LEAST: u32 = 1 << 12
+const SERIES_SLOTS_MOST: u32 = 1 << 19
+const ROW_SLOTS_MOST: u32 = 1 << 20
 const SERIES_SLOTS: usize = SERIES_OF + 4 * (frame.FRAME_EVENTS_MAX as usize)
-const ROW_SLOTS: usize = SERIES_SLOTS + 4 * (SERIES_SLOTS_COUNT as usize)
-const MEMBER_SLOTS: usize = ROW_SLOTS + 4 * (ROW_SLOTS_COUNT as usize)
-const FRAME: usize = MEMBER_SLOTS + 4 * (ROW_SLOTS_COUNT as usize)
+const ROW_SLOTS: usize = SERIES_SLOTS + 8 * (SERIES_SLOTS_MOST as usize)
+const MEMBER_SLOTS: usize = ROW_SLOTS + 8 * (ROW_SLOTS_MOST as usize)
+const FRAME: usize = MEMBER_SLOTS + 8 * (ROW_SLOTS_MOST as usize)
 const FRAME_BYTES: usize = 26 << 20
 const BLOCKS: usize = FRAME + FRAME_BYTES
 
@@ -48,8 +58,8 @@ export const EPOCH_FRAME: usize = FRAME
 export const EPOCH_FRAME_BYTES: usize = FRAME_BYTES
 export const EPOCH_BLOCKS: usize = BLOCKS
 /** Half of the slots: the host seals before there are more. */
-export const EPOCH_SERIES_MAX: u32 = SERIES_SLOTS_COUNT / 2
-export const EPOCH_ROWS_MAX: u32 = ROW_SLOTS_COUNT / 2 + ROW_SLOTS_COUNT / 8
+export const EPOCH_SERIES_MAX: u32 = SERIES_SLOTS_MOST / 2
+export const EPOCH_ROWS_MAX: u32 = ROW_SLOTS_MOST / 2 + ROW_SLOTS_MOST / 8
 
 const BLOCK_BYTES: usize = 1 << 20
 const BLOCK_HEAD: usize = 16
@@ -67,10 +77,18 @@ const ARCHIVE: usize = WRITERS
 const MINUTES: usize = WRITERS + WRITER_BYTES
 const MEMBERS: usize = WRITERS + 2 * WRITER_BYTES
 
-// A series: u32 slot, u32 hash, i64 minute of its last row, u32 last row, u32 length of its names, u32 next, u32 1 when the member
-// key of its tenant is there, 16 bytes member key, names.
+// A series: u32 bytes of its metric, u32 hash, i64 minute of its last row, u32 last row, u32 bytes as in the frame, u32 next, u32 1
+// when the member key of its tenant is there, 16 bytes member key; then the metric, and the rest as it stands in the frame.
+const S_METRIC_LENGTH: usize = 0
+const S_HASH: usize = 4
+const S_MINUTE: usize = 8
+const S_ROW: usize = 16
+const S_LENGTH: usize = 20
+const S_NEXT: usize = 24
+const S_HAS_KEY: usize = 28
+const S_KEY: usize = 32
 const SERIES_HEAD: usize = 48
-// A minute row: u32 slot, u32 series, i64 minute, i64 count, i64 samples, i64 lastTime, i64 lastPosition, then five 128-bit
+// A minute row: u32 hash, u32 series, i64 minute, i64 count, i64 samples, i64 lastTime, i64 lastPosition, then five 128-bit
 // numbers, then u32 next, u32 1 when it must be recomputed, u32 the next one of those.
 const R_MINUTE: usize = 8
 const R_COUNT: usize = 16
@@ -86,7 +104,7 @@ const R_NEXT: usize = 128
 const R_OVERRIDE: usize = 132
 const R_NEXT_OVERRIDE: usize = 136
 const ROW_BYTES: usize = 144
-// A member row: 16 bytes hash, u32 slot, u32 series, i64 bucket, i64 n, u32 next.
+// A member row: 16 bytes hash, u32 hash of it all, u32 series, i64 bucket, i64 n, u32 next.
 const MEMBER_BYTES: usize = 48
 
 const ACCEPTED: u32 = 0
@@ -94,6 +112,14 @@ const DUPLICATE: u32 = 1
 const UNIQUE: u32 = 2
 const MAX: u32 = 3
 const LATEST: u32 = 5
+
+/** Events whose rows are touched before they are counted. */
+const AHEAD: usize = 64
+
+let touched: u64 = 0
+let seriesMask: u32 = SLOTS_LEAST - 1
+let rowMask: u32 = SLOTS_LEAST - 1
+let memberMask: u32 = SLOTS_LEAST - 1
 
 let stream: u32 = 0
 let epoch: i64 = 0
@@ -144,6 +170,11 @@ export function epochLayOut(hashSeed: u64, streamNumber: u32, chunkRowsMax: u32)
     store<i64>(POWERS + (i << 3), power)
     power *= 10
   }
+}
+
+/** Read by nobody: without a reader the compiler would leave out the loads that touch the memory ahead. */
+export function epochTouched(): u64 {
+  return touched
 }
 
 /** Rows from now on carry this epoch. */
@@ -361,7 +392,9 @@ function index(): bool {
     if (p + 10 > frame.metricsEnd || !frame.fits16(p + 8, frame.metricsEnd)) return false
     if (load<u8>(p) > 9) return false
     store<u32>(METRIC_AT + ((i as usize) << 2), p as u32)
-    p += 10 + (load<u16>(p, 8) as usize)
+    const length = load<u16>(p, 8) as usize
+    store<u64>(METRIC_HASH + ((i as usize) << 3), hashBytes(hashStart(0, 0), p + 10, length))
+    p += 10 + length
   }
   p = frame.originsAt
   for (let i: u32 = 0; i < frame.originCount; i += 1) {
@@ -374,16 +407,21 @@ function index(): bool {
   p = frame.seriesAt
   for (let i: u32 = 0; i < frame.seriesCount; i += 1) {
     store<u32>(SERIES_AT + ((i as usize) << 2), p as u32)
-    if (p + 4 > frame.seriesEnd || load<u32>(p) >= frame.metricCount) return false
+    if (p + 4 > frame.seriesEnd) return false
+    const metric = load<u32>(p)
+    if (metric >= frame.metricCount) return false
     p += 4
+    const from = p
     for (let j = 0; j < 2; j += 1) {
       if (!frame.fits16(p, frame.seriesEnd)) return false
       p += 2 + (load<u16>(p) as usize)
     }
     if (!frame.fits32(p, frame.seriesEnd) || load<u32>(p) > 65_536) return false
     p += 4 + (load<u32>(p) as usize)
+    const hash = hashEnd(hashBytes(load<u64>(METRIC_HASH + ((metric as usize) << 3)), from, p - from))
+    store<u32>(SERIES_HASH + ((i as usize) << 2), hash)
+    store<u32>(SERIES_LENGTH + ((i as usize) << 2), (p - from) as u32)
   }
-  memory.fill(SERIES_OF, 0, (frame.seriesCount as usize) << 2)
   let idFrom: u32 = 0
   let memberFrom: u32 = 0
   for (let i: usize = 0; i < (frame.events as usize); i += 1) {
@@ -399,32 +437,67 @@ function index(): bool {
   return true
 }
 
-/** The epoch's series for a row of the frame's series table. */
-function findSeries(row: usize, metric: usize): usize {
-  const tenant = row + 4
-  const subject = tenant + 2 + (load<u16>(tenant) as usize)
-  const dims = subject + 2 + (load<u16>(subject) as usize)
-  let at = text16(SCRATCH, tenant)
-  at = text16(at, metric + 8)
-  at = text16(at, subject)
-  at = text(at, dims + 4, load<u32>(dims))
-  const length = at - SCRATCH
-  const hash = hashEnd(hashBytes(hashStart(0, 0), SCRATCH, length))
-  let slot = hash & (SERIES_SLOTS_COUNT - 1)
-  for (;;) {
-    const known = load<u32>(SERIES_SLOTS + ((slot as usize) << 2)) as usize
-    if (known === 0) break
-    if (
-      load<u32>(known, 4) === hash &&
-      (load<u32>(known, 20) as usize) === length &&
-      equal(known + SERIES_HEAD, SCRATCH, length)
-    ) {
-      return known
-    }
-    slot = (slot + 1) & (SERIES_SLOTS_COUNT - 1)
+/** Whether this series of the epoch is number `i` of the frame. */
+function isSeries(series: usize, i: usize): bool {
+  const row = load<u32>(SERIES_AT + (i << 2)) as usize
+  const metric = load<u32>(METRIC_AT + ((load<u32>(row) as usize) << 2)) as usize
+  const metricLength = load<u16>(metric, 8) as u32
+  const length = load<u32>(SERIES_LENGTH + (i << 2))
+  return (
+    load<u32>(series, S_LENGTH) === length &&
+    load<u32>(series, S_METRIC_LENGTH) === metricLength &&
+    equal(series + SERIES_HEAD + (metricLength as usize), row + 4, length as usize) &&
+    equal(series + SERIES_HEAD, metric + 10, metricLength as usize)
+  )
+}
+
+/** Fills SERIES_OF with those series of the frame that the epoch has, as far as one look finds them. */
+function findKnown(): void {
+  const bytes = (frame.seriesCount as usize) << 2
+  for (let i: usize = 0; i < bytes; i += 4) {
+    const hash = load<u32>(SERIES_HASH + i)
+    const slot = load<u64>(SERIES_SLOTS + (((hash & seriesMask) as usize) << 3))
+    store<u32>(SERIES_OF + i, slot >> 32 === (hash as u64) ? (slot as u32) : 0)
   }
-  const bytes = (SERIES_HEAD + length + SLACK + 15) & ~15
-  if (seriesAt + bytes > seriesLimit) {
+  let sum: u64 = 0
+  for (let i: usize = 0; i < bytes; i += 4) {
+    const series = load<u32>(SERIES_OF + i) as usize
+    sum += load<u64>(series) + load<u64>(series, 64) + load<u64>(series, SERIES_HEAD + 48)
+  }
+  touched += sum
+  for (let i: usize = 0; i < bytes; i += 4) {
+    const series = load<u32>(SERIES_OF + i) as usize
+    if (series !== 0 && !isSeries(series, i >> 2)) store<u32>(SERIES_OF + i, 0)
+  }
+}
+
+/** Asks for the rows that the events [from, to) will mostly be counted in. */
+function touchRows(from: u32, to: u32): void {
+  let sum: u64 = 0
+  for (let i = from; i < to; i += 1) {
+    const number = load<u32>(frame.seriesOf + ((i as usize) << 2)) as usize
+    const row = load<u32>((load<u32>(SERIES_OF + (number << 2)) as usize) + S_ROW) as usize
+    sum += load<u64>(row) + load<u64>(row, 64) + load<u64>(row, ROW_BYTES - 8)
+  }
+  touched += sum
+}
+
+/** The epoch's series for number `i` of the frame, made when it is not there. */
+function seriesFor(i: usize): usize {
+  const hash = load<u32>(SERIES_HASH + (i << 2))
+  let slot = hash & seriesMask
+  for (;;) {
+    const entry = load<u64>(SERIES_SLOTS + ((slot as usize) << 3))
+    if (entry === 0) break
+    if (entry >> 32 === (hash as u64) && isSeries(entry as u32 as usize, i)) return entry as u32 as usize
+    slot = (slot + 1) & seriesMask
+  }
+  const row = load<u32>(SERIES_AT + (i << 2)) as usize
+  const metric = load<u32>(METRIC_AT + ((load<u32>(row) as usize) << 2)) as usize
+  const metricLength = load<u16>(metric, 8) as usize
+  const length = load<u32>(SERIES_LENGTH + (i << 2)) as usize
+  const bytes = SERIES_HEAD + metricLength + length
+  if (seriesAt + bytes + SLACK > seriesLimit) {
     const block = takeBlock()
     store<u32>(block, seriesBlocks as u32)
     seriesBlocks = block
@@ -432,34 +505,60 @@ function findSeries(row: usize, metric: usize): usize {
     seriesLimit = block + BLOCK_BYTES
   }
   const series = seriesAt
-  seriesAt += (SERIES_HEAD + length + 15) & ~15
-  store<u32>(series, slot)
-  store<u32>(series, hash, 4)
-  store<i64>(series, 0, 8)
-  store<u32>(series, 0, 16)
-  store<u32>(series, length as u32, 20)
-  store<u32>(series, 0, 24)
-  store<u32>(series, 0, 28)
-  copy(series + SERIES_HEAD, SCRATCH, length)
-  store<u32>(SERIES_SLOTS + ((slot as usize) << 2), series as u32)
+  seriesAt += (bytes + 15) & ~15
+  memory.fill(series, 0, SERIES_HEAD)
+  store<u32>(series, metricLength as u32, S_METRIC_LENGTH)
+  store<u32>(series, hash, S_HASH)
+  store<u32>(series, length as u32, S_LENGTH)
+  copy(series + SERIES_HEAD, metric + 10, metricLength)
+  copy(series + SERIES_HEAD + metricLength, row + 4, length)
   if (lastSeries === 0) firstSeries = series
-  else store<u32>(lastSeries, series as u32, 24)
+  else store<u32>(lastSeries, series as u32, S_NEXT)
   lastSeries = series
   seriesCount += 1
+  if (seriesCount > (seriesMask + 1) >> 1) seriesMask = enlarge(SERIES_SLOTS, seriesMask, firstSeries, S_HASH, S_NEXT)
+  else enter(SERIES_SLOTS, seriesMask, slot, hash, series)
   return series
+}
+
+function enter(slots: usize, mask: u32, slot: u32, hash: u32, at: usize): void {
+  while (load<u64>(slots + ((slot as usize) << 3)) !== 0) slot = (slot + 1) & mask
+  store<u64>(slots + ((slot as usize) << 3), (at as u64) | ((hash as u64) << 32))
+}
+
+/** Twice the slots, filled from the chain that begins with `first`; the new mask. */
+function enlarge(slots: usize, mask: u32, first: usize, hashAt: usize, nextAt: usize): u32 {
+  const more = ((mask + 1) << 1) - 1
+  memory.fill(slots, 0, ((mask + 1) as usize) << 3)
+  for (let p = first; p !== 0; p = load<u32>(p + nextAt) as usize) {
+    const hash = load<u32>(p + hashAt)
+    enter(slots, more, hash & more, hash, p)
+  }
+  return more
+}
+
+/** Empty slots, as many as `count` entries need. */
+function emptied(slots: usize, mask: u32, count: u32): u32 {
+  memory.fill(slots, 0, ((mask + 1) as usize) << 3)
+  let least = SLOTS_LEAST
+  while (least <= mask && least < count << 1) least <<= 1
+  return least - 1
 }
 
 /** The row of a series and a minute, made when it is not there. */
 function rowOf(series: usize, minute: i64): usize {
-  const recent = load<u32>(series, 16) as usize
-  if (recent !== 0 && load<i64>(series, 8) === minute) return recent
+  const recent = load<u32>(series, S_ROW) as usize
+  if (recent !== 0 && load<i64>(series, S_MINUTE) === minute) return recent
   const hash = hashEnd((hashStart(series as u32, 1) ^ (minute as u64)) * 0xd6e8feb86659fd93)
-  let slot = hash & (ROW_SLOTS_COUNT - 1)
+  let slot = hash & rowMask
   let row: usize = 0
   for (;;) {
-    row = load<u32>(ROW_SLOTS + ((slot as usize) << 2)) as usize
-    if (row === 0 || ((load<u32>(row, 4) as usize) === series && load<i64>(row, R_MINUTE) === minute)) break
-    slot = (slot + 1) & (ROW_SLOTS_COUNT - 1)
+    const entry = load<u64>(ROW_SLOTS + ((slot as usize) << 3))
+    row = entry as u32 as usize
+    if (row === 0) break
+    if (entry >> 32 === (hash as u64) && (load<u32>(row, 4) as usize) === series && load<i64>(row, R_MINUTE) === minute)
+      break
+    slot = (slot + 1) & rowMask
   }
   if (row === 0) {
     if (rowAt + ROW_BYTES > rowLimit) {
@@ -472,35 +571,40 @@ function rowOf(series: usize, minute: i64): usize {
     row = rowAt
     rowAt += ROW_BYTES
     memory.fill(row, 0, ROW_BYTES)
-    store<u32>(row, slot)
+    store<u32>(row, hash)
     store<u32>(row, series as u32, 4)
     store<i64>(row, minute, R_MINUTE)
-    store<u32>(ROW_SLOTS + ((slot as usize) << 2), row as u32)
     if (lastRow === 0) firstRow = row
     else store<u32>(lastRow, row as u32, R_NEXT)
     lastRow = row
     rowCount += 1
+    // At the most slots there are EPOCH_ROWS_MAX rows, and room for them.
+    if (rowCount > (rowMask + 1) >> 1 && rowMask + 1 < ROW_SLOTS_MOST)
+      rowMask = enlarge(ROW_SLOTS, rowMask, firstRow, 0, R_NEXT)
+    else enter(ROW_SLOTS, rowMask, slot, hash, row)
   }
-  store<i64>(series, minute, 8)
-  store<u32>(series, row as u32, 16)
+  store<i64>(series, minute, S_MINUTE)
+  store<u32>(series, row as u32, S_ROW)
   return row
 }
 
 function countMember(series: usize, tenant: usize, member: usize, length: u32, bucket: i64, n: i64): void {
-  if (load<u32>(series, 28) === 0) {
-    sip(MEMBER_KEY, tenant + 2, load<u16>(tenant), series + 32)
-    store<u32>(series, 1, 28)
+  if (load<u32>(series, S_HAS_KEY) === 0) {
+    sip(MEMBER_KEY, tenant + 2, load<u16>(tenant), series + S_KEY)
+    store<u32>(series, 1, S_HAS_KEY)
   }
-  sip(series + 32, member, length, SCRATCH)
+  sip(series + S_KEY, member, length, SCRATCH)
   const a = load<u64>(SCRATCH)
   const b = load<u64>(SCRATCH, 8)
   const hash = hashEnd((hashStart(series as u32, 2) ^ (bucket as u64) ^ a) * 0xd6e8feb86659fd93)
-  let slot = hash & (ROW_SLOTS_COUNT - 1)
+  let slot = hash & memberMask
   let row: usize = 0
   for (;;) {
-    row = load<u32>(MEMBER_SLOTS + ((slot as usize) << 2)) as usize
+    const entry = load<u64>(MEMBER_SLOTS + ((slot as usize) << 3))
+    row = entry as u32 as usize
     if (row === 0) break
     if (
+      entry >> 32 === (hash as u64) &&
       load<u64>(row) === a &&
       load<u64>(row, 8) === b &&
       (load<u32>(row, 20) as usize) === series &&
@@ -509,7 +613,7 @@ function countMember(series: usize, tenant: usize, member: usize, length: u32, b
       store<i64>(row, load<i64>(row, 32) + n, 32)
       return
     }
-    slot = (slot + 1) & (ROW_SLOTS_COUNT - 1)
+    slot = (slot + 1) & memberMask
   }
   if (memberAt + MEMBER_BYTES > memberLimit) {
     const block = takeBlock()
@@ -522,16 +626,36 @@ function countMember(series: usize, tenant: usize, member: usize, length: u32, b
   memberAt += MEMBER_BYTES
   store<u64>(row, a)
   store<u64>(row, b, 8)
-  store<u32>(row, slot, 16)
+  store<u32>(row, hash, 16)
   store<u32>(row, series as u32, 20)
   store<i64>(row, bucket, 24)
   store<i64>(row, n, 32)
   store<u32>(row, 0, 40)
-  store<u32>(MEMBER_SLOTS + ((slot as usize) << 2), row as u32)
   if (lastMember === 0) firstMember = row
   else store<u32>(lastMember, row as u32, 40)
   lastMember = row
   memberCount += 1
+  if (memberCount > (memberMask + 1) >> 1 && memberMask + 1 < ROW_SLOTS_MOST)
+    memberMask = enlarge(MEMBER_SLOTS, memberMask, firstMember, 16, 40)
+  else enter(MEMBER_SLOTS, memberMask, slot, hash, row)
+}
+
+/** The four names of a series as RowBinary; the place behind them. */
+function names(at: usize, series: usize): usize {
+  const metricLength = load<u32>(series, S_METRIC_LENGTH)
+  const metric = series + SERIES_HEAD
+  const tenant = metric + (metricLength as usize)
+  const subject = tenant + 2 + (load<u16>(tenant) as usize)
+  const dims = subject + 2 + (load<u16>(subject) as usize)
+  at = text16(at, tenant)
+  at = text(at, metric, metricLength)
+  at = text16(at, subject)
+  return text(at, dims + 4, load<u32>(dims))
+}
+
+/** At most the bytes of them. */
+function namesLength(series: usize): usize {
+  return (load<u32>(series, S_METRIC_LENGTH) as usize) + (load<u32>(series, S_LENGTH) as usize) + 8
 }
 
 /**
@@ -540,6 +664,7 @@ function countMember(series: usize, tenant: usize, member: usize, length: u32, b
  */
 export function epochApply(length: usize, verdicts: usize, sequence: f64): bool {
   if (!frame.open(FRAME, length) || !index()) return false
+  findKnown()
   accepted = 0
   duplicates = 0
   voids = 0
@@ -549,6 +674,7 @@ export function epochApply(length: usize, verdicts: usize, sequence: f64): bool 
   let idFrom: u32 = 0
   let memberFrom: u32 = 0
   for (let i: usize = 0; i < (frame.events as usize); i += 1) {
+    if (i % AHEAD === 0) touchRows(i as u32, min(i + AHEAD, frame.events as usize) as u32)
     const idTo = load<u32>(frame.idEnds + (i << 2))
     const memberTo = load<u32>(frame.memberEnds + (i << 2))
     const idAt = frame.ids + (idFrom as usize)
@@ -564,11 +690,11 @@ export function epochApply(length: usize, verdicts: usize, sequence: f64): bool 
     }
     accepted += 1
     const number = load<u32>(frame.seriesOf + (i << 2)) as usize
-    const names = load<u32>(SERIES_AT + (number << 2)) as usize
-    const metric = load<u32>(METRIC_AT + ((load<u32>(names) as usize) << 2)) as usize
+    const named = load<u32>(SERIES_AT + (number << 2)) as usize
+    const metric = load<u32>(METRIC_AT + ((load<u32>(named) as usize) << 2)) as usize
     let series = load<u32>(SERIES_OF + (number << 2)) as usize
     if (series === 0) {
-      series = findSeries(names, metric)
+      series = seriesFor(number)
       store<u32>(SERIES_OF + (number << 2), series as u32)
     }
     const aggregation = load<u8>(metric, 1) as u32
@@ -610,14 +736,14 @@ export function epochApply(length: usize, verdicts: usize, sequence: f64): bool 
     }
     if (aggregation === UNIQUE) {
       const bucket = (floor(time / 900_000) as i64) * 900_000
-      countMember(series, names + 4, memberText, memberLength, bucket, isVoid ? -1 : 1)
+      countMember(series, named + 4, memberText, memberLength, bucket, isVoid ? -1 : 1)
     }
     if (load<u8>(metric, 2) === 0) continue
 
     archived += 1
     const origin = load<u32>(ORIGIN_AT + ((load<u32>(frame.originOf + (i << 2)) as usize) << 2)) as usize
     const source = origin + 2 + (load<u16>(origin) as usize)
-    const subject = names + 6 + (load<u16>(names, 4) as usize)
+    const subject = named + 6 + (load<u16>(named, 4) as usize)
     const dims = subject + 2 + (load<u16>(subject) as usize)
     const need =
       (load<u16>(origin) as usize) +
@@ -654,10 +780,7 @@ export function epochApply(length: usize, verdicts: usize, sequence: f64): bool 
 export function epochEncode(): void {
   for (let row = firstRow; row !== 0; row = load<u32>(row, R_NEXT) as usize) {
     const series = load<u32>(row, 4) as usize
-    const length = load<u32>(series, 20) as usize
-    let p = beginRow(MINUTES, length + 256)
-    copy(p, series + SERIES_HEAD, length)
-    p += length
+    let p = names(beginRow(MINUTES, namesLength(series) + 256), series)
     store<u32>(p, (load<i64>(row, R_MINUTE) * 60) as u32)
     p += 4
     store<u64>(p, load<u64>(row, R_SUM))
@@ -673,10 +796,7 @@ export function epochEncode(): void {
   }
   for (let row = firstMember; row !== 0; row = load<u32>(row, 40) as usize) {
     const series = load<u32>(row, 20) as usize
-    const length = load<u32>(series, 20) as usize
-    let p = beginRow(MEMBERS, length + 256)
-    copy(p, series + SERIES_HEAD, length)
-    p += length
+    const p = names(beginRow(MEMBERS, namesLength(series) + 256), series)
     store<u64>(p, load<u64>(row))
     store<u64>(p, load<u64>(row, 8), 8)
     store<u32>(p, (load<i64>(row, 24) / 1_000) as u32, 16)
@@ -694,9 +814,10 @@ export function epochNextOverride(row: usize): usize {
   return load<u32>(row, R_NEXT_OVERRIDE) as usize
 }
 
-/** Where the names of a row's series stand: four Strings of RowBinary. */
+/** Where the names of a row's series stand until the next call: four Strings of RowBinary. */
 export function epochNames(row: usize): usize {
-  return (load<u32>(row, 4) as usize) + SERIES_HEAD
+  names(SCRATCH, load<u32>(row, 4) as usize)
+  return SCRATCH
 }
 
 export function epochMinute(row: usize): f64 {
@@ -705,15 +826,9 @@ export function epochMinute(row: usize): f64 {
 
 /** Begins an empty epoch; all output has been taken. */
 export function epochClear(): void {
-  for (let p = firstSeries; p !== 0; p = load<u32>(p, 24) as usize) {
-    store<u32>(SERIES_SLOTS + ((load<u32>(p) as usize) << 2), 0)
-  }
-  for (let p = firstRow; p !== 0; p = load<u32>(p, R_NEXT) as usize) {
-    store<u32>(ROW_SLOTS + ((load<u32>(p) as usize) << 2), 0)
-  }
-  for (let p = firstMember; p !== 0; p = load<u32>(p, 40) as usize) {
-    store<u32>(MEMBER_SLOTS + ((load<u32>(p, 16) as usize) << 2), 0)
-  }
+  seriesMask = emptied(SERIES_SLOTS, seriesMask, seriesCount)
+  rowMask = emptied(ROW_SLOTS, rowMask, rowCount)
+  memberMask = emptied(MEMBER_SLOTS, memberMask, memberCount)
   freeChain(seriesBlocks)
   freeChain(rowBlocks)
   freeChain(memberBlocks)

@@ -6,6 +6,7 @@
  * does not handle with certainty it gives back to the plain TypeScript path, which is its oracle.
  */
 
+export { ARCHIVE_COLUMNS, ARCHIVE_ROWS, archiveBlock, archiveLayOut, archiveSort, archiveTouched } from './archive.as'
 export { resumeColumnar, runColumnar } from './columnar.as'
 export {
   DEDUPE_FIXED_BYTES,
@@ -84,6 +85,7 @@ export {
   epochOpen,
   epochRows,
   epochSeries,
+  epochTouched,
   epochVoids,
 } from './epoch.as'
 export { resumeJson, resumeLines, runJson, runLines } from './json.as'

@@ -4,9 +4,9 @@
 
 /**
  * Hashes [from, from + length) under the 16 bytes at `key` into the 16 bytes at `out`, which may be the key's. Reads up to 7
- * bytes behind the text.
+ * bytes behind the text. `first`: only the first 8 bytes, for a quarter less.
  */
-export function sip(key: usize, from: usize, length: usize, out: usize): void {
+export function sip(key: usize, from: usize, length: usize, out: usize, first: bool = false): void {
   const k0 = load<u64>(key)
   const k1 = load<u64>(key, 8)
   let v0: u64 = 0x736f6d6570736575 ^ k0
@@ -59,6 +59,7 @@ export function sip(key: usize, from: usize, length: usize, out: usize): void {
     v2 = rotl<u64>(v2, 32)
   }
   store<u64>(out, v0 ^ v1 ^ v2 ^ v3)
+  if (first) return
   v1 ^= 0xdd
   for (let i = 0; i < 3; i += 1) {
     v0 += v1

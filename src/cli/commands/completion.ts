@@ -21,13 +21,16 @@ export function completionScript(program: Command, shell: 'bash' | 'zsh'): strin
   const cases = [...wordsOf(program)].map(([path, words]) => `    '${path}') words='${words.join(' ')}' ;;`)
   const script = `# Completion for releve and ods-billing. ${shell === 'bash' ? 'bash: eval "$(ods-billing completion bash)"' : 'zsh: eval "$(ods-billing completion zsh)"'}
 _releve() {
-  local current="\${COMP_WORDS[COMP_CWORD]}" path='' words='' i word
+  local current="\${COMP_WORDS[COMP_CWORD]}" path='' i word
   for ((i = 1; i < COMP_CWORD; i++)); do
     word="\${COMP_WORDS[i]}"
     case "$word" in -*) ;; *) if _releve_words "\${path:+$path }$word" >/dev/null; then path="\${path:+$path }$word"; fi ;; esac
   done
-  words="$(_releve_words "$path")"
-  COMPREPLY=($(compgen -W "$words" -- "$current"))
+  # compgen -W of zsh does not look at what stands there already.
+  COMPREPLY=()
+  for word in $(_releve_words "$path"); do
+    case "$word" in "$current"*) COMPREPLY+=("$word") ;; esac
+  done
   # Nothing of ours fits: the shell's own names of files.
   [ \${#COMPREPLY[@]} -gt 0 ] || COMPREPLY=($(compgen -f -- "$current"))
 }

@@ -2,17 +2,18 @@
  * `releve doctor`: what is wrong with this machine, its settings and its data directory, and what to do about it. It looks and
  * changes nothing; a service may run meanwhile, and is asked as well.
  */
-import { accessSync, constants, existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'node:fs'
+import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
 import { join } from 'node:path'
+import type { ApiKey } from '../../access/keys.js'
 import { systemClock } from '../../clock.js'
 import { type Config, loadConfig } from '../../config.js'
 import { lockDataDirectory } from '../../engines/engines.js'
 import { probeClickHouse, probePostgres } from '../../engines/probe.js'
 import { openKernel } from '../../kernel.js'
-import { limits } from '../../limits.js'
 import { probeNats } from '../../nats/probe.js'
+import { roomIn } from '../../room.js'
 import { serviceOf } from '../call.js'
 import { Exit } from '../exit.js'
 import { clean, paint, say, sayJson } from '../terminal.js'
@@ -25,6 +26,8 @@ export interface Finding {
   /** Empty when there is nothing to do. */
   readonly todo: string
 }
+
+const SOON_MS = 7 * 86_400_000
 
 const ok = (check: string, detail: string): Finding => ({ check, state: 'ok', detail, todo: '' })
 const warn = (check: string, detail: string, todo: string): Finding => ({ check, state: 'warn', detail, todo })
@@ -104,26 +107,30 @@ function directory(config: Config): Finding[] {
   } catch (error) {
     return [wrong('data directory', `${path}: ${reasonOf(error)}`, 'make it a directory that this user may write to')]
   }
-  for (const name of ['admin.key', 'engines.json']) {
+  for (const name of ['admin.key', 'engines.json', 'delivery.key']) {
     const file = join(path, name)
     if (!existsSync(file)) continue
-    const mode = statSync(file).mode & 0o777
+    const { mode, uid } = statSync(file)
+    const me = process.getuid?.()
     if ((mode & 0o077) !== 0)
-      found.push(wrong('secrets', `${file} may be read by others (mode ${mode.toString(8)})`, `chmod 600 ${file}`))
+      found.push(
+        wrong('secrets', `${file} may be read by others (mode ${(mode & 0o777).toString(8)})`, `chmod 600 ${file}`),
+      )
+    else if (me !== undefined && uid !== me)
+      found.push(wrong('secrets', `${file} belongs to user ${uid}, this is user ${me}`, `chown ${me} ${file}`))
   }
-  const { bavail, bsize } = statfsSync(path)
-  const free = bavail * bsize
-  const wanted = 2 * limits.segmentBytes * config.streams
-  if (free < wanted)
-    found.push(
-      wrong(
-        'disk',
-        `${gigabytes(free)} free`,
-        `the log of ${config.streams} streams alone takes ${gigabytes(wanted)} before it is cut: make room`,
-      ),
-    )
-  else if (free < 10e9) found.push(warn('disk', `${gigabytes(free)} free`, 'make room before events are answered 503'))
-  else found.push(ok('disk', `${gigabytes(free)} free`))
+  const room = roomIn(path, config.streams)
+  found.push(
+    room.state === 'ok'
+      ? ok('disk', room.detail)
+      : room.state === 'little'
+        ? warn('disk', room.detail, 'make room before events are answered 503')
+        : wrong(
+            'disk',
+            room.detail,
+            `the log of ${config.streams} stream(s) alone takes ${gigabytes(room.wanted)} before it is cut: make room`,
+          ),
+  )
 
   // Records carry the time of this machine; one that runs behind what was written before makes them wait for it.
   const now = systemClock.now()
@@ -201,6 +208,7 @@ async function service(config: Config): Promise<Finding[]> {
             `${state} and is ready, but: ${notes.map(clean).join('; ')}`,
             'its log on stderr has the cause',
           ),
+      ...(await keys(running.url, path)),
     ]
   } catch (error) {
     return [
@@ -211,6 +219,31 @@ async function service(config: Config): Promise<Finding[]> {
       ),
     ]
   }
+}
+
+/** Keys that have ended by themselves, or will soon: their senders are answered 401. */
+async function keys(url: string, path: string): Promise<Finding[]> {
+  const file = join(path, 'admin.key')
+  if (!existsSync(file)) return []
+  const headers = { authorization: `Bearer ${readFileSync(file, 'utf8').trim()}` }
+  const answer = await fetch(`${url}/v1/keys`, { headers, signal: AbortSignal.timeout(5_000) })
+  if (answer.status === 401)
+    return [
+      wrong(
+        'keys',
+        `${file} is not a valid key of the service`,
+        'start the service again, which writes it, and look there',
+      ),
+    ]
+  const { keys = [] } = (await answer.json()) as { keys?: readonly ApiKey[] }
+  const soon = systemClock.now() + SOON_MS
+  const ends = keys.filter(({ revokedAt, expiresAt }) => revokedAt === null && expiresAt !== null && expiresAt <= soon)
+  if (ends.length === 0) return [ok('keys', `${keys.length} keys, none ends within a week`)]
+  const told = ends.slice(0, 5).map(({ id, name, expiresAt }) => {
+    const verb = expiresAt! <= systemClock.now() ? 'ended' : 'ends'
+    return `${id} (${clean(name)}) ${verb} ${new Date(expiresAt!).toISOString()}`
+  })
+  return [warn('keys', told.join('; '), 'releve keys change <id> --expires <time> or --never; releve keys revoke <id>')]
 }
 
 function isFree(host: string, port: number): Promise<boolean> {

@@ -5,10 +5,9 @@ import { formatMoney } from '../../format.js'
 import type { LateFinding } from '../../invoicing/correct.js'
 import type { InvoiceMove, KeptInvoice } from '../../invoicing/invoicing.js'
 import { renderInvoice } from '../../invoicing/render.js'
-import { call } from '../call.js'
+import { call, type TargetOptions, withTarget } from '../call.js'
 
-interface Options {
-  readonly json?: boolean
+interface Options extends TargetOptions {
   readonly reason?: string
 }
 
@@ -27,22 +26,22 @@ export function invoiceMoveCommands(invoice: Command, exit: (code: number) => vo
     ['paid', 'paid', 'note that it was paid in full'],
     ['discard', 'discarded', 'drop a draft; its period can be closed again'],
   ] as const) {
-    invoice
-      .command(`${name} <invoice>`)
+    withTarget(invoice.command(`${name} <invoice>`))
       .description(description)
       .option('--reason <text>', 'for the journal')
-      .option('--json', 'machine-readable')
       .action(async (id: string, options: Options) => {
-        const kept = (await call('POST', of(id, 'moves'), { to, ...reasonOf(options) })) as KeptInvoice
+        const kept = (await call('POST', of(id, 'moves'), { to, ...reasonOf(options) }, options)) as KeptInvoice
         done(kept, options, () => said(kept))
       })
   }
-  invoice
-    .command('journal <invoice>')
+  withTarget(invoice.command('journal <invoice>'))
     .description('every move with actor and time, and the certification')
-    .option('--json', 'machine-readable')
     .action(async (id: string, options: Options) => {
-      const found = (await call('GET', of(id, 'moves'))) as { moves: InvoiceMove[]; state: string; createdAt: number }
+      const found = (await call('GET', of(id, 'moves'), undefined, options)) as {
+        moves: InvoiceMove[]
+        state: string
+        createdAt: number
+      }
       done(found, options, () =>
         [
           `${new Date(found.createdAt).toISOString()}  made`,
@@ -55,37 +54,29 @@ export function invoiceMoveCommands(invoice: Command, exit: (code: number) => vo
           .join(''),
       )
     })
-  invoice
-    .command('credit <invoice>')
+  withTarget(invoice.command('credit <invoice>'))
     .description('a credit note in its own series')
     .option('--amount <amount>', 'with tax; all that is left by default')
     .option('--reason <text>', 'for the journal')
-    .option('--json', 'machine-readable')
     .action(async (id: string, options: Options & { amount?: string }) => {
       const { amount } = options
-      const note = (await call('POST', of(id, 'credit'), {
-        ...(amount === undefined ? {} : { amount }),
-        ...reasonOf(options),
-      })) as KeptInvoice
+      const body = { ...(amount === undefined ? {} : { amount }), ...reasonOf(options) }
+      const note = (await call('POST', of(id, 'credit'), body, options)) as KeptInvoice
       done(note, options, () => said(note))
     })
-  invoice
-    .command('refresh <invoice>')
+  withTarget(invoice.command('refresh <invoice>'))
     .description('count the period of a draft again')
-    .option('--json', 'machine-readable')
     .action(async (id: string, options: Options) => {
-      const closed = (await call('POST', of(id, 'refresh'), {})) as { invoice: KeptInvoice | null }
+      const closed = (await call('POST', of(id, 'refresh'), {}, options)) as { invoice: KeptInvoice | null }
       done(closed, options, () => (closed.invoice === null ? 'nothing is due\n' : said(closed.invoice)))
     })
-  invoice
-    .command('late <invoice>')
+  withTarget(invoice.command('late <invoice>'))
     .description('what changed of the usage since, and what would follow; --settle makes the document')
     .option('--settle', 'make the complementary invoice or the credit note that the contract asks for')
-    .option('--json', 'machine-readable')
     .action(async (id: string, options: Options & { settle?: boolean }) => {
       const found = (await (options.settle === true
-        ? call('POST', of(id, 'settle-late'), {})
-        : call('GET', of(id, 'late')))) as LateFinding & { made?: KeptInvoice | null }
+        ? call('POST', of(id, 'settle-late'), {}, options)
+        : call('GET', of(id, 'late'), undefined, options))) as LateFinding & { made?: KeptInvoice | null }
       done(found, options, () =>
         [
           `${found.goes}\n`,
@@ -94,8 +85,7 @@ export function invoiceMoveCommands(invoice: Command, exit: (code: number) => vo
         ].join(''),
       )
     })
-  invoice
-    .command('shadow')
+  withTarget(invoice.command('shadow'))
     .description('what other price versions (drafts too) or plans would have made of real usage; nothing is stored')
     .requiredOption('--from <time>', 'periods that begin at or after it, such as 2026-01-01T00:00:00Z')
     .requiredOption('--to <time>', 'and before it')
@@ -103,7 +93,6 @@ export function invoiceMoveCommands(invoice: Command, exit: (code: number) => vo
     .option('--plan <from:to>', 'with a version: from:to@2; may be repeated', collect, [])
     .option('--tenant <tenant>', 'of one customer')
     .option('--contract <contract>', 'may be repeated', collect, [])
-    .option('--json', 'machine-readable, a line per contract')
     .action(
       async (
         options: Options & {
@@ -132,10 +121,8 @@ export function invoiceMoveCommands(invoice: Command, exit: (code: number) => vo
         }
         let after: string | null = null
         do {
-          const page = (await call('POST', '/v1/rating/shadow', {
-            ...body,
-            ...(after === null ? {} : { after }),
-          })) as ShadowAnswer
+          const asked = { ...body, ...(after === null ? {} : { after }) }
+          const page = (await call('POST', '/v1/rating/shadow', asked, options)) as ShadowAnswer
           for (const one of page.contracts) {
             const money = (amount: string): string => formatMoney(amount, one.currency, 'en').padStart(16)
             process.stdout.write(

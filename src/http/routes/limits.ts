@@ -21,7 +21,10 @@ const asked = {
   tenant: { ...name, description: 'needed with a platform-wide key' },
   metric: name,
   n: { ...amount, description: 'how much more, decimal text' },
-  subject: { ...name, description: 'kept with it; limits are of the tenant’s metric as a whole' },
+  subject: {
+    ...name,
+    description: 'whose usage it is: where contract items share a metric by subject, the quota is that of its item',
+  },
 } as const
 
 interface AskBody {
@@ -63,13 +66,7 @@ export function limitRoutes(system: System): FastifyPluginAsync {
       },
       async (request) => {
         const { tenant, metric, n, subject } = request.body
-        const own = tenantFor(request, tenant)
-        const answer = await system.guard.check({ tenant: own, metric, quantity: n, subject })
-        // Behind packs that block the quota is a hard end.
-        if (!system.prepaid.blocks(own, metric)) return answer
-        const { quotas } = await system.answers.quotas(own)
-        const prepaid = await system.prepaid.check(quotas, { metric, quantity: n })
-        return prepaid === null ? answer : { ...answer, allowed: answer.allowed && prepaid.allowed, prepaid }
+        return system.guard.check({ tenant: tenantFor(request, tenant), metric, quantity: n, subject })
       },
     )
 

@@ -4,14 +4,14 @@ import { ReleveError } from '../../errors.js'
 import { limits } from '../../limits.js'
 import type { PackInput } from '../../prepaid/prepaid.js'
 import type { System } from '../../system.js'
-import { keyOf } from '../http.js'
+import { actorOf, keyOf } from '../http.js'
 
 const text = (description: string) => ({ type: 'string', minLength: 1, maxLength: limits.nameBytesMax, description })
 
 export function prepaidRoutes(system: System): FastifyPluginAsync {
   return async (app) => {
     const tags = ['prepaid packs']
-    app.post<{ Body: PackInput }>(
+    app.post<{ Body: PackInput & { readonly billing?: 'now' | 'with_period' } }>(
       '/v1/prepaid/packs',
       {
         config: { scope: 'admin' },
@@ -32,6 +32,10 @@ export function prepaidRoutes(system: System): FastifyPluginAsync {
               quantity: text('decimal text, in the unit of the metric'),
               amount: text('decimal text, HT in the currency of the customer; absent: billed elsewhere'),
               priority: { type: 'integer', minimum: 0, maximum: 1_000_000, description: 'lower pays first; default 0' },
+              billing: {
+                enum: ['now', 'with_period'],
+                description: 'with an amount: on an invoice of its own at once, or with its period (default)',
+              },
               expires: text('YYYY-MM-DD, the day on which it is over, or an instant on a whole minute'),
             },
             additionalProperties: false,
@@ -39,8 +43,10 @@ export function prepaidRoutes(system: System): FastifyPluginAsync {
         },
       },
       async (request, reply) => {
-        const { pack, created } = await system.prepaid.buy(request.body)
-        return reply.status(created ? 201 : 200).send(pack)
+        const by = { actor: actorOf(request) }
+        const { pack, created, invoice } = await system.billing.sellPack(request.body, by)
+        const billed = invoice === null ? {} : { invoice: { id: invoice.invoice.id, number: invoice.invoice.number } }
+        return reply.status(created ? 201 : 200).send({ ...pack, ...billed })
       },
     )
 
