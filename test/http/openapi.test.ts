@@ -94,7 +94,7 @@ test('every operation says how it answers, well and otherwise; what it answers t
           ...body,
           headers: { ...body.headers, authorization },
         })
-        await answer.body?.cancel()
+        await answer.arrayBuffer()
         if (answer.ok) continue
         asked += 1
         expect(statuses, `${name} answers ${answer.status}`).toContain(String(answer.status))
