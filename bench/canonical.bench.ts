@@ -74,23 +74,26 @@ export async function benchCanonical(options: {
       ...(options.format === undefined ? {} : { format: options.format }),
       ...(options.perSecond === undefined ? {} : { perSecond: options.perSecond }),
     }
+    let receivedBefore = 0
     if (options.warmUp !== undefined) {
       await send({ ...load, requests: options.warmUp })
-      await service.flushed()
+      await service.flushed((received) => {
+        receivedBefore = received
+      })
     }
 
     // This scrape also begins the measuring of the main thread's delay.
     const textBefore = await service.metricsText()
-    const before = { cpu: service.cpu(), own: ownCpu(), events: bodies.events }
+    const before = { cpu: service.cpu(), own: ownCpu(), events: bodies.events, received: receivedBefore }
     const began = performance.now()
     const all = await send({ ...load, requests })
     const sent = { ...all, events: all.events - before.events }
     const producer = ownCpu() - before.own
     // What is left for the last epoch waits for its timer, which is no work: the rate at the last full one counts, if that is higher.
     let flushedPerS = 0
-    await service.flushed((onTheWay) => {
+    await service.flushed((received) => {
       const seconds = (performance.now() - began) / 1000
-      flushedPerS = Math.max(flushedPerS, (sent.events - onTheWay) / seconds)
+      flushedPerS = Math.max(flushedPerS, (received - before.received) / seconds)
     })
     const flushed = (performance.now() - began) / 1000
     const cpuNs = nsPerEvent(before.cpu, service.cpu(), sent.events)
