@@ -10,7 +10,7 @@
  * flatters them. releve gets the events over its public HTTP door, as JSON, 1,000 a request, archive on, and is killed as a
  * whole, engines included.
  *
- *     node dist/bench/peers.bench.js small                   20,000 events
+ *     node dist/bench/peers.bench.js small                   5,000 events, 20,000 with the kill
  *     node dist/bench/peers.bench.js large                   5 million; writes bench/charts/peers.json
  *     node dist/bench/peers.bench.js large releve postgres     only some of them
  *     node dist/bench/peers.bench.js large redis 500000        so many events
