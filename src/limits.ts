@@ -101,8 +101,8 @@ export const limits = {
   leaseMs: 15_000,
 
   // Dedupe.
-  /** Ids that a restore takes in at a time, 150 ns each and mostly less: nothing else happens in the thread meanwhile. */
-  restoreSliceIds: 50_000,
+  /** Ids that a restore takes in at a time: each of the first ones touches a page of its own, some µs. Nothing else happens meanwhile. */
+  restoreSliceIds: 10_000,
   /** Length of a generation of ids, by receivedAt. */
   generationMs: 1 * DAY,
   /** Generations that may live at once; the number is one byte in the table. */
@@ -390,6 +390,8 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Of a text at the foot of a document. */
+  mentionCharactersMax: 600,
   /** Between two looks at trials that are over; they end on days. */
   trialSweepMs: 60 * MINUTE,
   /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */
