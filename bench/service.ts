@@ -321,6 +321,7 @@ function cpuOf(root: number): CpuSeconds {
       if (name === 'service') {
         if (Number(task) === pid) part = 'main'
         else if (thread.startsWith('shard')) part = 'shards'
+        else if (thread === 'archive') part = 'archive'
         else part = seen <= V8_THREADS ? 'v8 helpers' : 'pool'
         seen += 1
       }
