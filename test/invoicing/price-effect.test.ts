@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { measuredFor } from '../../src/invoicing/close.js'
+import { FleetRating } from '../../src/invoicing/fleet.js'
 import { promises } from '../promises.js'
 import { MARCH, openTestService, type TestService } from './service.js'
 
@@ -113,6 +114,15 @@ test(`an event moved across the instant in the archive => the invoice is not pro
     clickhouse_settings: { mutations_sync: '2' },
   })
   expect((await service.system.billing.verifyInvoice(id)).equal).toBe(false)
+})
+
+test('objects of a fleet are charged by whole periods: such a version is refused, never billed at the old price in silence', () => {
+  const terms = service.system.catalog.terms('by-event', MARCH)
+  const [item] = terms.items
+  expect(() => new FleetRating(terms, item!, MARCH)).toThrow(/the price of mcp_call changes within the period/)
+  const [metric] = item!.metrics
+  const { later: _, ...plain } = metric!
+  expect(() => new FleetRating(terms, { ...item!, metrics: [plain] }, MARCH)).not.toThrow()
 })
 
 test('what cannot take effect by event time is refused, and the effect of an active version stays', async () => {
