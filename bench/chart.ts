@@ -104,11 +104,11 @@ const text = (x: number, y: number, words: string, style = '', anchor: Anchor = 
 const stroke = (x1: number, y1: number, x2: number, y2: number, style: string): string =>
   `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" class="${style}"/>`
 
-/** 1, 2 or 5 times a power of ten, so that about `count` of them lie below `max`. */
+/** 1, 2, 2.5 or 5 times a power of ten, so that about `count` of them lie below `max`. */
 function ticksTo(max: number, count: number): number[] {
   const raw = max / count
   const power = 10 ** Math.floor(Math.log10(raw))
-  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= raw * 0.999)!
+  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= raw * 0.999)!
   return Array.from({ length: Math.floor((max * 1.0001) / step) + 1 }, (_, i) => i * step)
 }
 
@@ -205,7 +205,7 @@ function drawLines(panel: Panel & { kind: 'lines' }, left: number, top: number, 
       legendX += wide
     })
   }
-  const high = hasLegend ? legendY + 28 : top + 14
+  const high = hasLegend ? legendY + 34 : top + 14
   const bottom = top + PLOT
   const ys = scaleOf(
     points.map(([, y]) => y),
@@ -238,7 +238,7 @@ function drawLines(panel: Panel & { kind: 'lines' }, left: number, top: number, 
     for (const [x, y] of at) out.push(mark(x, y, i))
   })
   out.push(
-    text(left, high - 10, panel.y.log === true ? `${panel.y.label}, logarithmic` : panel.y.label, 'quiet'),
+    text(left, high - 11, panel.y.log === true ? `${panel.y.label}, logarithmic` : panel.y.label, 'quiet'),
     text(
       (from + to) / 2,
       bottom + 34,

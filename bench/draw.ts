@@ -218,17 +218,19 @@ function loadPanels(points: readonly LoadPoint[], label: string, isLog = true): 
   const x = { label, log: isLog, values: short }
   const stages = ['main', 'shards', 'v8 helpers', 'pool', 'clickhouse']
   const most = Math.max(...points.flatMap(({ cpuNs }) => Object.values(cpuNs)))
+  // Over decades, as with one event a request and with thousands.
+  const isWide = most > 20_000
   return [
     {
-      ...{ kind: 'lines', title: 'Events a second', x, y: { label: 'events/s', values: short } },
+      ...{ kind: 'lines', title: 'Events a second', x, y: { label: 'events/s', values: short, log: isWide } },
       lines: [line('acknowledged', points, (p) => p.ackedPerS), line('flushed', points, (p) => p.flushedPerS)],
     },
     {
       ...{ kind: 'lines', title: 'What an event costs', x },
-      y: { label: 'CPU ns an event', values: short, log: most > 20_000 },
+      y: { label: 'CPU ns an event', values: short, log: isWide },
       lines: stages
-        .map((stage) => line(stage, points, (p) => p.cpuNs[stage] ?? (most > 20_000 ? 10 : 0)))
-        .filter(({ points }) => points.some(([, y]) => y > most / 50 || most > 20_000)),
+        .map((stage) => line(stage, points, (p) => p.cpuNs[stage] ?? (isWide ? 10 : 0)))
+        .filter(({ points }) => points.some(([, y]) => y > most / 50 || isWide)),
     },
     {
       ...{ kind: 'lines', title: 'Memory', x, y: { label: 'MB', values: short } },

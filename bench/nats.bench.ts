@@ -66,13 +66,16 @@ async function startServer(): Promise<Server> {
     env: { ...process.env, PATH },
   })
   await once(child, 'spawn')
+  const end = (): boolean => child.kill('SIGKILL')
+  process.once('exit', end)
   for await (const line of createInterface(child.stderr!)) if (line.includes('Server is ready')) break
   child.stderr!.resume()
   return {
     url: `nats://127.0.0.1:${port}`,
     pid: child.pid!,
     async stop() {
-      child.kill('SIGKILL')
+      process.off('exit', end)
+      end()
       await once(child, 'exit')
       rmSync(directory, { recursive: true, force: true })
     },

@@ -17,6 +17,8 @@ export interface Receiver {
 export async function startReceiver(does: 'receive' | 'parse' = 'receive'): Promise<Receiver> {
   const args = [fileURLToPath(import.meta.url), does]
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const end = (): boolean => child.kill('SIGTERM')
+  process.once('exit', end)
   const ended = new Promise<void>((resolve) => child.on('exit', () => resolve()))
   const url = await new Promise<string>((resolve, reject) => {
     child.stdout!.once('data', (part: Buffer) => resolve(part.toString().trim()))
@@ -26,7 +28,8 @@ export async function startReceiver(does: 'receive' | 'parse' = 'receive'): Prom
     url,
     pid: child.pid!,
     async stop() {
-      child.kill('SIGTERM')
+      process.off('exit', end)
+      end()
       await ended
     },
   }

@@ -81,20 +81,24 @@ export async function startService(options: {
       },
     )
     const started = service
+    let said = ''
     ended = new Promise<void>((resolve) =>
       started.on('exit', (code, signal) => {
-        if (!isStopping) process.stderr.write(`the service ended by itself: ${signal ?? code}\n`)
+        if (!isStopping) {
+          process.stderr.write(`the service ended by itself: ${signal ?? code}: ${said.slice(-2_000)}\n`)
+          // Nobody would tell a bench that waits for it.
+          rmSync(directory, { recursive: true, force: true })
+          process.exit(1)
+        }
         resolve()
       }),
     )
-    return new Promise<string>((resolve, reject) => {
-      let text = ''
+    return new Promise<string>((resolve) => {
       started.stderr!.on('data', (part: Buffer) => {
-        text += part.toString()
-        const match = /ready at (http\S+)/.exec(text)
+        said = `${said}${part.toString()}`.slice(-20_000)
+        const match = /ready at (http\S+)/.exec(said)
         if (match !== null) resolve(match[1]!)
       })
-      started.on('exit', (code) => reject(new Error(`cannot bench: the service ended with ${code}: ${text}`)))
     })
   }
   const stop = async (signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> => {

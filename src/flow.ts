@@ -32,6 +32,7 @@ import type { Metrics } from './metrics.js'
 import type { Alerts } from './quota/alerts.js'
 import type { AsOf, GuardedUsage, ItemMetric, LiveEntitlement, RungThreshold } from './quota/balance.js'
 import type { HeardMeter, Listening } from './quota/heard.js'
+import type { ArchivePool } from './rollup/archive-pool.js'
 import type { ChunkKey, Repair } from './rollup/repair.js'
 import type { ChunkRecord, Rollup, StoreChunk, UsageTable } from './rollup/rollup.js'
 import {
@@ -62,6 +63,7 @@ export interface FlowOptions {
   readonly ids: IdFiles
   readonly rollup: Rollup
   readonly repair: Repair
+  readonly archive: ArchivePool
   readonly postgres: Pool
   readonly alerts: Alerts
   readonly clock: Clock
@@ -145,6 +147,8 @@ export class StreamFlow {
   #sealWanted = false
   #inFlight = 0
   #fault: string | null = null
+  /** What the flush began last. */
+  #step = ''
   #idsWait = false
   #flushes: Promise<void> = Promise.resolve()
   #alertsPending: Promise<void> = Promise.resolve()
@@ -231,6 +235,11 @@ export class StreamFlow {
   /** Age of the oldest record that no checkpoint covers, milliseconds on the service's clock. */
   flushLagMs(): number {
     return this.position.last > this.#checkpointSequence ? Math.max(0, this.#o.clock.now() - this.#pendingSince) : 0
+  }
+
+  /** What a flush that takes long waits in. */
+  get step(): string {
+    return this.#step
   }
 
   /** What the flush stumbles over at present, and tries again; null when all is well. */
@@ -599,7 +608,7 @@ export class StreamFlow {
 
   /** Steps 1 to 4 of the protocol. Each step is repeated until it holds; a repeated step changes nothing. */
   async #flush(sealed: SealedEpoch): Promise<void> {
-    const { ids, rollup, crash, metrics } = this.#o
+    const { ids, rollup, archive, crash, metrics } = this.#o
     const { epoch } = sealed
     const end = metrics.flushSeconds.startTimer()
 
@@ -609,7 +618,8 @@ export class StreamFlow {
     if (sealed.keys !== null) await this.#retry('keys', () => ids.append(sealed.keys!))
     crash('after-key-file')
 
-    const chunks: StoreChunk[] = [...sealed.chunks]
+    const chunks: StoreChunk[] = []
+    for (const chunk of sealed.chunks) chunks.push(await archive.columns(chunk))
     const landed = await this.#retry('count', () => rollup.landed(this.stream, epoch, tablesOf(chunks)))
     for (const chunk of chunks) await this.#insert(chunk, epoch, landed)
     if (sealed.overrides.length > 0) {
@@ -811,6 +821,7 @@ export class StreamFlow {
   async #retry<T>(step: string, run: () => Promise<T>): Promise<T> {
     for (let delay = 50; ; delay = Math.min(2 * delay, 2_000)) {
       try {
+        this.#step = step
         const result = await run()
         this.#fault = null
         return result

@@ -257,6 +257,10 @@ export const limits = {
   endpointsMax: 10_000,
   /** Endpoints of one tenant, or of the platform. */
   tenantEndpointsMax: 32,
+  /** A disk with less than this is told by health and doctor. */
+  diskLowBytes: 2_000_000_000,
+  /** A flush that takes longer is told by health: several epochs, and more than one insert may take. */
+  flushLateMs: 30_000,
   /** Characters of a webhook's URL. */
   urlMax: 2_048,
   /** Kinds of events, metrics or rules that one endpoint names. */
@@ -386,6 +390,8 @@ export const limits = {
   closeFailuresMax: 100,
   /** Usage data of one metric that a statement prints; all are behind the line. */
   statementDataMax: 50,
+  /** Of a text at the foot of a document. */
+  mentionCharactersMax: 600,
   /** Between two looks at trials that are over; they end on days. */
   trialSweepMs: 60 * MINUTE,
   /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */

@@ -58,10 +58,12 @@ import { Guard, type ReservationView } from './quota/guard.js'
 import { Journal } from './quota/journal.js'
 import { openPolicies, type Policies, type Policy } from './quota/policy.js'
 import { Refusals } from './refusals.js'
+import { type ArchivePool, openArchivePool } from './rollup/archive-pool.js'
 import { audit } from './rollup/audit.js'
 import { type RebuildReport, rebuild } from './rollup/rebuild.js'
 import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
+import { roomIn } from './room.js'
 import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
 import { openTracing, type Tracing } from './tracing.js'
 import { Imports } from './usage-data/import.js'
@@ -188,6 +190,7 @@ export class System {
   readonly #loop: Loop = watchLoop((kind, seconds) => this.metrics.gcPause.observe({ kind }, seconds))
   #idFiles: IdFiles[] = []
   readonly #runPool: RunPool = openRunPool()
+  readonly #archivePool: ArchivePool = openArchivePool()
   #streams = 1
   #inflight = 0
   #nextShard = 0
@@ -425,6 +428,7 @@ export class System {
             ids,
             rollup: this.#rollup,
             repair: this.#repair,
+            archive: this.#archivePool,
             postgres,
             alerts: this.#alerts,
             clock,
@@ -612,7 +616,12 @@ export class System {
       () => this.#guard?.close(),
       () => this.#journalLog?.close(),
       () => this.#log?.close(),
-      () => Promise.allSettled([...this.#idFiles.map((files) => files.close()), this.#runPool.close()]),
+      () =>
+        Promise.allSettled([
+          ...this.#idFiles.map((files) => files.close()),
+          this.#runPool.close(),
+          this.#archivePool.close(),
+        ]),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),
       () => this.#loop.close(),
@@ -846,6 +855,16 @@ export class System {
         notes.push(`stream ${range.stream}: records ${range.from} to ${range.to} are lost: ${range.reason}`)
       if (flow.fault !== null) notes.push(`stream ${flow.stream} tries again: ${flow.fault}`)
       if (flow.state !== 'running') notes.push(`stream ${flow.stream} is ${flow.state}`)
+      const late = flow.flushLagMs()
+      if (late > limits.flushLateMs)
+        notes.push(
+          `stream ${flow.stream}: nothing was flushed for ${Math.floor(late / 1000)} s, it waits in «${flow.step}» for ${storeOf(flow.step)}; events are taken into the log`,
+        )
+      const { bytes } = this.#log!.state(flow.stream)
+      if (bytes > 0.8 * this.config.logBytesMax)
+        notes.push(
+          `stream ${flow.stream}: the log takes ${Math.round((100 * bytes) / this.config.logBytesMax)} % of RELEVE_LOG_BYTES; at 100 % events are answered 503 until the stores have what is in it`,
+        )
       return {
         stream: flow.stream,
         state: flow.state,
@@ -857,6 +876,8 @@ export class System {
     for (const [name, engine] of Object.entries(engines ?? {})) {
       if (!engine.up) notes.push(`${name} is away: events are taken into the log and counted when it is back`)
     }
+    const room = roomIn(this.config.dataDirectory, this.#streams)
+    if (room.state !== 'ok') notes.push(`${room.detail}: make room, or events are answered 503`)
     const doors = Object.fromEntries([...this.#doors].map(([name, state]) => [name, state()]))
     for (const [name, door] of Object.entries(doors)) {
       if (!door.up)
@@ -896,6 +917,10 @@ export class System {
       metrics.engineUp.set({ engine }, state.up ? 1 : 0)
   }
 }
+
+/** Which of the two a step of the flush is written to. */
+const storeOf = (step: string): string =>
+  ['manifest', 'checkpoint'].includes(step) ? 'PostgreSQL' : step === 'keys' ? 'the disk' : 'ClickHouse'
 
 function sum(a: Totals, b: Totals): Totals {
   return Object.fromEntries(

@@ -163,6 +163,7 @@ const onlys: readonly [what: string, pattern: RegExp, allowed: Readonly<Record<s
       'shard.ts': 'the place',
       'invoicing/draft-batch.ts': 'the rating threads',
       'dedupe/run-pool.ts': 'the thread that builds runs of ids',
+      'rollup/archive-pool.ts': 'the thread that sorts the archive',
     },
   ],
   [

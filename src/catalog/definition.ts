@@ -8,7 +8,7 @@
 import { isCurrency } from '../currency.js'
 import { parseDecimal, printDecimal, RoundingMode } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import type { Language } from '../format.js'
+import type { Language, Words } from '../format.js'
 import { limits } from '../limits.js'
 import { Cycle, isTimeZone } from '../period.js'
 import type { Threshold } from '../quota/entitlement.js'
@@ -56,6 +56,9 @@ export interface Plan {
 }
 
 /** Who issues invoices: numbers are gapless per legal entity and series. */
+/** One text for both languages, or each. */
+export type MentionText = string | Words
+
 export interface LegalEntity {
   readonly key: string
   readonly name: string
@@ -66,7 +69,7 @@ export interface LegalEntity {
   readonly invoicePattern: string
   readonly creditNotePattern: string
   /** Texts for the foot of each document, besides what the law of the country gives. */
-  readonly mentions?: readonly string[]
+  readonly mentions?: readonly MentionText[]
   /** Whose calendar the issue dates follow, and with them the years of the numbers. */
   readonly timeZone: string
   /** The clearance system that has to take each document before it may be handed out. */
@@ -98,6 +101,8 @@ export interface Customer {
   readonly language: Language
   /** Days from issue to due. */
   readonly termDays: number
+  /** Texts for the foot of this customer's documents, such as an order number or the article of an exemption. */
+  readonly mentions?: readonly MentionText[]
 }
 
 export interface ItemEntitlement {
@@ -394,9 +399,7 @@ export function parseLegalEntity(json: unknown): LegalEntity {
     registrations: texts(fields.registrations ?? {}, 'registrations'),
     invoicePattern,
     creditNotePattern,
-    ...(fields.mentions === undefined
-      ? {}
-      : { mentions: list(fields.mentions, 'mentions', 20).map((text, i) => name(text, `mentions[${i}]`)) }),
+    ...(fields.mentions === undefined ? {} : { mentions: mentions(fields.mentions) }),
     timeZone: zone(fields.timeZone ?? 'UTC'),
     ...(fields.certification === undefined ? {} : { certification: parseCertification(fields.certification) }),
   }
@@ -416,6 +419,7 @@ export function parseCustomer(json: unknown): Customer {
     'timeZone',
     'language',
     'termDays',
+    'mentions',
   ])
   const registrations = texts(fields.registrations ?? {}, 'registrations')
   assertRegistrations(registrations)
@@ -436,6 +440,7 @@ export function parseCustomer(json: unknown): Customer {
     timeZone: zone(fields.timeZone),
     language: oneOf(fields.language ?? 'fr', ['fr', 'en'] as const, 'language'),
     termDays: wholeNumber(fields.termDays ?? 30, 'termDays', 0, 365),
+    ...(fields.mentions === undefined ? {} : { mentions: mentions(fields.mentions) }),
   }
 }
 
@@ -445,12 +450,13 @@ function taxTerms(
   registrations: Readonly<Record<string, string>>,
 ): { readonly taxRate: string; readonly taxCategory: string; readonly reason: string | null } {
   const reason = fields.taxReason === undefined ? null : name(fields.taxReason, 'taxReason')
-  if (fields.taxRate !== undefined)
-    return {
-      taxRate: quantity(fields.taxRate, 'taxRate'),
-      taxCategory: name(fields.taxCategory ?? 'S', 'taxCategory'),
-      reason,
-    }
+  if (fields.taxRate !== undefined) {
+    const taxRate = quantity(fields.taxRate, 'taxRate')
+    const taxCategory = oneOf(fields.taxCategory ?? 'S', ['S', 'Z', 'E', 'AE', 'K', 'G', 'O'] as const, 'taxCategory')
+    if (taxCategory !== 'S' && !parseDecimal(taxRate, 'taxRate').isZero())
+      throw new ReleveError('invalid_request', `taxRate: what is of category ${taxCategory} has no tax, got ${taxRate}`)
+    return { taxRate, taxCategory, reason }
+  }
   const category = name(fields.taxCategory ?? 'standard', 'taxCategory')
   const { rate, code } = taxOf(country(fields.country), category)
   if (isExemption(category) && reason === null && registrations.Exonération === undefined)
@@ -770,6 +776,27 @@ function list(value: unknown, field: string, max: number): unknown[] {
   if (!Array.isArray(value) || value.length > max)
     throw new ReleveError('invalid_request', `${field}: a list of at most ${max} is expected`)
   return value
+}
+
+function mentions(value: unknown): MentionText[] {
+  const text = (one: unknown, field: string): string => {
+    if (
+      typeof one === 'string' &&
+      one.trim() !== '' &&
+      one.length <= limits.mentionCharactersMax &&
+      !/\p{Cc}/u.test(one)
+    )
+      return one
+    throw new ReleveError(
+      'invalid_request',
+      `${field}: a text of 1 to ${limits.mentionCharactersMax} characters is expected`,
+    )
+  }
+  return list(value, 'mentions', 20).map((one, i): MentionText => {
+    if (typeof one !== 'object' || one === null) return text(one, `mentions[${i}]`)
+    const { fr, en } = fieldsOf(one, `mentions[${i}]`, ['fr', 'en'])
+    return { fr: text(fr, `mentions[${i}].fr`), en: text(en, `mentions[${i}].en`) }
+  })
 }
 
 function texts(value: unknown, field: string): Record<string, string> {

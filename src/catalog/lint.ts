@@ -7,6 +7,7 @@ import { Decimal } from '../decimal.js'
 import type { Book } from './book.js'
 import type { Plan } from './definition.js'
 import { type Price, parsePrice, type TieredPrice } from './price.js'
+import { missingRegistrations } from './registration.js'
 import { isRateOf } from './tax-table.js'
 import { convertsExactly, isKnownUnit } from './unit.js'
 
@@ -22,6 +23,7 @@ export interface Finding {
     | 'currencies_differ'
     | 'includes_differ'
     | 'tax_rate_unknown'
+    | 'registrations_missing'
     | 'currency_of_other_customer'
     | 'rule_missing'
     | 'rule_of_other_metric'
@@ -87,6 +89,12 @@ export function lint(book: Book): Finding[] {
     if (isRateOf(country, taxRate)) continue
     const message = `${taxRate} % is no rate of ${country}`
     findings.push({ code: 'tax_rate_unknown', at: `customer ${tenant}`, message })
+  }
+  for (const seller of book.legalEntities.values()) {
+    const missing = missingRegistrations(seller)
+    if (missing.length === 0) continue
+    const message = `invoices of ${seller.country} carry ${missing.join(', ')} of their seller`
+    findings.push({ code: 'registrations_missing', at: `legal entity ${seller.key}`, message })
   }
   for (const contract of book.contracts.values()) {
     const { currency } = book.customers.get(contract.tenant) ?? { currency: '' }

@@ -1,6 +1,6 @@
 /**
- * Registrations of a customer that the law gives a form: SIREN and SIRET, the VAT number, NCC (Côte d'Ivoire), RCCM (OHADA), NINEA
- * (Senegal). Blanks, points and dashes are how people write them and are let be; digits that cannot be are refused. Others are text.
+ * Registrations that the law gives a form: SIREN and SIRET, the VAT number, NCC (Côte d'Ivoire), RCCM (OHADA), NINEA (Senegal); and
+ * which of them a seller's invoices carry. Blanks, points and dashes are how people write them and are let be; digits that cannot be are refused. Others are text.
  * Pure.
  */
 import { ReleveError } from '../errors.js'
@@ -39,6 +39,23 @@ const FORMS: Readonly<Record<string, readonly [is: (text: string) => boolean, fo
     (text) => /^[0-9]{7}([0-9][A-Z][0-9]|[0-9]{2})?$/.test(text),
     'seven or nine digits, or seven and a code such as 2G3',
   ],
+}
+
+/** What each country's invoices carry of their seller. One of the names of an entry is enough. */
+const ON_INVOICES: Readonly<Record<string, readonly (readonly string[])[]>> = {
+  FR: [['SIREN', 'SIRET'], ['TVA'], ['RCS', 'RM']],
+  CI: [['NCC'], ['RCCM'], ['Régime d’imposition', "Régime d'imposition"], ['Centre des impôts']],
+  SN: [['NINEA'], ['RCCM']],
+}
+
+/** Registrations that the country wants and the seller has not entered. */
+export function missingRegistrations(seller: {
+  readonly country: string
+  readonly registrations: Readonly<Record<string, string>>
+}): string[] {
+  return (ON_INVOICES[seller.country] ?? [])
+    .filter((names) => !names.some((name) => seller.registrations[name] !== undefined))
+    .map((names) => names[0]!)
 }
 
 /** Throws ReleveError `invalid_request` naming the field and the form. */

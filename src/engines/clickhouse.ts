@@ -218,6 +218,8 @@ function xml(text: string): string {
 function configXml(directory: string, access: Access, memoryBytes: number): string {
   const basic = Buffer.from(`${access.user}:${access.password}`).toString('base64')
   const handler = '<handler><type>dynamic_query_handler</type><query_param_name>query</query_param_name></handler>'
+  // Merges of more parts at once, so that a row goes through fewer of them: 12 million rows of the archive in inserts of 500,000 took
+  // 1,156 CPU ns a row with 5, the default, and 849 with 10. And events come before merges, which can wait for some hundred parts.
   // Sections that are absent stay off: query_log, trace_log, metric_log, text_log, part_log and their kin write for ever.
   return `<clickhouse>
   <http_port>${access.port}</http_port>
@@ -244,7 +246,9 @@ function configXml(directory: string, access: Access, memoryBytes: number): stri
   <merge_tree>
     <fsync_after_insert>1</fsync_after_insert>
     <fsync_part_directory>1</fsync_part_directory>
+    <merge_selector_base>10</merge_selector_base>
   </merge_tree>
+  <os_threads_nice_value_merge_mutate>5</os_threads_nice_value_merge_mutate>
   <max_server_memory_usage>${memoryBytes}</max_server_memory_usage>
   <mark_cache_size>268435456</mark_cache_size>
   <uncompressed_cache_size>0</uncompressed_cache_size>

@@ -86,7 +86,7 @@ export function openPostgresPool(connection: string | Access, logger: Logger): p
   // A connection that breaks while it is borrowed emits on the client, and without a listener ends the process.
   pool.on('connect', (client) => {
     client.on('error', (error) => {
-      if (!pool.ending) logger.warn({ err: error }, 'a PostgreSQL connection broke')
+      if (!pool.ending) logger.warn({ error: error.message }, 'a PostgreSQL connection broke')
     })
   })
   pool.on('error', () => {}) // the same error again, by way of the pool

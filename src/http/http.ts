@@ -14,6 +14,7 @@ import type { ApiKey, Scope } from '../access/keys.js'
 import { ErrorCode, ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
+import { problemSchema, withAnswers } from './document.js'
 import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
@@ -223,6 +224,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
 
   // Behind the handlers of errors and keys, so that these pages have them too: a browser is asked for the key, as the password
   // of any name.
+  app.addSchema(problemSchema)
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -233,6 +235,11 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       },
       components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'rlv_…' } } },
       security: [{ key: [] }],
+    },
+    refResolver: { buildLocalReference: (json) => String(json.$id) },
+    transform: ({ schema, url, route }) => {
+      const method = String([route.method].flat()[0])
+      return { url, schema: withAnswers({ method, url, scope: route.config?.scope }, { ...schema }) }
     },
   })
   await app.register(swaggerUi, { routePrefix: '/docs' })

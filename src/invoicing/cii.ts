@@ -123,11 +123,13 @@ export function toCii(document: Invoice, language: Language = document.language)
       el('rsm:SupplyChainTradeTransaction', [
         ...lines,
         el('ram:ApplicableHeaderTradeAgreement', [
-          party('ram:SellerTradeParty', seller.key, seller),
-          party('ram:BuyerTradeParty', customer.tenant, customer),
+          party('ram:SellerTradeParty', seller.key, seller, category),
+          party('ram:BuyerTradeParty', customer.tenant, customer, category),
           el('ram:ContractReferencedDocument', [leaf('ram:IssuerAssignedID', invoice.contract)]),
         ]),
         el('ram:ApplicableHeaderTradeDelivery', [
+          // A supply within the Union says where it went (BR-IC-12).
+          category === 'K' && el('ram:ShipToTradeParty', [leaf('ram:Name', customer.name), postalXml(customer)]),
           el('ram:ActualDeliverySupplyChainEvent', [date('ram:OccurrenceDateTime', invoice.period.lastDay)]),
         ]),
         settlement(invoice, category),
@@ -212,16 +214,14 @@ function periodXml(period: Period, zone: string): string {
   ])
 }
 
-function party(
-  name: string,
-  id: string,
-  who: {
-    readonly name: string
-    readonly country: string
-    readonly address: readonly string[]
-    readonly registrations: Readonly<Record<string, string>>
-  },
-): string {
+interface Party {
+  readonly name: string
+  readonly country: string
+  readonly address: readonly string[]
+  readonly registrations: Readonly<Record<string, string>>
+}
+
+function party(name: string, id: string, who: Party, category: string): string {
   const { registrations: given } = who
   // SIREN and SIRET have their scheme; the RCCM of the OHADA countries has none that the standard lists.
   const legal =
@@ -234,23 +234,29 @@ function party(
   // A VAT identifier begins with the country (BR-CO-09); what does not is a local tax number.
   const isVat = vat !== undefined && /^[A-Z]{2}/.test(vat)
   const local = given.NCC ?? given.NINEA ?? given.IFU ?? (isVat ? undefined : vat)
-  const last = who.address.length > 1 ? who.address.at(-1)! : undefined
-  const [, postcode, city] = /^([0-9]{4,6}) +(.+)$/.exec(last ?? '') ?? [undefined, undefined, last]
-  const [one, two, three] = last === undefined ? who.address : who.address.slice(0, -1)
+  // What is not subject to VAT names no VAT identifier (BR-O-02).
+  const named = isVat && category !== 'O'
   return el(name, [
     leaf('ram:ID', id),
     leaf('ram:Name', who.name),
     legal && el('ram:SpecifiedLegalOrganization', [legal]),
-    el('ram:PostalTradeAddress', [
-      leaf('ram:PostcodeCode', postcode),
-      leaf('ram:LineOne', one),
-      leaf('ram:LineTwo', two),
-      leaf('ram:LineThree', three),
-      leaf('ram:CityName', city),
-      leaf('ram:CountryID', who.country),
-    ]),
-    isVat && el('ram:SpecifiedTaxRegistration', [leaf('ram:ID', vat, { schemeID: 'VA' })]),
+    postalXml(who),
+    named && el('ram:SpecifiedTaxRegistration', [leaf('ram:ID', vat, { schemeID: 'VA' })]),
     local !== undefined && el('ram:SpecifiedTaxRegistration', [leaf('ram:ID', local, { schemeID: 'FC' })]),
+  ])
+}
+
+function postalXml(who: Party): string {
+  const last = who.address.length > 1 ? who.address.at(-1)! : undefined
+  const [, postcode, city] = /^([0-9]{4,6}) +(.+)$/.exec(last ?? '') ?? [undefined, undefined, last]
+  const [one, two, three] = last === undefined ? who.address : who.address.slice(0, -1)
+  return el('ram:PostalTradeAddress', [
+    leaf('ram:PostcodeCode', postcode),
+    leaf('ram:LineOne', one),
+    leaf('ram:LineTwo', two),
+    leaf('ram:LineThree', three),
+    leaf('ram:CityName', city),
+    leaf('ram:CountryID', who.country),
   ])
 }
 

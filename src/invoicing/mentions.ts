@@ -1,10 +1,10 @@
 /**
  * What the law wants printed on an invoice besides its figures, by the country of the seller: France, Côte d'Ivoire, Senegal. Pure.
  *
- * Only what the data has is printed: nothing is invented, and `missingMentions` says what a seller still has to enter. The codes
+ * Only what the data has is printed: nothing is invented, and the catalogue's lint says what a seller still has to enter. The codes
  * are those of EN 16931 notes (UNTDID 4451), as the French reform asks for them.
  */
-import type { LegalEntity } from '../catalog/definition.js'
+import type { MentionText } from '../catalog/definition.js'
 import type { Words } from '../format.js'
 import type { Invoice } from './invoice.js'
 
@@ -14,17 +14,46 @@ export interface Mention {
   readonly text: Words
 }
 
-/** Registrations that each country's invoices carry. One of the names of an entry is enough. */
-const REGISTRATIONS: Readonly<Record<string, readonly (readonly string[])[]>> = {
-  FR: [['SIREN', 'SIRET'], ['TVA'], ['RCS', 'RM']],
-  CI: [['NCC'], ['RCCM'], ['Régime d’imposition', "Régime d'imposition"], ['Centre des impôts']],
-  SN: [['NINEA'], ['RCCM']],
+/** Why a document has no tax, by the category of its customer (EN 16931). What the customer's own reason says comes first. */
+const UNTAXED: Readonly<Record<string, { readonly [country: string]: Words } & { readonly other: Words }>> = {
+  E: {
+    other: { fr: 'Exonéré de TVA.', en: 'Exempt from VAT.' },
+  },
+  AE: {
+    FR: { fr: 'Autoliquidation (art. 283-2 du CGI).', en: 'Reverse charge (art. 283-2, French tax code).' },
+    other: { fr: 'Autoliquidation de la TVA par le preneur.', en: 'Reverse charge: VAT is due by the customer.' },
+  },
+  K: {
+    FR: {
+      fr: 'Exonération de TVA, livraison intracommunautaire (art. 262 ter I du CGI).',
+      en: 'VAT exempt intra-community supply (art. 262 ter I, French tax code).',
+    },
+    other: { fr: 'Livraison intracommunautaire exonérée de TVA.', en: 'VAT exempt intra-community supply.' },
+  },
+  G: {
+    FR: {
+      fr: 'Exonération de TVA, exportation (art. 262 I du CGI).',
+      en: 'VAT exempt export (art. 262 I, French tax code).',
+    },
+    other: { fr: 'Exportation, exonérée de TVA.', en: 'Export, exempt from VAT.' },
+  },
+  O: {
+    FR: {
+      fr: 'TVA non applicable (art. 259-1 du CGI).',
+      en: 'Not subject to French VAT (art. 259-1, French tax code).',
+    },
+    other: { fr: 'Hors du champ de la TVA.', en: 'Not subject to VAT.' },
+  },
 }
 
-const same = (text: string): Words => ({ fr: text, en: text })
+const both = (text: MentionText): Words => (typeof text === 'string' ? { fr: text, en: text } : text)
+const free = (text: MentionText): Mention => ({ code: null, text: both(text) })
 
-export function mentionsOf({ seller, kind }: Invoice): Mention[] {
-  const own = (seller.mentions ?? []).map((text): Mention => ({ code: null, text: same(text) }))
+export function mentionsOf({ seller, customer, kind }: Invoice): Mention[] {
+  const untaxed = UNTAXED[customer.taxCategory]
+  const reason = customer.registrations.Exonération ?? untaxed?.[seller.country] ?? untaxed?.other
+  const tax = untaxed === undefined || reason === undefined ? [] : [free(reason)]
+  const own = [...tax, ...[...(seller.mentions ?? []), ...(customer.mentions ?? [])].map(free)]
   if (seller.country !== 'FR' || kind !== 'invoice') return own
   return [
     {
@@ -50,16 +79,10 @@ export function mentionsOf({ seller, kind }: Invoice): Mention[] {
   ]
 }
 
-/** «RCCM CI-ABJ-… · NCC …», in the order they were entered. */
+/** «RCCM CI-ABJ-… · NCC …», in the order they were entered; each is one word, so that no line breaks within it. */
 export function registrationsText(registrations: Readonly<Record<string, string>>): string {
   return Object.entries(registrations)
     .map(([name, value]) => `${name} ${value}`)
+    .map((text) => (text.length > 60 ? text : text.replaceAll(' ', '\u00a0')))
     .join(' · ')
-}
-
-/** Registrations that the country wants and the seller has not entered. */
-export function missingMentions(seller: LegalEntity): string[] {
-  return (REGISTRATIONS[seller.country] ?? [])
-    .filter((names) => !names.some((name) => seller.registrations[name] !== undefined))
-    .map((names) => names[0]!)
 }

@@ -281,7 +281,9 @@ export async function toPdf(
     const middle = LEFT + 265
     const small: Style = { size: 8, color: GRAY }
     const bold: Style = { size: 8.5, weight: 600 }
-    const address = [...customer.address, registrationsText(customer.registrations)].filter((line) => line !== '')
+    // Why there is no tax stands at the foot.
+    const { Exonération: _, ...registrations } = customer.registrations
+    const address = [...customer.address, registrationsText(registrations)].filter((line) => line !== '')
     if (address.length === 0) address.push(customer.country)
     const facts: (readonly [string, string])[] = [
       [say('issued'), invoice.issuedOn === null ? '—' : formatDate(invoice.issuedOn, language)],

@@ -76,6 +76,17 @@ export function paymentStatus(request: {
   return late > 0 ? { status: 'overdue', daysLate: late } : { status: 'pending', daysLate: 0 }
 }
 
+/** Of an issued invoice; null for a draft, a credit note, and what was credited or is not handed out. Payments in part are not kept here. */
+export function paymentOf(
+  state: InvoiceState,
+  invoice: { readonly kind: 'invoice' | 'credit_note'; readonly dueOn: string | null; readonly ttc: string },
+  today: string,
+): PaymentStatus | null {
+  const { kind, dueOn, ttc } = invoice
+  if (kind !== 'invoice' || dueOn === null || !['finalised', 'sent', 'paid'].includes(state)) return null
+  return paymentStatus({ dueDate: dueOn, paid: state === 'paid' ? ttc : '0', total: ttc, today })
+}
+
 /** Sums of TTC by status, and of all. */
 export function totalsByStatus(
   invoices: readonly { readonly ttc: string; readonly status: PaymentStatus['status'] }[],

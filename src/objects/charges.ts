@@ -4,7 +4,7 @@ import type { ObjectCharge } from '../invoicing/fleet.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
 
-/** In the closing's transaction. */
+/** In the closing's transaction. Of a period that is counted again, only the objects that come to something else than before. */
 export async function keepCharges(
   client: Pick<ClientBase, 'query'>,
   closing: string,
@@ -16,7 +16,14 @@ export async function keepCharges(
   await client.query(
     `INSERT INTO object_charges (closing, period_from, parent, item, subject, covers_from, covers_to, fee, usage, amount)
      SELECT $2, $3, $4, item, subject, (covers ->> 'from')::bigint, (covers ->> 'to')::bigint, fee, usage, amount
-     FROM jsonb_to_recordset($1::jsonb) AS v (item text, subject text, covers jsonb, fee numeric, usage jsonb, amount numeric)`,
+     FROM jsonb_to_recordset($1::jsonb) AS v (item text, subject text, covers jsonb, fee numeric, usage jsonb, amount numeric)
+     WHERE NOT EXISTS (
+       SELECT 1 FROM (
+         SELECT h.* FROM object_charges h JOIN closings c ON c.id = h.closing
+         WHERE h.item = v.item AND h.period_from = $3 AND h.parent = $4 AND h.closing <> $2 ORDER BY c.place DESC NULLS LAST LIMIT 1
+       ) AS last
+       WHERE (last.subject, last.covers_from, last.covers_to, last.fee, last.usage, last.amount) IS NOT DISTINCT FROM
+         (v.subject, (v.covers ->> 'from')::bigint, (v.covers ->> 'to')::bigint, v.fee, v.usage, v.amount))`,
     [JSON.stringify(charges), closing, period.from, parent],
   )
 }

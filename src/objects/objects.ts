@@ -38,7 +38,7 @@ export interface KeptObject {
   readonly tenant: string | null
   readonly contract: string | null
   readonly item: string | null
-  readonly state: 'draft' | 'pending' | 'active' | 'ended'
+  readonly state: ObjectState
   readonly createdAt: number
   readonly changedAt: number
 }
@@ -92,6 +92,24 @@ interface Row {
 }
 
 const COLUMNS = 'serial, id, subject, kind, attributes, tenant, contract, item, state, created_at, changed_at'
+
+/**
+ * One is active once: an end is final, since its item has a place in invoices. A device that comes back is a new object; the same
+ * subject may belong to it from the day after the end on.
+ */
+export const ObjectMoves = {
+  draft: ['active', 'ended'],
+  pending: ['active', 'ended'],
+  active: ['ended'],
+  ended: [],
+} as const satisfies Record<string, readonly string[]>
+export type ObjectState = keyof typeof ObjectMoves
+
+/** Throws ReleveError `conflict`. */
+function assertObjectMove(id: string, from: ObjectState, to: ObjectState): void {
+  if (!(ObjectMoves[from] as readonly string[]).includes(to))
+    throw new ReleveError('conflict', `object: ${id} is ${from} and cannot become ${to}`)
+}
 
 export class Objects {
   readonly #postgres: Pool
@@ -218,8 +236,7 @@ export class Objects {
           known += 1
           continue
         }
-        if (row.state !== 'draft' && row.state !== 'pending')
-          throw new ReleveError('conflict', `object: ${row.id} is ${row.state}`)
+        assertObjectMove(row.id, row.state, 'active')
         const place = this.#placeOf(contractId, itemId, row.tenant)
         if (place === null || place.item === null)
           throw new ReleveError('unprocessable', `item: say which contract and fleet item ${row.id} belongs to`)
@@ -295,6 +312,7 @@ export class Objects {
       const row = rows[0]
       if (row === undefined) throw new ReleveError('not_found', `object: there is no ${id}`)
       if (row.state === 'ended') return
+      assertObjectMove(id, row.state, 'ended')
       if (row.state === 'active') {
         const contract = this.#catalog.book().contractOf(row.contract!)
         const to = DateTime.fromMillis(at, { zone: contract.timeZone }).startOf('day').plus({ days: 1 }).toMillis()

@@ -29,7 +29,7 @@ export interface StoreChunk {
   readonly pieces: readonly Uint8Array[]
   /** SHA-256 of the bytes, hex. */
   readonly digest: string
-  readonly format?: 'RowBinary' | 'JSONEachRow'
+  readonly format?: 'RowBinary' | 'Native' | 'JSONEachRow'
 }
 
 export type ChunkRecord = Pick<StoreChunk, 'table' | 'chunk' | 'rows' | 'digest'>

@@ -4,6 +4,7 @@
  */
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { ErrorCode } from '../../src/errors.js'
 import { type DoorSystem, openDoorSystem } from '../doors/door-system.js'
 
 let door: DoorSystem
@@ -17,6 +18,8 @@ afterAll(() => door.close())
 interface Operation {
   readonly summary?: string
   readonly tags?: readonly string[]
+  readonly requestBody?: unknown
+  readonly responses: Record<string, { description: string; content?: Record<string, { schema: unknown }> }>
   readonly parameters?: readonly { readonly in: string; readonly name: string; readonly required?: boolean }[]
 }
 type Paths = Record<string, Record<string, Operation>>
@@ -52,6 +55,54 @@ test('every operation has a tag, a summary and the parameters of its path', asyn
       expect(declared.sort(), `${method} ${path}`).toEqual(names.sort())
     }
   }
+})
+
+test('every operation says how it answers, well and otherwise; what it answers to nobody and to nonsense is in its document', async () => {
+  const { paths, components } = await document()
+  const problem = (components as { schemas: Record<string, { properties: { code: { enum: string[] } } }> }).schemas
+    .Problem!
+  expect(problem.properties.code.enum).toEqual(Object.keys(ErrorCode))
+  let asked = 0
+  for (const [path, methods] of Object.entries(paths)) {
+    for (const [method, { responses, requestBody }] of Object.entries(methods)) {
+      const name = `${method.toUpperCase()} ${path}`
+      const statuses = Object.keys(responses)
+      expect(
+        statuses.some((status) => status.startsWith('2')),
+        name,
+      ).toBe(true)
+      expect(statuses, name).toContain('500')
+      if (path.includes('{')) expect(statuses, name).toContain('404')
+      if (requestBody !== undefined)
+        expect(statuses, name).toEqual(expect.arrayContaining(['400', '413', '415', '422', '409', '503']))
+      for (const status of statuses.filter((one) => /^[45]/.test(one))) {
+        const { description, content } = responses[status]!
+        expect(description, `${name} ${status}`).not.toBe('')
+        expect(content?.['application/problem+json']?.schema, `${name} ${status}`).toEqual({
+          $ref: '#/components/schemas/Problem',
+        })
+      }
+      // A body that is none, for the keys of all rights and of none.
+      const url = `${door.url}${path.replaceAll(/\{[^}]+\}/g, 'nothing')}`
+      const body = ['post', 'put', 'patch'].includes(method)
+        ? { body: '{', headers: { 'content-type': 'application/json' } }
+        : {}
+      for (const authorization of ['Bearer rlv_nothing', `Bearer ${door.adminKey}`]) {
+        if (method === 'get' && authorization.includes(door.adminKey)) continue
+        const answer = await fetch(url, {
+          method: method.toUpperCase(),
+          ...body,
+          headers: { ...body.headers, authorization },
+        })
+        await answer.body?.cancel()
+        if (answer.ok) continue
+        asked += 1
+        expect(statuses, `${name} answers ${answer.status}`).toContain(String(answer.status))
+        expect(answer.headers.get('content-type'), name).toContain('application/problem+json')
+      }
+    }
+  }
+  expect(asked).toBeGreaterThan(150)
 })
 
 test('the page is there for a key and takes nothing from another host', async () => {

@@ -9,254 +9,19 @@ import { promisify } from 'node:util'
 import { inflateSync } from 'node:zlib'
 import { Decimal } from 'decimal.js'
 import { describe, expect, test } from 'vitest'
+import { Book } from '../../src/catalog/book.js'
+import { type Customer, parseLegalEntity } from '../../src/catalog/definition.js'
+import { lint } from '../../src/catalog/lint.js'
+import { missingRegistrations } from '../../src/catalog/registration.js'
 import { toCii } from '../../src/invoicing/cii.js'
 import { draftCreditNote } from '../../src/invoicing/credit.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
-import { mentionsOf, missingMentions } from '../../src/invoicing/mentions.js'
+import { mentionsOf } from '../../src/invoicing/mentions.js'
 import { toPdf } from '../../src/invoicing/pdf.js'
 import { formatOf } from '../../src/invoicing/print.js'
+import { AGREEMENT, all, checkRules, type Element, LINE, readXml, SETTLEMENT, SUM, textAt } from './en16931.js'
+import { pagesOf } from './read-pdf.js'
 import { bank, frenchSeller, ivorySeller, oidMetrics, sampleInvoice } from './sample.js'
-
-interface Element {
-  readonly name: string
-  readonly attributes: Record<string, string>
-  readonly children: Element[]
-  text: string
-}
-
-/** Throws when a tag is not closed, an entity is unknown, or text stands outside. */
-function readXml(source: string): Element {
-  const body = source.replace(/^<\?xml version="1.0" encoding="UTF-8"\?>\s*/, '')
-  expect(body.length, 'begins with an XML declaration').toBeLessThan(source.length)
-  const root: Element = { name: '', attributes: {}, children: [], text: '' }
-  const open = [root]
-  const unquoted = (text: string): string =>
-    text.replaceAll(/&(\w+);|&|</g, (all, name: string) => {
-      const known: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"' }
-      if (known[name] === undefined) throw new Error(`bad text ${all}`)
-      return known[name]
-    })
-  let at = 0
-  for (const match of body.matchAll(/<(\/?)([A-Za-z:]+)((?:\s+[A-Za-z:]+="[^"<]*")*)\s*(\/?)>/g)) {
-    const text = body.slice(at, match.index)
-    at = match.index + match[0].length
-    open.at(-1)!.text += unquoted(text)
-    const name = match[2]!.replace(/^\w+:/, '')
-    if (match[1] === '/') {
-      const closed = open.pop()!
-      if (closed.name !== name) throw new Error(`</${name}> closes <${closed.name}>`)
-      continue
-    }
-    const attributes = Object.fromEntries(
-      [...match[3]!.matchAll(/([A-Za-z:]+)="([^"]*)"/g)].map(([, key, value]) => [key!, unquoted(value!)]),
-    )
-    const element: Element = { name, attributes, children: [], text: '' }
-    open.at(-1)!.children.push(element)
-    if (match[4] !== '/') open.push(element)
-  }
-  if (open.length !== 1 || body.slice(at).trim() !== '') throw new Error('not closed')
-  return root.children[0]!
-}
-
-const all = (element: Element, path: string): Element[] =>
-  path
-    .split('/')
-    .reduce<Element[]>((found, name) => found.flatMap((e) => e.children.filter((c) => c.name === name)), [element])
-const textAt = (element: Element, path: string): string | undefined => all(element, path)[0]?.text.trim()
-const amountAt = (element: Element, path: string): Decimal => {
-  const text = textAt(element, path)
-  expect(text, path).toMatch(/^-?[0-9]+(\.[0-9]+)?$/)
-  return new Decimal(text!)
-}
-const LINE = 'SupplyChainTradeTransaction/IncludedSupplyChainTradeLineItem'
-const SETTLEMENT = 'SupplyChainTradeTransaction/ApplicableHeaderTradeSettlement'
-const AGREEMENT = 'SupplyChainTradeTransaction/ApplicableHeaderTradeAgreement'
-const SUM = `${SETTLEMENT}/SpecifiedTradeSettlementHeaderMonetarySummation`
-
-/** The paths that may occur, relative to their parent and in the order that the schema wants. */
-const ORDER: Record<string, readonly string[]> = {
-  CrossIndustryInvoice: ['ExchangedDocumentContext', 'ExchangedDocument', 'SupplyChainTradeTransaction'],
-  ExchangedDocument: ['ID', 'TypeCode', 'IssueDateTime', 'IncludedNote'],
-  IncludedNote: ['Content', 'SubjectCode'],
-  SupplyChainTradeTransaction: [
-    'IncludedSupplyChainTradeLineItem',
-    'ApplicableHeaderTradeAgreement',
-    'ApplicableHeaderTradeDelivery',
-    'ApplicableHeaderTradeSettlement',
-  ],
-  IncludedSupplyChainTradeLineItem: [
-    'AssociatedDocumentLineDocument',
-    'SpecifiedTradeProduct',
-    'SpecifiedLineTradeAgreement',
-    'SpecifiedLineTradeDelivery',
-    'SpecifiedLineTradeSettlement',
-  ],
-  AssociatedDocumentLineDocument: ['LineID', 'IncludedNote'],
-  SpecifiedTradeProduct: ['GlobalID', 'SellerAssignedID', 'BuyerAssignedID', 'Name', 'Description'],
-  SpecifiedLineTradeAgreement: ['NetPriceProductTradePrice'],
-  NetPriceProductTradePrice: ['ChargeAmount', 'BasisQuantity'],
-  SpecifiedLineTradeDelivery: ['BilledQuantity'],
-  SpecifiedLineTradeSettlement: [
-    'ApplicableTradeTax',
-    'BillingSpecifiedPeriod',
-    'SpecifiedTradeAllowanceCharge',
-    'SpecifiedTradeSettlementLineMonetarySummation',
-  ],
-  ApplicableHeaderTradeAgreement: [
-    'SellerTradeParty',
-    'BuyerTradeParty',
-    'BuyerOrderReferencedDocument',
-    'ContractReferencedDocument',
-  ],
-  SellerTradeParty: [
-    'ID',
-    'GlobalID',
-    'Name',
-    'SpecifiedLegalOrganization',
-    'DefinedTradeContact',
-    'PostalTradeAddress',
-    'SpecifiedTaxRegistration',
-  ],
-  PostalTradeAddress: ['PostcodeCode', 'LineOne', 'LineTwo', 'LineThree', 'CityName', 'CountryID'],
-  ApplicableHeaderTradeDelivery: ['ShipToTradeParty', 'ActualDeliverySupplyChainEvent'],
-  ApplicableHeaderTradeSettlement: [
-    'PaymentReference',
-    'InvoiceCurrencyCode',
-    'PayeeTradeParty',
-    'SpecifiedTradeSettlementPaymentMeans',
-    'ApplicableTradeTax',
-    'BillingSpecifiedPeriod',
-    'SpecifiedTradeAllowanceCharge',
-    'SpecifiedTradePaymentTerms',
-    'SpecifiedTradeSettlementHeaderMonetarySummation',
-    'InvoiceReferencedDocument',
-  ],
-  ApplicableTradeTax: [
-    'CalculatedAmount',
-    'TypeCode',
-    'ExemptionReason',
-    'BasisAmount',
-    'CategoryCode',
-    'RateApplicablePercent',
-  ],
-  SpecifiedTradeSettlementHeaderMonetarySummation: [
-    'LineTotalAmount',
-    'ChargeTotalAmount',
-    'AllowanceTotalAmount',
-    'TaxBasisTotalAmount',
-    'TaxTotalAmount',
-    'GrandTotalAmount',
-    'TotalPrepaidAmount',
-    'DuePayableAmount',
-  ],
-}
-ORDER.BuyerTradeParty = ORDER.SellerTradeParty!
-
-function checkOrder(element: Element): void {
-  const order = ORDER[element.name]
-  if (order !== undefined) {
-    const places = element.children.map((child) => order.indexOf(child.name))
-    expect(places, `${element.name}: ${element.children.map((c) => c.name)}`).toEqual([...places].sort((a, b) => a - b))
-    expect(places, `${element.name}: ${element.children.map((c) => c.name)}`).not.toContain(-1)
-  }
-  expect(element.children.length > 0 || element.text.trim() !== '', `${element.name} is empty`).toBe(true)
-  for (const child of element.children) checkOrder(child)
-}
-
-/** The published rules that an invoice of this kind can break, from the XML alone. */
-function checkRules(root: Element): void {
-  checkOrder(root)
-  const one = (path: string): void => expect(all(root, path), path).toHaveLength(1)
-  // BR-01 to BR-16: what must be there.
-  expect(textAt(root, 'ExchangedDocumentContext/GuidelineSpecifiedDocumentContextParameter/ID')).toBe(
-    'urn:cen.eu:en16931:2017',
-  )
-  for (const path of [
-    'ExchangedDocument/ID',
-    'ExchangedDocument/TypeCode',
-    'ExchangedDocument/IssueDateTime/DateTimeString',
-    `${SETTLEMENT}/InvoiceCurrencyCode`,
-    `${AGREEMENT}/SellerTradeParty/Name`,
-    `${AGREEMENT}/BuyerTradeParty/Name`,
-    `${AGREEMENT}/SellerTradeParty/PostalTradeAddress/CountryID`,
-    `${AGREEMENT}/BuyerTradeParty/PostalTradeAddress/CountryID`,
-    `${SUM}/LineTotalAmount`,
-    `${SUM}/TaxBasisTotalAmount`,
-    `${SUM}/TaxTotalAmount`,
-    `${SUM}/GrandTotalAmount`,
-    `${SUM}/DuePayableAmount`,
-  ])
-    one(path)
-  const lines = all(root, LINE)
-  expect(lines.length).toBeGreaterThan(0)
-  const decimals = textAt(root, `${SETTLEMENT}/InvoiceCurrencyCode`) === 'XOF' ? 0 : 2
-  const unit = new Decimal(10).pow(-decimals)
-  const ids = lines.map((line) => textAt(line, 'AssociatedDocumentLineDocument/LineID'))
-  expect(new Set(ids).size).toBe(ids.length)
-  for (const line of lines) {
-    // BR-22 to BR-27, and quantity × price = amount to the cent.
-    const price = amountAt(line, 'SpecifiedLineTradeAgreement/NetPriceProductTradePrice/ChargeAmount')
-    expect(price.isNegative() && !price.isZero(), 'BR-27').toBe(false)
-    const quantity = amountAt(line, 'SpecifiedLineTradeDelivery/BilledQuantity')
-    expect(all(line, 'SpecifiedLineTradeDelivery/BilledQuantity')[0]!.attributes.unitCode).toMatch(/^[A-Z0-9]{2,3}$/)
-    const amount = amountAt(
-      line,
-      'SpecifiedLineTradeSettlement/SpecifiedTradeSettlementLineMonetarySummation/LineTotalAmount',
-    )
-    expect(price.times(quantity).minus(amount).abs().lte(unit.div(2)), `${price} × ${quantity} = ${amount}`).toBe(true)
-    expect(textAt(line, 'SpecifiedTradeProduct/Name')).toBeTruthy()
-    // BR-30: a period does not end before it begins.
-    const period = 'SpecifiedLineTradeSettlement/BillingSpecifiedPeriod'
-    expect(Number(textAt(line, `${period}/EndDateTime/DateTimeString`))).toBeGreaterThanOrEqual(
-      Number(textAt(line, `${period}/StartDateTime/DateTimeString`)),
-    )
-  }
-  const sum = (elements: Element[], path: string): string =>
-    elements.reduce((total, element) => total.plus(amountAt(element, path)), new Decimal(0)).toFixed(2)
-  const total = (name: string): Decimal => amountAt(root, `${SUM}/${name}`)
-  const taxes = all(root, `${SETTLEMENT}/ApplicableTradeTax`)
-  const LINE_TOTAL = 'SpecifiedLineTradeSettlement/SpecifiedTradeSettlementLineMonetarySummation/LineTotalAmount'
-  expect(total('LineTotalAmount').toFixed(2), 'BR-CO-10').toBe(sum(lines, LINE_TOTAL))
-  expect(total('TaxBasisTotalAmount').toFixed(2), 'BR-CO-13').toBe(total('LineTotalAmount').toFixed(2))
-  expect(total('TaxTotalAmount').toFixed(2), 'BR-CO-14').toBe(sum(taxes, 'CalculatedAmount'))
-  expect(total('GrandTotalAmount').toFixed(2), 'BR-CO-15').toBe(
-    total('TaxBasisTotalAmount').plus(total('TaxTotalAmount')).toFixed(2),
-  )
-  expect(total('DuePayableAmount').toFixed(2), 'BR-CO-16').toBe(total('GrandTotalAmount').toFixed(2))
-  // A part of an invoice is credited by an amount that includes tax, and not every such amount is base + rounded tax.
-  const tolerance = textAt(root, 'ExchangedDocument/TypeCode') === '381' ? unit : new Decimal(0)
-  for (const tax of taxes) {
-    const rate = new Decimal(textAt(tax, 'RateApplicablePercent') ?? '0')
-    const base = amountAt(tax, 'BasisAmount')
-    const computed = base.times(rate).div(100).toDecimalPlaces(decimals, Decimal.ROUND_HALF_UP)
-    expect(amountAt(tax, 'CalculatedAmount').minus(computed).abs().lte(tolerance), 'BR-CO-17').toBe(true)
-    const category = textAt(tax, 'CategoryCode')
-    if (category === 'S') expect(rate.gt(0), 'BR-S-05').toBe(true)
-    if (category === 'Z') expect(rate.isZero(), 'BR-Z-05').toBe(true)
-    if (category === 'E' || category === 'AE') expect(textAt(tax, 'ExemptionReason'), 'BR-E-10').toBeTruthy()
-    const own = lines.filter((line) => {
-      const path = 'SpecifiedLineTradeSettlement/ApplicableTradeTax'
-      return (
-        textAt(line, `${path}/CategoryCode`) === category && rate.eq(textAt(line, `${path}/RateApplicablePercent`) ?? 0)
-      )
-    })
-    // BR-S-08 and its kin: the base of a rate is the sum of its lines.
-    expect(base.toFixed(2), 'BR-S-08').toBe(sum(own, LINE_TOTAL))
-  }
-  // BR-CO-18, BR-CO-25, BR-CO-26, BR-S-02.
-  expect(taxes.length).toBeGreaterThan(0)
-  one(`${SETTLEMENT}/SpecifiedTradePaymentTerms/DueDateDateTime/DateTimeString`)
-  expect(textAt(root, `${AGREEMENT}/SellerTradeParty/ID`)).toBeTruthy()
-  for (const vat of all(root, `${AGREEMENT}/SellerTradeParty/SpecifiedTaxRegistration/ID`)) {
-    if (vat.attributes.schemeID === 'VA') expect(vat.text, 'BR-CO-09').toMatch(/^[A-Z]{2}/)
-  }
-  expect(all(root, `${AGREEMENT}/SellerTradeParty/SpecifiedTaxRegistration`).length, 'BR-S-02').toBeGreaterThan(0)
-  // BR-DEC: at most two decimals in any amount of the document.
-  for (const element of [...all(root, `${SUM}`)[0]!.children, ...taxes.flatMap((tax) => tax.children)]) {
-    if (element.name.endsWith('Amount'))
-      expect(element.text, `BR-DEC ${element.name}`).toMatch(/^-?[0-9]+(\.[0-9]{1,2})?$/)
-  }
-}
 
 const creditNote = (invoice: Invoice, amount: string | null): Invoice => ({
   ...draftCreditNote('inv_credit', invoice, '0', amount),
@@ -278,12 +43,24 @@ const withRegularisation = (invoice: Invoice): Invoice => {
   }
 }
 
+const german: Customer = {
+  ...bank,
+  name: 'Muster GmbH',
+  country: 'DE',
+  address: ['Hauptstraße 1', '10115 Berlin'],
+  registrations: { TVA: 'DE123456789' },
+  taxRate: '0',
+}
 const cases: Record<string, Invoice> = {
   'Côte d’Ivoire in euro': sampleInvoice(),
   France: sampleInvoice({ seller: frenchSeller }),
   'whole CFA francs': sampleInvoice({ customer: { ...bank, currency: 'XOF' }, fee: '131191' }),
   'zero rated': sampleInvoice({ customer: { ...bank, taxRate: '0' } }),
   exempt: sampleInvoice({ customer: { ...bank, taxRate: '0', taxCategory: 'E' } }),
+  'reverse charge': sampleInvoice({ seller: frenchSeller, customer: { ...german, taxCategory: 'AE' } }),
+  'intra-community': sampleInvoice({ seller: frenchSeller, customer: { ...german, taxCategory: 'K' } }),
+  export: sampleInvoice({ seller: frenchSeller, customer: { ...bank, taxRate: '0', taxCategory: 'G' } }),
+  'outside the scope': sampleInvoice({ seller: frenchSeller, customer: { ...german, taxCategory: 'O' } }),
   'names that are markup': sampleInvoice({ customer: { ...bank, name: 'A <b>&amp; "C" ]]> \u0007' } }),
   'packages, percentages and tier fees': sampleInvoice({
     metrics: [
@@ -412,15 +189,70 @@ describe('legal mentions', () => {
     ])
   })
 
-  test('what a seller has not entered is named', () => {
-    expect(missingMentions(frenchSeller)).toEqual([])
-    expect(missingMentions(ivorySeller)).toEqual([])
-    expect(missingMentions({ ...ivorySeller, registrations: { RCCM: 'x' } })).toEqual([
+  test('why there is no tax, in both languages and by country; the reason of the customer comes first; texts of seller and customer', async () => {
+    const texts = (taxCategory: string, more: object = {}, seller = ivorySeller) =>
+      mentionsOf(sampleInvoice({ seller, customer: { ...bank, taxRate: '0', taxCategory, ...more } })).map(
+        ({ text }) => text.fr,
+      )
+    expect(texts('Z')).toEqual([])
+    expect(texts('E')).toEqual(['Exonéré de TVA.'])
+    expect(texts('AE')).toEqual(['Autoliquidation de la TVA par le preneur.'])
+    expect(texts('AE', {}, frenchSeller)).toContain('Autoliquidation (art. 283-2 du CGI).')
+    expect(texts('O', {}, frenchSeller)).toContain('TVA non applicable (art. 259-1 du CGI).')
+    const reason = { registrations: { ...bank.registrations, Exonération: 'Zone franche, décret 2014-98' } }
+    expect(texts('E', reason)).toEqual(['Zone franche, décret 2014-98'])
+    const senegal = {
+      ...ivorySeller,
+      country: 'SN',
+      registrations: { NINEA: '0051234562G3', RCCM: 'SN-DKR-2019-B-4321' },
+      mentions: [{ fr: 'Facture à conserver dix ans.', en: 'Keep this invoice for ten years.' }],
+    }
+    const customer = {
+      ...bank,
+      mentions: ['Bon de commande 4711'],
+      registrations: { ...bank.registrations, Exonération: 'Convention fiscale' },
+      taxRate: '0',
+      taxCategory: 'E',
+    }
+    const invoice = sampleInvoice({ seller: senegal, customer })
+    for (const [language, said] of [
+      ['fr', 'Facture à conserver dix ans.'],
+      ['en', 'Keep this invoice for ten years.'],
+    ] as const) {
+      const [page] = await pagesOf(await toPdf(invoice, language))
+      for (const text of [
+        said,
+        'Bon de commande 4711',
+        'Convention fiscale',
+        'NINEA 0051234562G3',
+        'RCCM CI-ABJ-1978-B-31285',
+      ])
+        expect(page).toContain(text)
+      // Once, at the foot.
+      expect(page!.split('Convention fiscale')).toHaveLength(2)
+      expect(toCii(invoice, language)).toContain(`<ram:Content>${said}</ram:Content>`)
+    }
+  })
+
+  test('what a seller has not entered is named by the lint of the catalogue', () => {
+    expect(missingRegistrations(frenchSeller)).toEqual([])
+    expect(missingRegistrations(ivorySeller)).toEqual([])
+    expect(missingRegistrations({ ...ivorySeller, registrations: { RCCM: 'x' } })).toEqual([
       'NCC',
       'Régime d’imposition',
       'Centre des impôts',
     ])
-    expect(missingMentions({ ...ivorySeller, country: 'SN', registrations: {} })).toEqual(['NINEA', 'RCCM'])
+    const bare = parseLegalEntity({ key: 'dakar', name: 'Dakar', country: 'SN' })
+    const parts = { metrics: [], products: [], plans: [], prices: [], customers: [], contracts: [] }
+    expect(lint(new Book({ version: 1, legalEntities: [bare], ...parts }))).toEqual([
+      {
+        code: 'registrations_missing',
+        at: 'legal entity dakar',
+        message: 'invoices of SN carry NINEA, RCCM of their seller',
+      },
+    ])
+    for (const mentions of [['x'.repeat(601)], [{ fr: 'a' }], [''], 'x', [{ fr: 'a', en: 'b', de: 'c' }]])
+      expect(() => parseLegalEntity({ ...bare, mentions })).toThrow(/mentions/)
   })
 })
 

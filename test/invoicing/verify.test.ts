@@ -362,3 +362,19 @@ test('from the command line: exit code 0 when equal, 6 when not, 4 when there is
   })
   expect((await cli('credit', number, '--amount', '9999')).code).toBe(1)
 })
+
+test('what is due is told from the due date: pending, then overdue by its days, and summed by status', async () => {
+  const key = (await service.system.keys.create({ name: 'due', scopes: ['read'], tenant: TENANT })).secret
+  const ask = async (url: string) =>
+    (await app.inject({ method: 'GET', url, headers: { authorization: `Bearer ${key}` } })).json()
+  const { number, dueOn, ttc } = issued.invoice
+  expect(dueOn).toBe('2026-05-01')
+  expect((await ask(`/v1/invoices/${number}`)).payment).toEqual({ status: 'pending', daysLate: 0 })
+  service.clock.set('2026-06-10T09:00:00Z')
+  expect((await ask(`/v1/invoices/${number}`)).payment).toEqual({ status: 'overdue', daysLate: 40 })
+  await service.system.invoicing.markPaid(number!)
+  const list = await ask('/v1/invoices')
+  // The credit note beside it is no debt.
+  expect(list.invoices.map((one: { payment: unknown }) => one.payment)).toEqual([null, { status: 'paid', daysLate: 0 }])
+  expect(list.totals).toEqual([{ currency: 'EUR', ttc, paid: ttc, pending: '0.00', overdue: '0.00' }])
+})

@@ -4,6 +4,8 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type LoadReport, profiles, runLoad } from '../../bench/load.js'
@@ -59,6 +61,63 @@ test('an event too many under the run of a load => its totals are wrong, and it 
   expect(slipped).toBe(true)
   expect(report.right).toBe(false)
   expect(BigInt(report.found.count)).toBe(BigInt(report.expected.count) + 1n)
+})
+
+test('a door that lies: it says «stored» for a batch that it drops => the totals are wrong, and the exit code is 1', async () => {
+  let dropped = 0
+  // Between the load and the service; all but one batch goes through as it is.
+  const liar = createServer(async (request, response) => {
+    const parts: Buffer[] = []
+    for await (const part of request) parts.push(part as Buffer)
+    const body = Buffer.concat(parts)
+    const { method = 'GET', url = '', headers } = request
+    const isBatch = method === 'POST' && url.startsWith('/v1/events') && body.includes('"id"')
+    if (isBatch && dropped === 0) {
+      dropped = (JSON.parse(body.toString()) as unknown[]).length
+      response.writeHead(202, { 'content-type': 'application/json' })
+      return response.end(JSON.stringify({ received: dropped, stored: dropped, refused: 0, refusals: [] }))
+    }
+    const kept = Object.entries(headers).filter(([name]) =>
+      ['authorization', 'content-type', 'content-encoding'].includes(name),
+    )
+    const answer = await fetch(`${door.url}${url}`, {
+      method,
+      headers: Object.fromEntries(kept) as Record<string, string>,
+      ...(body.length > 0 ? { body } : {}),
+    })
+    response.writeHead(answer.status, { 'content-type': answer.headers.get('content-type') ?? 'application/json' })
+    response.end(Buffer.from(await answer.arrayBuffer()))
+  }).listen(0, '127.0.0.1')
+  await once(liar, 'listening')
+  try {
+    const { port } = liar.address() as AddressInfo
+    const url = `http://127.0.0.1:${port}`
+    const child = spawn(
+      process.execPath,
+      [
+        join(rootDirectory, 'dist/bench/load.js'),
+        '--url',
+        url,
+        '--key',
+        door.adminKey,
+        '--profile',
+        'platform',
+        '--seconds',
+        '1',
+        '--batch',
+        '10',
+      ],
+      { stdio: ['ignore', 'pipe', 'ignore'] },
+    )
+    let out = ''
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
+    const [code] = (await once(child, 'close')) as [number]
+    expect(dropped).toBeGreaterThan(0)
+    expect([code, out]).toEqual([1, expect.stringContaining('THE TOTALS ARE WRONG')])
+  } finally {
+    liar.closeAllConnections()
+    liar.close()
+  }
 })
 
 async function slip(): Promise<void> {

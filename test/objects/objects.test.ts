@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Decimal } from '../../src/decimal.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
+import { ObjectMoves } from '../../src/objects/objects.js'
 import { promises } from '../promises.js'
 import { APRIL, type Fleet, fleetContract, MAY, openFleet } from '../usage-data/fleet.js'
 
@@ -477,5 +478,47 @@ describe('items that name subjects', () => {
     await expect(put({ fleet: {} })).rejects.toThrow('is neither a sum nor a count')
     await expect(put({ fleet: {}, subjects: ['a'] })).rejects.toThrow('not both')
     await expect(put({ subjects: [] })).rejects.toThrow('names at least one')
+  })
+})
+
+describe('moves', () => {
+  test('each that the table does not have is refused; an ended one stays ended, and its subject may belong to a new one', async () => {
+    expect(ObjectMoves).toEqual({
+      draft: ['active', 'ended'],
+      pending: ['active', 'ended'],
+      active: ['ended'],
+      ended: [],
+    })
+    const event = (id: string, type: string, at: string, status: number) =>
+      fleet.ask('POST', `/v1/objects/${id}/events`, { type, at, contract: 'parc', item: 'premium' }, status)
+    const make = (id: string, state: string) => fleet.ask('POST', '/v1/objects', { id, subject: 'revenant', state })
+    for (const state of ['draft', 'pending']) {
+      await make(`m-${state}`, state)
+      expect(await event(`m-${state}`, 'end_of_life', '2022-09-02T08:00:00Z', 201)).toMatchObject({ state: 'ended' })
+      const again = await event(`m-${state}`, 'activation', '2022-09-03T08:00:00Z', 409)
+      expect(again.detail).toContain(`m-${state} is ended and cannot become active`)
+    }
+    await make('m-first', 'pending')
+    await event('m-first', 'activation', '2022-09-01T08:00:00Z', 201)
+    await event('m-first', 'activation', '2022-09-01T08:00:00Z', 201)
+    await event('m-first', 'end_of_life', '2022-09-01T20:00:00Z', 201)
+    await event('m-first', 'activation', '2022-09-02T08:00:00Z', 409)
+    await make('m-second', 'pending')
+    const taken = await event('m-second', 'activation', '2022-09-01T09:00:00Z', 409)
+    expect(taken.detail).toContain('revenant is that of m-first in these days')
+    expect(await event('m-second', 'activation', '2022-09-02T08:00:00Z', 201)).toMatchObject({ state: 'active' })
+    await event('m-second', 'end_of_life', '2022-09-02T20:00:00Z', 201)
+  })
+
+  test('what is counted again keeps the objects that changed, and no others', async () => {
+    const { rows } = await fleet.system.engines.postgres.query(
+      `SELECT closing, period_from::text AS period, count(*)::int AS n FROM object_charges WHERE parent = 'premium'
+       GROUP BY closing, period_from ORDER BY closing, period_from`,
+    )
+    const own = rows.filter((row) => row.closing.endsWith(row.period))
+    const again = rows.filter((row) => !row.closing.endsWith(row.period))
+    expect(own.length).toBeGreaterThan(1)
+    // Late usage of April was that of one object.
+    expect(again.map((row) => row.n)).toEqual([1])
   })
 })

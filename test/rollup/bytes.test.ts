@@ -18,6 +18,7 @@ import { decodeFrame, encodeFrame } from '../../src/frame.js'
 import type { Refusal } from '../../src/ingest/verdict.js'
 import { silentLogger } from '../../src/logger.js'
 import { openArchive } from '../../src/rollup/archive.js'
+import { openArchivePool } from '../../src/rollup/archive-pool.js'
 import { type Chunk, encodeMembers, encodeMinutes } from '../../src/rollup/chunks.js'
 import { openRollup, type Rollup } from '../../src/rollup/rollup.js'
 import { eventOf, frameOf, histories, metricOf, testMemberHash } from '../aggregate/event-list.js'
@@ -26,6 +27,7 @@ import { promises } from '../promises.js'
 const directory = mkdtempSync(join(tmpdir(), 'releve-bytes-'))
 let engines: Engines
 let rollup: Rollup
+const archivePool = openArchivePool()
 const STREAM = 65_535
 /** Every case has an epoch of its own, far above 2^32. */
 let epoch = 2 ** 40
@@ -40,12 +42,18 @@ beforeAll(async () => {
 }, 120_000)
 
 afterAll(async () => {
+  await archivePool.close()
   await engines?.close()
   rmSync(directory, { recursive: true, force: true })
 }, 60_000)
 
 async function insert(chunks: readonly Chunk[], id: { stream: number; epoch: number }): Promise<void> {
-  for (const chunk of chunks) await rollup.insert(chunk, `${id.stream}/${id.epoch}/${chunk.table}/${chunk.chunk}`)
+  for (const chunk of chunks) {
+    const token = `${id.stream}/${id.epoch}/${chunk.table}/${chunk.chunk}`
+    // Pieces are taken by the thread; the caller sends some chunks twice.
+    const pieces = chunk.pieces.map((piece) => piece.slice())
+    await rollup.insert(await archivePool.columns({ ...chunk, pieces }), token)
+  }
 }
 
 const ask = <Row>(query: string, params: Record<string, unknown>): Promise<Row[]> => rollup.rowsOf<Row>(query, params)

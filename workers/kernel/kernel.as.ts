@@ -6,6 +6,7 @@
  * does not handle with certainty it gives back to the plain TypeScript path, which is its oracle.
  */
 
+export { ARCHIVE_COLUMNS, ARCHIVE_ROWS, archiveBlock, archiveLayOut, archiveSort, archiveTouched } from './archive.as'
 export { resumeColumnar, runColumnar } from './columnar.as'
 export {
   DEDUPE_FIXED_BYTES,

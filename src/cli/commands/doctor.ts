@@ -2,7 +2,7 @@
  * `releve doctor`: what is wrong with this machine, its settings and its data directory, and what to do about it. It looks and
  * changes nothing; a service may run meanwhile, and is asked as well.
  */
-import { accessSync, constants, existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'node:fs'
+import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
 import { join } from 'node:path'
@@ -11,8 +11,8 @@ import { type Config, loadConfig } from '../../config.js'
 import { lockDataDirectory } from '../../engines/engines.js'
 import { probeClickHouse, probePostgres } from '../../engines/probe.js'
 import { openKernel } from '../../kernel.js'
-import { limits } from '../../limits.js'
 import { probeNats } from '../../nats/probe.js'
+import { roomIn } from '../../room.js'
 import { serviceOf } from '../call.js'
 import { Exit } from '../exit.js'
 import { clean, paint, say, sayJson } from '../terminal.js'
@@ -104,26 +104,30 @@ function directory(config: Config): Finding[] {
   } catch (error) {
     return [wrong('data directory', `${path}: ${reasonOf(error)}`, 'make it a directory that this user may write to')]
   }
-  for (const name of ['admin.key', 'engines.json']) {
+  for (const name of ['admin.key', 'engines.json', 'delivery.key']) {
     const file = join(path, name)
     if (!existsSync(file)) continue
-    const mode = statSync(file).mode & 0o777
+    const { mode, uid } = statSync(file)
+    const me = process.getuid?.()
     if ((mode & 0o077) !== 0)
-      found.push(wrong('secrets', `${file} may be read by others (mode ${mode.toString(8)})`, `chmod 600 ${file}`))
+      found.push(
+        wrong('secrets', `${file} may be read by others (mode ${(mode & 0o777).toString(8)})`, `chmod 600 ${file}`),
+      )
+    else if (me !== undefined && uid !== me)
+      found.push(wrong('secrets', `${file} belongs to user ${uid}, this is user ${me}`, `chown ${me} ${file}`))
   }
-  const { bavail, bsize } = statfsSync(path)
-  const free = bavail * bsize
-  const wanted = 2 * limits.segmentBytes * config.streams
-  if (free < wanted)
-    found.push(
-      wrong(
-        'disk',
-        `${gigabytes(free)} free`,
-        `the log of ${config.streams} streams alone takes ${gigabytes(wanted)} before it is cut: make room`,
-      ),
-    )
-  else if (free < 10e9) found.push(warn('disk', `${gigabytes(free)} free`, 'make room before events are answered 503'))
-  else found.push(ok('disk', `${gigabytes(free)} free`))
+  const room = roomIn(path, config.streams)
+  found.push(
+    room.state === 'ok'
+      ? ok('disk', room.detail)
+      : room.state === 'little'
+        ? warn('disk', room.detail, 'make room before events are answered 503')
+        : wrong(
+            'disk',
+            room.detail,
+            `the log of ${config.streams} stream(s) alone takes ${gigabytes(room.wanted)} before it is cut: make room`,
+          ),
+  )
 
   // Records carry the time of this machine; one that runs behind what was written before makes them wait for it.
   const now = systemClock.now()

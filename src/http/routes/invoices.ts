@@ -1,8 +1,10 @@
 /** Invoices and the closing of periods. */
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import { ReleveError } from '../../errors.js'
-import { Language } from '../../format.js'
+import { dateIn, Language } from '../../format.js'
+import type { KeptInvoice } from '../../invoicing/invoicing.js'
 import { assertPrintable, DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
+import { paymentOf, totalsByStatus } from '../../invoicing/state.js'
 import { limits } from '../../limits.js'
 import { parseMoment } from '../../period.js'
 import type { System } from '../../system.js'
@@ -11,6 +13,9 @@ import { keyOf } from '../http.js'
 export function invoiceRoutes(system: System): FastifyPluginAsync {
   return async (app) => {
     const tags = ['invoices']
+    /** What is due is told by the calendar of the seller. */
+    const paymentFor = ({ state, invoice }: KeptInvoice) =>
+      paymentOf(state, invoice, dateIn(system.clock.now(), invoice.seller.timeZone))
     /** For a key of a tenant, what belongs to another is answered as if it were not there: in the same words. */
     const own = async <T>(tenant: string | null, find: () => Promise<T>, tenantOf: (found: T) => string) => {
       const found = await find().catch((error: unknown) => {
@@ -28,7 +33,7 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
         config: { scope: 'read' },
         schema: {
           tags,
-          summary: 'Invoices, newest first',
+          summary: 'Invoices, newest first, with their payment status, and the TTC of this page by status',
           querystring: {
             type: 'object',
             properties: {
@@ -46,13 +51,20 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
           throw new ReleveError('forbidden', 'the key belongs to another tenant')
         }
         const tenant = key.tenant ?? asked
-        return {
-          invoices: await system.invoicing.list({
-            ...(tenant === undefined ? {} : { tenant }),
-            limit,
-            handedOut: key.tenant !== null,
-          }),
-        }
+        const found = await system.invoicing.list({
+          ...(tenant === undefined ? {} : { tenant }),
+          limit,
+          handedOut: key.tenant !== null,
+        })
+        const invoices = found.map((kept) => ({ ...kept, payment: paymentFor(kept) }))
+        const currencies = [...new Set(invoices.map((one) => one.invoice.currency))]
+        const totals = currencies.map((currency) => {
+          const own = invoices.flatMap(({ invoice, payment }) =>
+            payment === null || invoice.currency !== currency ? [] : [{ ttc: invoice.ttc, status: payment.status }],
+          )
+          return { currency, ...totalsByStatus(own, currency) }
+        })
+        return { invoices, totals }
       },
     )
 
@@ -77,7 +89,7 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       async (request, reply) => {
         const { id, format } = formatOf(request.params.id, request.query.format, request.headers.accept)
         const kept = await system.invoicing.get(id, keyOf(request).tenant)
-        if (format === 'json') return kept
+        if (format === 'json') return { ...kept, payment: paymentFor(kept) }
         const certification = assertPrintable(kept.state, await system.certifications.of(kept.invoice.id))
         const { type, body } = await printInvoice(kept.invoice, format, request.query.language, certification)
         const name = (kept.invoice.number ?? kept.invoice.id).replaceAll(/[^A-Za-z0-9._-]+/g, '-')

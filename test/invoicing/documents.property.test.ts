@@ -1,0 +1,119 @@
+/**
+ * Any invoice as a document: what the lines say sums to the totals, tax is reckoned on the sum of each rate, what is credited by an
+ * amount with tax gives that amount back to the last unit; all recomputed from the XML by the independent reader.
+ */
+import { Decimal } from 'decimal.js'
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import type { Customer } from '../../src/catalog/definition.js'
+import { toCii } from '../../src/invoicing/cii.js'
+import { draftCreditNote } from '../../src/invoicing/credit.js'
+import type { Invoice } from '../../src/invoicing/invoice.js'
+import { opposite } from '../../src/invoicing/state.js'
+import { promises } from '../promises.js'
+import { all, amountAt, checkRules, LINE, readXml, SETTLEMENT, SUM } from './en16931.js'
+import { bank, frenchSeller, ivorySeller, sampleInvoice } from './sample.js'
+
+const decimal = (max: number, places: number) =>
+  fc.integer({ min: 0, max: max * 10 ** places }).map((n) => new Decimal(n).div(10 ** places).toFixed())
+const price = decimal(900, 4)
+const rules = fc.oneof(
+  fc.record({ type: fc.constant('per_unit'), unit_price: price }),
+  fc.record({
+    type: fc.constant('package'),
+    package_size: fc.constantFrom('1', '7', '10'),
+    package_price: decimal(200, 2),
+  }),
+  fc.record({ type: fc.constant('percentage'), rate: decimal(30, 2), fixed_per_event: decimal(2, 3) }),
+  fc.tuple(fc.constantFrom('tiered', 'volume'), price, price, price, decimal(20, 2)).map(([type, a, b, c, flat]) => ({
+    type,
+    tiers: [
+      { from: 1, to: 10, unit_price: a },
+      { from: 11, to: 500, unit_price: b, flat_fee: flat },
+      { from: 501, to: null, unit_price: c },
+    ],
+  })),
+)
+const metrics = fc
+  .array(fc.tuple(fc.constantFrom('0', '10', '500'), decimal(3_000, 3), rules), { minLength: 1, maxLength: 5 })
+  .map((some) =>
+    some.map(([limit, quantity, rule], i) => ({
+      metric: `m${i}`,
+      limit: 'tiers' in rule ? '0' : limit,
+      quantity,
+      rule: { rule_id: `r${i}`, ...rule },
+    })),
+  )
+const customers = fc
+  .record({
+    currency: fc.constantFrom('EUR', 'XOF'),
+    taxRate: fc.constantFrom('18', '9', '20', '5.5', '0'),
+    language: fc.constantFrom('fr' as const, 'en' as const),
+  })
+  .map((one): Customer => ({ ...bank, ...one }))
+const invoices = fc
+  .record({
+    customer: customers,
+    seller: fc.constantFrom(ivorySeller, frenchSeller),
+    metrics,
+    fee: fc.integer({ min: 1, max: 99_999 }).map(String),
+    items: fc.integer({ min: 1, max: 3 }),
+  })
+  .map((options) => sampleInvoice(options))
+
+/** Rounded half away from zero, as money is. */
+const money = (value: Decimal, { currency }: Invoice): Decimal =>
+  value.toDecimalPlaces(currency === 'XOF' ? 0 : 2, Decimal.ROUND_HALF_UP)
+
+test(`every rule holds of any invoice, and its sums are those of its lines ${promises('rating:lines-sum-to-total')}`, () => {
+  fc.assert(
+    fc.property(invoices, (invoice) => {
+      const root = readXml(toCii(invoice))
+      checkRules(root)
+      const lines = all(root, LINE).map((line) =>
+        amountAt(line, 'SpecifiedLineTradeSettlement/SpecifiedTradeSettlementLineMonetarySummation/LineTotalAmount'),
+      )
+      const ht = lines.reduce((sum, amount) => sum.plus(amount), new Decimal(0))
+      expect(new Decimal(invoice.ht).eq(ht)).toBe(true)
+      const taxes = all(root, `${SETTLEMENT}/ApplicableTradeTax`)
+      const tva = taxes.reduce((sum, tax) => sum.plus(amountAt(tax, 'CalculatedAmount')), new Decimal(0))
+      expect(money(ht.times(invoice.customer.taxRate).div(100), invoice).eq(tva)).toBe(true)
+      expect(amountAt(root, `${SUM}/GrandTotalAmount`).eq(ht.plus(tva))).toBe(true)
+      expect([invoice.tva, invoice.ttc].map(Number)).toEqual([tva.toNumber(), ht.plus(tva).toNumber()])
+    }),
+    { numRuns: 300 },
+  )
+})
+
+test('credited by amounts with tax, in any parts => TVA is TTC − HT of each, and together they are the invoice', () => {
+  fc.assert(
+    fc.property(
+      invoices,
+      fc.array(fc.double({ min: 0.01, max: 0.9, noNaN: true }), { maxLength: 4 }),
+      (invoice, parts) => {
+        fc.pre(new Decimal(invoice.ttc).gte(10))
+        let credited = new Decimal(0)
+        const notes: Invoice[] = []
+        const credit = (amount: string | null): void => {
+          const note = draftCreditNote('n', invoice, credited.toFixed(), amount)
+          notes.push(note)
+          credited = credited.minus(note.ttc)
+        }
+        for (const part of parts) {
+          const amount = money(new Decimal(invoice.ttc).minus(credited).times(part), invoice)
+          if (amount.gt(0)) credit(amount.toFixed(invoice.currency === 'XOF' ? 0 : 2))
+        }
+        const rest = new Decimal(invoice.ttc).minus(credited)
+        if (rest.gt(0)) credit(null)
+        for (const note of notes) {
+          expect(new Decimal(note.ht).plus(note.tva).eq(note.ttc)).toBe(true)
+          checkRules(readXml(toCii({ ...note, number: 'AV-1', issuedOn: '2026-04-10', dueOn: '2026-05-10' })))
+        }
+        const sum = notes.reduce((all, note) => all.plus(note.ttc), new Decimal(0))
+        expect(sum.eq(opposite(invoice.ttc))).toBe(true)
+        expect(() => draftCreditNote('n', invoice, credited.toFixed(), '0.01')).toThrow(/exceeds_creditable/)
+      },
+    ),
+    { numRuns: 200 },
+  )
+})
