@@ -21,7 +21,7 @@ export function isSubscriptionState(text: string): text is SubscriptionState {
 
 /** Throws ReleveError `conflict` when the move is not allowed. */
 export function assertSubscriptionMove(from: SubscriptionState, to: SubscriptionState): void {
-  if (!(SubscriptionMoves[from] as readonly string[]).includes(to)) {
+  if (!Object.hasOwn(SubscriptionMoves, from) || !(SubscriptionMoves[from] as readonly string[]).includes(to)) {
     throw new ReleveError('conflict', `subscription: ${from} cannot become ${to}`)
   }
 }

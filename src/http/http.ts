@@ -107,7 +107,8 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     keepAliveTimeout: 75_000,
     routerOptions: { maxParamLength: 3 * limits.nameBytesMax },
     genReqId: () => randomUUID(),
-    return503OnClosing: true,
+    // Said by the guard below, with Retry-After.
+    return503OnClosing: false,
     forceCloseConnections: 'idle',
   })
 
@@ -122,12 +123,18 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
 
   app.decorateRequest('apiKey', null)
   app.decorateRequest('holdBody', () => () => {})
+  let isClosing = false
+  app.addHook('preClose', (done) => {
+    isClosing = true
+    done()
+  })
   // Hooks of every request answer at once, without a promise.
   app.addHook('onRequest', (request, reply, done) => done(faultOf(() => guard(request, reply))))
   const guard = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.header('x-request-id', request.id)
     const { scope } = request.routeOptions.config
     if (scope === 'public') return
+    if (isClosing) throw new ReleveError('unavailable', 'the service is stopping', { retryAfterS: 1 })
     const key = system.keys.check(request.headers.authorization)
     if (key === undefined) {
       system.metrics.authFailures.inc()

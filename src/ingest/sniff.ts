@@ -5,11 +5,15 @@
  *   1f 8b, 28 b5 2f fd     gzip, zstd: inflated first
  *   80 and above           msgpack: a map, an array or a record; no text begins so
  *   [ or {                 JSON; with `specversion` in its first event CloudEvents; objects on lines of their own are NDJSON
+ *   RCOL                   a columnar frame
  *   a letter               CSV, whose first line names columns
  */
+import { COLUMNAR_MAGIC } from '../columnar.js'
 import { ReleveError } from '../errors.js'
 import type { BodyFormat } from './ingest.js'
 import { BRACE, BRACKET, JsonReader } from './json.js'
+
+const COLUMNAR = [0, 8, 16, 24].map((shift) => (COLUMNAR_MAGIC >>> shift) & 0xff)
 
 export function sniffEncoding(body: Uint8Array): 'gzip' | 'zstd' | undefined {
   if (body[0] === 0x1f && body[1] === 0x8b) return 'gzip'
@@ -20,6 +24,7 @@ export function sniffFormat(body: Uint8Array): BodyFormat {
   const first = body.find((byte) => byte > 0x20)
   if (first === undefined) return 'json'
   if (body[0]! >= 0x80) return 'msgpack'
+  if (COLUMNAR.every((byte, i) => body[i] === byte)) return 'columnar'
   if (first === BRACKET) return isCloudEvent(body, true) ? 'cloudevents-batch' : 'json'
   if (first === BRACE) {
     // Between two members or elements stands a comma: only two values have a line break alone between them.

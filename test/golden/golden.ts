@@ -652,6 +652,22 @@ const BY_VALUE = new Set([
 
 let serial = 0
 
+/** What a number has in the places of its pattern. */
+function partsOf(pattern: string, number: string | null): { year?: string; month?: string; number?: string } {
+  if (number === null) return {}
+  const places = { '{YYYY}': '(?<year>\\d{4})', '{YY}': '(?<short>\\d{2})', '{MM}': '(?<month>\\d{2})' } as Record<
+    string,
+    string
+  >
+  const form = pattern
+    .split(/(\{[A-Z]+\})/)
+    .map((part) => places[part] ?? (part.startsWith('{N') ? '(?<number>\\d+)' : part.replaceAll('.', '\\.')))
+  const found = new RegExp(`^${form.join('')}$`).exec(number)?.groups
+  if (found === undefined) throw new Error(`${number} is not of the pattern ${pattern}`)
+  const { year = found.short === undefined ? undefined : `20${found.short}`, month, number: counter } = found
+  return { ...(year && { year }), ...(month && { month }), ...(counter && { number: counter }) }
+}
+
 /** A series that stands at a number (or at none), and drafts that wait for the ones behind it. */
 async function startSeries(
   world: World,
@@ -663,8 +679,7 @@ async function startSeries(
   serial += 1
   const invoicePattern = pattern ?? patternLike(last)
   const seller = { ...seedLegalEntity, key: `case-${serial}`, invoicePattern }
-  const [, year = '2026', number] = /(\d{4}).*?(\d+)$/.exec(last ?? '') ?? []
-  const month = /^\D*\d{4}\/(\d{2})\//.exec(last ?? '')?.[1] ?? '03'
+  const { year = '2026', month = '03', number } = partsOf(invoicePattern, last)
   const today = date ?? `${year}-${month}-11`
   const clock = new HandClock(`${today}T09:00:00Z`)
   const invoicing = new Invoicing({ postgres: pool, clock })

@@ -6,6 +6,7 @@ import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync 
 import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
 import { join } from 'node:path'
+import type { ApiKey } from '../../access/keys.js'
 import { systemClock } from '../../clock.js'
 import { type Config, loadConfig } from '../../config.js'
 import { lockDataDirectory } from '../../engines/engines.js'
@@ -25,6 +26,8 @@ export interface Finding {
   /** Empty when there is nothing to do. */
   readonly todo: string
 }
+
+const SOON_MS = 7 * 86_400_000
 
 const ok = (check: string, detail: string): Finding => ({ check, state: 'ok', detail, todo: '' })
 const warn = (check: string, detail: string, todo: string): Finding => ({ check, state: 'warn', detail, todo })
@@ -205,6 +208,7 @@ async function service(config: Config): Promise<Finding[]> {
             `${state} and is ready, but: ${notes.map(clean).join('; ')}`,
             'its log on stderr has the cause',
           ),
+      ...(await keys(running.url, path)),
     ]
   } catch (error) {
     return [
@@ -215,6 +219,31 @@ async function service(config: Config): Promise<Finding[]> {
       ),
     ]
   }
+}
+
+/** Keys that have ended by themselves, or will soon: their senders are answered 401. */
+async function keys(url: string, path: string): Promise<Finding[]> {
+  const file = join(path, 'admin.key')
+  if (!existsSync(file)) return []
+  const headers = { authorization: `Bearer ${readFileSync(file, 'utf8').trim()}` }
+  const answer = await fetch(`${url}/v1/keys`, { headers, signal: AbortSignal.timeout(5_000) })
+  if (answer.status === 401)
+    return [
+      wrong(
+        'keys',
+        `${file} is not a valid key of the service`,
+        'start the service again, which writes it, and look there',
+      ),
+    ]
+  const { keys = [] } = (await answer.json()) as { keys?: readonly ApiKey[] }
+  const soon = systemClock.now() + SOON_MS
+  const ends = keys.filter(({ revokedAt, expiresAt }) => revokedAt === null && expiresAt !== null && expiresAt <= soon)
+  if (ends.length === 0) return [ok('keys', `${keys.length} keys, none ends within a week`)]
+  const told = ends.slice(0, 5).map(({ id, name, expiresAt }) => {
+    const verb = expiresAt! <= systemClock.now() ? 'ended' : 'ends'
+    return `${id} (${clean(name)}) ${verb} ${new Date(expiresAt!).toISOString()}`
+  })
+  return [warn('keys', told.join('; '), 'releve keys change <id> --expires <time> or --never; releve keys revoke <id>')]
 }
 
 function isFree(host: string, port: number): Promise<boolean> {
