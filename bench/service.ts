@@ -42,6 +42,8 @@ export interface BenchService {
 
 export const TENANTS = 10
 
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
+
 export const freePort = (): Promise<number> =>
   new Promise((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
@@ -82,6 +84,8 @@ export async function startService(options: {
     )
     const started = service
     let said = ''
+    // A bench that is stopped, by a key or by a time limit, leaves no service behind.
+    process.once('exit', () => started.kill('SIGKILL'))
     ended = new Promise<void>((resolve) =>
       started.on('exit', (code, signal) => {
         if (!isStopping) {

@@ -137,13 +137,15 @@ test('a NATS server => its version, and what its stream has otherwise', async ()
 })
 
 test('a service that runs => it is asked, and its port is not called taken', async () => {
-  const path = directory('running')
+  const path = join(root, 'running')
   const service = start(['serve'], { RELEVE_DATA: path, RELEVE_PORT: '0', RELEVE_LOG: 'error' })
   try {
     while (!service.err().includes('releve is ready')) await new Promise((resolve) => setTimeout(resolve, 50))
     const report = await examine({ RELEVE_DATA: path })
     expect([report.code, report.of.service?.state], JSON.stringify(report)).toEqual([0, 'ok'])
     expect(report.of.keys).toMatchObject({ state: 'ok' })
+    // What the service makes itself is as it should be.
+    expect(report.of['data directory']).toMatchObject({ state: 'ok' })
     const [url] = /http:\/\/\S+/.exec(report.of.service!.detail)!
     const admin = readFileSync(join(path, 'admin.key'), 'utf8').trim()
     const expiresAt = new Date(Date.now() + 3_600_000).toISOString()

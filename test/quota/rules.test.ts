@@ -104,6 +104,11 @@ test('a recurring rule => every step once, several at one event, from where it w
   expect(await told(steps)).toHaveLength(2)
   await send('gamma', 'data', '50')
   expect((await told(steps)).slice(2)).toEqual(['triggered :1600 1600'])
+  // The next ones too, without a restart between them.
+  await send('gamma', 'data', '199')
+  await send('gamma', 'data', '1')
+  await send('gamma', 'data', '250')
+  expect((await told(steps)).slice(3)).toEqual(['triggered :1800 1800', 'triggered :2000 2050'])
   // No contract gives this metric, so it is no quota.
   expect((await call<{ quotas: unknown[] }>('GET', '/v1/quotas/gamma')).body.quotas).toEqual([])
 })

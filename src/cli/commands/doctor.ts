@@ -95,7 +95,8 @@ function directory(config: Config): Finding[] {
     accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK)
     const { mode, uid } = statSync(path)
     const me = process.getuid?.()
-    if ((mode & 0o077) !== 0)
+    // The group may pass through and see nothing: so it is where PostgreSQL runs as a user of its own, because this one is root.
+    if ((mode & 0o067) !== 0)
       found.push(
         warn('data directory', `${path} is open to others (mode ${(mode & 0o777).toString(8)})`, `chmod 700 ${path}`),
       )
