@@ -184,7 +184,9 @@ describe('items that share a metric', () => {
 
   test('the quota of one object rings for no fleet, and packs are not sold behind it', async () => {
     // 20 of both together, and 10 is the quota of each object as of the rest.
-    const alerts = (await service.system.alerts.list({ tenant: FLEET, after: 0, limit: 100 })).map((alert) => alert.item)
+    const alerts = (await service.system.alerts.list({ tenant: FLEET, after: 0, limit: 100 })).map(
+      (alert) => alert.item,
+    )
     expect(new Set(alerts)).toEqual(new Set([`${FLEET}/2`]))
     await expect(buy(FLEET, { quantity: '5' })).rejects.toThrow(/is a fleet, whose quotas are those of its objects/)
     const item = {
