@@ -20,8 +20,8 @@ export interface BenchService {
   /** From the start of the process to the answer of the first event. */
   readonly startMs: number
   call(method: string, path: string, body?: unknown): Promise<Record<string, unknown>>
-  /** Resolves when everything that was sent is in a checkpoint. */
-  flushed(): Promise<void>
+  /** Resolves when everything that was sent is in a checkpoint; tells each time how many events are, from the first one on. */
+  flushed(onLook?: (received: number) => void): Promise<void>
   /** Sum of one metric over its labels; 0 when it has none yet. */
   metric(name: string): Promise<number>
   /** The whole of /metrics. */
@@ -155,9 +155,13 @@ export async function startService(options: {
       startMs,
       call,
       metricsText,
-      async flushed() {
+      async flushed(onLook) {
         for (;;) {
-          const books = (await call('GET', '/v1/books')) as { onTheWay: number }
+          const books = (await call('GET', '/v1/books')) as {
+            onTheWay: number
+            totals: { received: number }
+          }
+          onLook?.(books.totals.received)
           if (books.onTheWay === 0) return
           await new Promise((resolve) => setTimeout(resolve, 50))
         }
