@@ -351,6 +351,8 @@ export const limits = {
   packsMax: 1_000,
   /** Customers' metrics whose items are remembered as they stood: those that are shared or have packs, while somebody asks. */
   liveItemsMax: 1_000,
+  /** Those that are neither, whose items are not looked at again in that time: about 100 bytes each. */
+  livePlainMax: 100_000,
   /** How long they are remembered, unless an epoch ends before: objects that come or go are no change of the catalogue. */
   liveItemsMs: 5_000,
   /** Parts into which packs cut a period: each is counted by a question of its own. */
