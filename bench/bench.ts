@@ -7,7 +7,7 @@
  *     npm run bench -- large json   one format
  */
 import { fileURLToPath } from 'node:url'
-import { benchCanonical, type CanonicalResult, printCanonical } from './canonical.bench.js'
+import { benchCanonical, type CanonicalResult, printCanonical, warmUpOf } from './canonical.bench.js'
 import { type BenchFormat, sendByAutocannon } from './producer.js'
 import { startReceiver } from './receiver.js'
 
@@ -79,7 +79,8 @@ async function benchSmall(requests: number, connections: number): Promise<{ text
   } finally {
     await receiver.stop()
   }
-  const result = await benchCanonical({ events: requests, batch: 1, archive: true, connections })
+  const warmUp = Math.max(connections, Math.ceil(requests / 4))
+  const result = await benchCanonical({ events: requests, batch: 1, archive: true, connections, warmUp })
   const ceiling = requests / received.seconds
   return {
     text: `one event a request, ${connections} connections: ${Math.round(result.ackedPerS)} requests/s, a fastify that only receives ${Math.round(ceiling)}: ${(result.ackedPerS / ceiling).toFixed(2)} of it`,
@@ -108,7 +109,8 @@ export async function bench(
   const chosen = rows.filter((row, i) => (format === undefined || row.format === format) && (isLarge || i % 4 === 0))
   for (const row of chosen) {
     const events = isLarge ? row.events : 8 * row.batch
-    const result = await benchCanonical({ ...row, events, sockets: row.format !== 'json' })
+    const warm = isLarge ? { warmUp: warmUpOf(row.batch) } : {}
+    const result = await benchCanonical({ ...row, events, sockets: row.format !== 'json', ...warm })
     isRight &&= result.isTotalRight
     done.push(result)
     say(line(result))

@@ -9,8 +9,8 @@
  * the same process on the same machine; memory and log need no other process. CPU is that of the taker and its engines, sender left out.
  *
  *     node dist/bench/limits.bench.js small
- *     node dist/bench/limits.bench.js large              five rounds; writes bench/charts/limits.json
- *     node dist/bench/limits.bench.js large 3 json       so many rounds, one format only; writes nothing
+ *     node dist/bench/limits.bench.js large              three rounds; writes bench/charts/limits.json
+ *     node dist/bench/limits.bench.js large 5 json       so many rounds, one format only; writes nothing
  */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -211,7 +211,7 @@ function printLimits(rows: readonly LimitRow[]): string[] {
 
 export async function main(args: readonly string[], say: (line: string) => void): Promise<boolean> {
   const isLarge = args[0] === 'large'
-  const [rounds, only] = [Number(args[1] ?? 5), args[2]]
+  const [rounds, only] = [Number(args[1] ?? 3), args[2]]
   const load = (format: BenchFormat, batch: number, connections: number, requests: number): Load =>
     isLarge ? { format, batch, connections, requests } : { format, batch, connections: 4, requests: 8 }
   const loads = [

@@ -10,9 +10,10 @@
  * flatters them. releve gets the events over its public HTTP door, as JSON, 1,000 a request, archive on, and is killed as a
  * whole, engines included.
  *
- *     node dist/bench/peers.bench.js small                   20,000 events
+ *     node dist/bench/peers.bench.js small                   5,000 events, 20,000 with the kill
  *     node dist/bench/peers.bench.js large                   5 million; writes bench/charts/peers.json
  *     node dist/bench/peers.bench.js large releve postgres     only some of them
+ *     node dist/bench/peers.bench.js large redis 500000        so many events
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -249,8 +250,9 @@ async function benchWay(way: Way, events: number, batch: number): Promise<PeerRe
 async function main(): Promise<void> {
   const conditions = conditionsNow()
   const isLarge = process.argv[2] === 'large'
-  const asked = process.argv.slice(3)
-  const events = isLarge ? 5_000_000 : 5_000
+  const asked = process.argv.slice(3).filter((word) => !/^[0-9]+$/.test(word))
+  const wanted = process.argv.slice(3).find((word) => /^[0-9]+$/.test(word))
+  const events = wanted !== undefined ? Number(wanted) : isLarge ? 5_000_000 : 5_000
   const runs: [Way, number, number][] = [
     ['releve', events, 1_000],
     ['postgres', events, 1_000],
@@ -287,7 +289,8 @@ async function main(): Promise<void> {
       `releve against ${r.way}, ${r.batch} a batch: ${(own.eventsPerS / r.eventsPerS).toFixed(1)} x the events/s, ${(own.rightAfterS / r.rightAfterS / (own.events / r.events)).toFixed(2)} of the time until the totals are right\n`,
     )
   }
-  if (isLarge && asked.length === 0) writeResult<PeerFigures>('peers', conditions, { rows: results })
+  if (isLarge && asked.length === 0 && wanted === undefined)
+    writeResult<PeerFigures>('peers', conditions, { rows: results })
   // Only ours must be right: what becomes of the others is the answer to the question.
   if (own !== undefined && (!own.right || own.offAfterKill !== 0)) process.exitCode = 1
 }

@@ -20,8 +20,8 @@ export interface BenchService {
   /** From the start of the process to the answer of the first event. */
   readonly startMs: number
   call(method: string, path: string, body?: unknown): Promise<Record<string, unknown>>
-  /** Resolves when everything that was sent is in a checkpoint. */
-  flushed(): Promise<void>
+  /** Resolves when everything that was sent is in a checkpoint; tells each time how many events are, from the first one on. */
+  flushed(onLook?: (received: number) => void): Promise<void>
   /** Sum of one metric over its labels; 0 when it has none yet. */
   metric(name: string): Promise<number>
   /** The whole of /metrics. */
@@ -41,6 +41,8 @@ export interface BenchService {
 }
 
 export const TENANTS = 10
+
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
 
 export const freePort = (): Promise<number> =>
   new Promise((resolve) => {
@@ -82,6 +84,8 @@ export async function startService(options: {
     )
     const started = service
     let said = ''
+    // A bench that is stopped, by a key or by a time limit, leaves no service behind.
+    process.once('exit', () => started.kill('SIGKILL'))
     ended = new Promise<void>((resolve) =>
       started.on('exit', (code, signal) => {
         if (!isStopping) {
@@ -151,9 +155,13 @@ export async function startService(options: {
       startMs,
       call,
       metricsText,
-      async flushed() {
+      async flushed(onLook) {
         for (;;) {
-          const books = (await call('GET', '/v1/books')) as { onTheWay: number }
+          const books = (await call('GET', '/v1/books')) as {
+            onTheWay: number
+            totals: { received: number }
+          }
+          onLook?.(books.totals.received)
           if (books.onTheWay === 0) return
           await new Promise((resolve) => setTimeout(resolve, 50))
         }
@@ -313,6 +321,7 @@ function cpuOf(root: number): CpuSeconds {
       if (name === 'service') {
         if (Number(task) === pid) part = 'main'
         else if (thread.startsWith('shard')) part = 'shards'
+        else if (thread === 'archive') part = 'archive'
         else part = seen <= V8_THREADS ? 'v8 helpers' : 'pool'
         seen += 1
       }

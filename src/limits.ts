@@ -87,8 +87,9 @@ export const limits = {
   /** Sealed epochs of a stream whose flush has not ended; above it the shard stops applying and the log grows. */
   epochsInFlightMax: 2,
   /**
-   * Rows of one insert. Of the archive, ClickHouse takes CPU ns a row to insert and merge: 1,680 in chunks of 100,000 and 1,130 in
-   * chunks of 500,000; LowCardinality for source, dims and member made it 2,030 and 1,270, LZ4 everywhere 1,050 and 40 % more disk.
+   * Rows of one insert. Of the archive as unsorted rows, ClickHouse took CPU ns a row to insert and merge: 1,680 in chunks of 100,000 and
+   * 1,130 in chunks of 500,000; LowCardinality for source, dims and member made it 2,030 and 1,270, LZ4 everywhere 1,050 and 40 % more
+   * disk. What it takes since rows come sorted: rollup/README.md.
    */
   chunkRowsMax: 500_000,
   /** Epochs that one fold takes from minutes to hours. */
@@ -350,6 +351,8 @@ export const limits = {
   packsMax: 1_000,
   /** Customers' metrics whose items are remembered as they stood: those that are shared or have packs, while somebody asks. */
   liveItemsMax: 1_000,
+  /** Those that are neither, whose items are not looked at again in that time: about 100 bytes each. */
+  livePlainMax: 100_000,
   /** How long they are remembered, unless an epoch ends before: objects that come or go are no change of the catalogue. */
   liveItemsMs: 5_000,
   /** Parts into which packs cut a period: each is counted by a question of its own. */

@@ -62,6 +62,13 @@ export class LiveItems {
   readonly #o: LiveItemsOptions
   /** By tenant and metric; the one asked for the longest ago goes first. */
   readonly #kept = new Map<string, Kept>()
+  /** Those whose items simply have all of it: nearly all, and each check asks. */
+  #plain: { readonly book: Book | null; readonly packs: number; readonly until: number; readonly keys: Set<string> } = {
+    book: null,
+    packs: 0,
+    until: 0,
+    keys: new Set(),
+  }
 
   constructor(options: LiveItemsOptions) {
     this.#o = options
@@ -77,9 +84,20 @@ export class LiveItems {
     const kept = this.#kept.get(key)
     const isFresh = kept?.book === book && kept.epoch === epoch && kept.packs === prepaid.version && now < kept.until
     if (isFresh) return kept!.items
+    const plain = this.#plain
+    if (
+      plain.book !== book ||
+      plain.packs !== prepaid.version ||
+      now >= plain.until ||
+      plain.keys.size > limits.livePlainMax
+    )
+      this.#plain = { book, packs: prepaid.version, until: now + limits.liveItemsMs, keys: new Set() }
+    else if (plain.keys.has(key)) return undefined
     const own = itemsOf(book, tenant, metric, now)
-    if (!own.some((one) => one.shared) && !own.some((one) => prepaid.has(one.contract, one.item.id, metric)))
+    if (!own.some((one) => one.shared) && !own.some((one) => prepaid.has(one.contract, one.item.id, metric))) {
+      this.#plain.keys.add(key)
       return undefined
+    }
     const items = Promise.all(own.map((one) => this.#count(book, tenant, metric, one, epoch, now)))
     this.#kept.delete(key)
     this.#kept.set(key, { book, epoch, packs: prepaid.version, until: now + limits.liveItemsMs, items })

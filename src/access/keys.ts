@@ -3,7 +3,7 @@
  * is bound to one tenant or is platform-wide, has scopes, may end at a time, and may have limits (budget.ts). Rotation gives it
  * a new secret; the one before stays valid for an overlap, and no other does.
  *
- * The keys live in memory (there are few), so that a request costs one hash and no query; a change is read again at once here
+ * The keys live in memory (there are few), so that a request costs no query, and no hash but the first time; a change is read again at once here
  * and within a minute by other processes.
  */
 import { hash as hashOnce, randomBytes, timingSafeEqual } from 'node:crypto'
@@ -40,6 +40,8 @@ interface StoredKey extends ApiKey {
   readonly previousHash: Buffer | null
   /** Undefined for a key without limits. */
   readonly budget: Budget | undefined
+  /** What others get to see of it. */
+  readonly shown: ApiKey
 }
 
 export interface NewKey {
@@ -101,9 +103,8 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
       [2 * limits.keysMax],
     )
     byId = new Map(
-      rows.map((row) => [
-        row.id as string,
-        {
+      rows.map((row): [string, StoredKey] => {
+        const shown: ApiKey = {
           id: row.id,
           name: row.name,
           tenant: row.tenant,
@@ -114,11 +115,10 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
           rotatedAt: time(row.rotated_at),
           previousUntil: time(row.previous_until),
           revokedAt: time(row.revoked_at),
-          secretHash: row.secret_hash,
-          previousHash: row.previous_hash,
-          budget: budgetFor(row.id, row.limits),
-        },
-      ]),
+        }
+        const { secret_hash: secretHash, previous_hash: previousHash } = row
+        return [shown.id, { ...shown, secretHash, previousHash, budget: budgetFor(shown.id, row.limits), shown }]
+      }),
     )
   }
 
@@ -150,18 +150,26 @@ export async function openKeys(options: { postgres: Pool; clock: Clock; dataDire
     return { id, secret }
   }
 
-  const view = ({ secretHash: _, previousHash: _p, budget: _b, ...key }: StoredKey): ApiKey => key
+  const view = ({ shown }: StoredKey): ApiKey => shown
   const isLive = (key: ApiKey): boolean =>
     key.revokedAt === null && (key.expiresAt === null || clock.now() < key.expiresAt)
 
+  /** Of keys that were right before: only their hash is taken from here, everything else is judged again. */
+  const hashes = new Map<string, Buffer>()
   const find = (authorization: string | undefined): StoredKey | undefined => {
     const match = /^Bearer (rlv_([0-9a-f]{12})_[A-Za-z0-9_-]{32})$/.exec(bearer(authorization ?? ''))
     const stored = byId.get(match?.[2] ?? '')
-    const given = hash(match?.[1] ?? '')
+    const secret = match?.[1] ?? ''
+    const given = hashes.get(secret) ?? hash(secret)
     const isCurrent = timingSafeEqual(given, stored?.secretHash ?? nobody)
     const isPrevious = timingSafeEqual(given, stored?.previousHash ?? nobody)
     if (stored === undefined || !isLive(stored)) return undefined
-    return isCurrent || (isPrevious && clock.now() < (stored.previousUntil ?? 0)) ? stored : undefined
+    if (!isCurrent && !(isPrevious && clock.now() < (stored.previousUntil ?? 0))) return undefined
+    if (!hashes.has(secret)) {
+      if (hashes.size >= limits.keysMax) hashes.clear()
+      hashes.set(secret, given)
+    }
+    return stored
   }
 
   /** The key as it is now in the database, which another process may have changed. Throws `not_found`. */

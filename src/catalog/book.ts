@@ -186,9 +186,10 @@ export class Book {
         tenant: contract.tenant,
         product,
         metric,
-        limit,
+        // Each object of a fleet has its own quota; the fleet has none.
+        limit: item.fleet === undefined ? limit : null,
         limitVersion,
-        thresholds,
+        thresholds: item.fleet === undefined ? thresholds : [],
         anchor,
         timeZone: contract.timeZone,
         ...(contract.cycle === 'monthly' ? {} : { cycle: contract.cycle }),

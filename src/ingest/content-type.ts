@@ -20,6 +20,8 @@ export const contentTypes: readonly string[] = Object.keys(formats)
 
 /** The format of a content type; undefined for an unknown one, and for text in another charset than UTF-8. */
 export function formatOf(contentType: string): BodyFormat | undefined {
+  // As nearly every sender writes it: no text is made of it.
+  if (Object.hasOwn(formats, contentType)) return formats[contentType]
   const [type = '', ...parameters] = contentType.toLowerCase().split(';')
   for (const parameter of parameters) {
     const [name, value = ''] = parameter.split('=')

@@ -15,9 +15,10 @@ import type { Period } from '../period.js'
 import {
   type Closed,
   type CloseOptions,
-  changesWithin,
   closePeriod,
   type Measured,
+  type PricePart,
+  pricePartsOf,
   sameQuantities,
   withBilledAhead,
 } from './close.js'
@@ -224,23 +225,24 @@ async function closeChunk(
     try {
       const own = (earlier.get(entry.contract) ?? []).map(({ period, measured }) => ({ period, terms: measured.terms }))
       const terms = withBilledAhead(catalog.terms(entry.contract, entry.period), entry.period, own)
-      if (changesWithin(terms)) {
-        single.push(entry)
-        return []
-      }
       const recounts = (earlier.get(entry.contract) ?? []).map((one) => ({
         at: asked.push(requestOf(one.measured.terms, one.period)) - 1,
         billed: one.billed,
       }))
-      return [{ entry, terms, recounts, at: asked.push(requestOf(terms, entry.period)) - 1 }]
+      // Where a price changes within the period, its parts too.
+      const parts = pricePartsOf(terms, entry.period).map((part) => ({
+        ...part,
+        at: asked.push(partRequest(terms, part)) - 1,
+      }))
+      return [{ entry, terms, recounts, parts, at: asked.push(requestOf(terms, entry.period)) - 1 }]
     } catch (error) {
       failures.push({ entry, reason: error instanceof Error ? error.message : String(error) })
       return []
     }
   })
   const counted = await cut.count(asked)
-  const plain = tasks.filter(({ entry, at, recounts }) => {
-    for (const index of [at, ...recounts.map((one) => one.at)]) {
+  const plain = tasks.filter(({ entry, at, recounts, parts }) => {
+    for (const index of [at, ...recounts.map((one) => one.at), ...parts.map((one) => one.at)]) {
       const answer = counted[index]!
       if ('mismatch' in answer) {
         failures.push({ entry, reason: answer.mismatch })
@@ -253,7 +255,7 @@ async function closeChunk(
   })
   const byId = new Map(
     plain.map((task) => {
-      const usage = counted[task.at] as readonly ItemUsage[]
+      const usage = withParts(counted[task.at] as readonly ItemUsage[], task.parts, counted)
       const notices = silentMeters(task.terms, usage, lastOf(earlier.get(task.entry.contract)))
       return [`inv_${randomUUID()}`, { ...task, usage, notices }]
     }),
@@ -287,6 +289,25 @@ async function closeChunk(
     single,
     failures,
   }
+}
+
+function partRequest({ contract: { tenant } }: Measured['terms'], { item, metric, period }: PricePart): CountRequest {
+  return { tenant, period, items: [{ item, metrics: [metric], period }] }
+}
+
+/** Usage with that of the parts that prices cut the period into. */
+function withParts(
+  usage: readonly ItemUsage[],
+  parts: readonly (PricePart & { readonly at: number })[],
+  counted: readonly unknown[],
+): readonly ItemUsage[] {
+  if (parts.length === 0) return usage
+  return usage.map((one) => {
+    const own = parts.filter(({ item, metric }) => item === one.item && metric === one.metric)
+    if (own.length === 0) return one
+    const quantityAt = (at: number): string => (counted[at] as readonly ItemUsage[])[0]!.quantity
+    return { ...one, parts: own.map(({ period, at }) => ({ period, quantity: quantityAt(at) })) }
+  })
 }
 
 function requestOf(terms: Measured['terms'], period: Period): CountRequest {

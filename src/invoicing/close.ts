@@ -393,6 +393,24 @@ export async function countItems(
   return usage
 }
 
+/** A part of a period, up to an instant at which a price changes within it. */
+export interface PricePart {
+  readonly item: string
+  readonly metric: string
+  readonly period: Period
+}
+
+export function pricePartsOf(terms: Terms, period: Period): PricePart[] {
+  return terms.items.flatMap((item) =>
+    item.metrics.flatMap(({ metric, later = [] }) =>
+      later.map(({ from: to }, i): PricePart => {
+        const from = later[i - 1]?.from ?? item.period?.from ?? period.from
+        return { item: item.item, metric, period: { from, to } }
+      }),
+    ),
+  )
+}
+
 /** With the usage of the parts that prices which change within the period cut it into. */
 export async function withPriceParts(
   terms: Terms,
@@ -400,23 +418,17 @@ export async function withPriceParts(
   usage: readonly ItemUsage[],
   count: (item: string, metric: string, part: Period) => Promise<string>,
 ): Promise<readonly ItemUsage[]> {
-  const all: ItemUsage[] = []
+  const all = pricePartsOf(terms, period)
+  if (all.length === 0) return usage
+  const whole: ItemUsage[] = []
   for (const one of usage) {
-    const item = terms.items.find((other) => other.item === one.item)
-    const later = item?.metrics.find((other) => other.metric === one.metric)?.later ?? []
     const parts: { period: Period; quantity: string }[] = []
-    for (const [i, { from: to }] of later.entries()) {
-      const part = { from: later[i - 1]?.from ?? item?.period?.from ?? period.from, to }
-      parts.push({ period: part, quantity: await count(one.item, one.metric, part) })
-    }
-    all.push(parts.length === 0 ? one : { ...one, parts })
+    for (const { item, metric, period: part } of all)
+      if (item === one.item && metric === one.metric)
+        parts.push({ period: part, quantity: await count(item, metric, part) })
+    whole.push(parts.length === 0 ? one : { ...one, parts })
   }
-  return all
-}
-
-/** Whether a price changes within the period: then usage is counted by its parts. */
-export function changesWithin(terms: Terms): boolean {
-  return terms.items.some((item) => item.metrics.some((metric) => metric.later !== undefined))
+  return whole
 }
 
 /** The last few periods before this one that were measured, with the terms they are billed by. */

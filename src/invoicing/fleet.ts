@@ -100,7 +100,15 @@ export class FleetRating {
     this.#period = period
     const currency = terms.customer.currency
     if (item.fee !== null) assertCurrency(item.fee.currency, currency, item.fee.rule)
-    for (const { price } of item.metrics) if (price !== null) assertCurrency(price.currency, currency, price.rule)
+    for (const { metric, price, later } of item.metrics) {
+      if (price !== null) assertCurrency(price.currency, currency, price.rule)
+      // The old price for all of the period would be wrong, and nobody would see it.
+      if (later !== undefined)
+        throw new ReleveError(
+          'unprocessable',
+          `${item.item}: the price of ${metric} changes within the period, and objects are charged by whole periods: let the version take effect with the next period`,
+        )
+    }
   }
 
   add(object: FleetObject): ObjectCharge {

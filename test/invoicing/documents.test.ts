@@ -293,6 +293,32 @@ describe('PDF', () => {
     expect(fonts).toBeGreaterThan(0)
     expect([...text.matchAll(/\/FontFile[23] /g)]).toHaveLength(fonts)
     expect(text).not.toMatch(/\/BaseFont \/(Helvetica|Times|Courier)/)
+    // The colours have their profile in the file; it has an identity; nothing is locked, run or fetched.
+    const profile = /\/DestOutputProfile (\d+) 0 R/.exec(text)![1]
+    const at = text.indexOf(`\n${profile} 0 obj`)
+    const icc = streams.find(({ head }) => text.indexOf(head) > at)!
+    expect(icc.body.subarray(36, 40).toString()).toBe('acsp')
+    expect(text.slice(text.lastIndexOf('trailer'))).toMatch(/\/ID \[<[0-9a-f]{32}> <[0-9a-f]{32}>\]/)
+    expect(text).not.toMatch(/\/(Encrypt|JavaScript|JS|Launch|URI|SubmitForm|Movie|RichMedia)\b/)
+    // What the old dictionary says, the metadata say too.
+    const title = invoice.kind === 'invoice' ? 'Facture' : 'Avoir'
+    expect(xmp).toContain(`${title} ${invoice.number}`)
+    expect(xmp).toContain('<pdf:Producer>releve</pdf:Producer>')
+  })
+
+  test('the fields of a customer are on the page: language, tax numbers, currency, terms', async () => {
+    const customer = { ...bank, language: 'en' as const, currency: 'XOF', termDays: 45 }
+    const [page] = await pagesOf(await toPdf(sampleInvoice({ customer, fee: '131191' })))
+    for (const text of [
+      'Invoice',
+      'Issue date',
+      'NCC 7801234 B',
+      'RCCM CI-ABJ-1978-B-31285',
+      'Abidjan 04',
+      '131,191 XOF',
+    ])
+      expect(page).toContain(text)
+    expect(page).not.toContain('Facture')
   })
 
   test('the same document gives the same bytes; another language others', async () => {

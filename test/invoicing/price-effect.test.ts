@@ -3,6 +3,8 @@
  * continuing the tiers; and one that waits for the next period. On real engines, verified from the archive.
  */
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { measuredFor } from '../../src/invoicing/close.js'
+import { FleetRating } from '../../src/invoicing/fleet.js'
 import { promises } from '../promises.js'
 import { MARCH, openTestService, type TestService } from './service.js'
 
@@ -33,21 +35,22 @@ beforeAll(async () => {
     const metrics = [{ metric: 'mcp_call', included: '0', rule }]
     await catalog.putPlan({ key: rule, product: 'OID', name: 'Appels', metrics })
   }
-  for (const [tenant, plan] of [
+  for (const [tenant, plan, id = plan] of [
     ['bicici', 'by-event'],
     ['orange-ci', 'by-period'],
+    ['bridge-bank', 'by-event', 'in-batch'],
   ])
     await catalog.putContract({
-      id: plan!,
+      id: id!,
       tenant: tenant!,
       legalEntity: 'orbus-digital',
       start: '2026-01-01',
       timeZone: 'Africa/Abidjan',
-      items: [{ id: plan!, plan: plan! }],
+      items: [{ id: id!, plan: plan! }],
     })
   await service.system.catalogSettled()
   service.clock.set(at(21))
-  for (const tenant of ['bicici', 'orange-ci']) {
+  for (const tenant of ['bicici', 'orange-ci', 'bridge-bank']) {
     await service.send({ tenant, metric: 'mcp_call', count: 12, from: at(10) })
     await service.send({ tenant, metric: 'mcp_call', count: 10, first: 100, from: at(20) })
   }
@@ -76,6 +79,24 @@ test('the preview tells it, the closing bills it, a line for each version, and t
   expect(found.equal).toBe(true)
 })
 
+test('a batch bills it in its chunk as one alone does', async () => {
+  const { billing, invoicing, engines } = service.system
+  const report = await billing.closeDuePeriods({ at: MARCH.from, tenant: 'bridge-bank' })
+  expect([report.issued, report.failed]).toEqual([1, 0])
+  const { invoice } = (await invoicing.list({ contract: 'in-batch' }))[0]!
+  expect(shown(invoice.lines)).toEqual([
+    ['30.00', '2.0'],
+    ['30.00', '2.1'],
+  ])
+  const measured = (await measuredFor(engines.postgres, invoice))!
+  // A chunk keeps no question twice.
+  expect([measured.usage[0]!.query, measured.usage[0]!.parts]).toEqual([
+    '',
+    [{ period: { from: MARCH.from, to: at(16) }, quantity: '12' }],
+  ])
+  expect(await billing.verifyInvoice(invoice.id)).toMatchObject({ equal: true, document: [] })
+})
+
 test('by default a version waits for the next period', async () => {
   const { invoice } = (await service.system.billing.closePeriod({ contract: 'by-period', at: MARCH.from })).invoice!
   expect([shown(invoice.lines), invoice.ht]).toEqual([[['55.00', '2.0']], '55.00'])
@@ -93,6 +114,15 @@ test(`an event moved across the instant in the archive => the invoice is not pro
     clickhouse_settings: { mutations_sync: '2' },
   })
   expect((await service.system.billing.verifyInvoice(id)).equal).toBe(false)
+})
+
+test('objects of a fleet are charged by whole periods: such a version is refused, never billed at the old price in silence', () => {
+  const terms = service.system.catalog.terms('by-event', MARCH)
+  const [item] = terms.items
+  expect(() => new FleetRating(terms, item!, MARCH)).toThrow(/the price of mcp_call changes within the period/)
+  const [metric] = item!.metrics
+  const { later: _, ...plain } = metric!
+  expect(() => new FleetRating(terms, { ...item!, metrics: [plain] }, MARCH)).not.toThrow()
 })
 
 test('what cannot take effect by event time is refused, and the effect of an active version stays', async () => {

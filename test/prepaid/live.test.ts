@@ -182,6 +182,23 @@ describe('items that share a metric', () => {
     expect((await check(FLEET, '1', 'x')).quotas).toMatchObject([{ item: `${FLEET}/2`, usage: '6' }])
   })
 
+  test('the quota of one object rings for no fleet, and packs are not sold behind it', async () => {
+    // 20 of both together, and 10 is the quota of each object as of the rest.
+    const alerts = (await service.system.alerts.list({ tenant: FLEET, after: 0, limit: 100 })).map(
+      (alert) => alert.item,
+    )
+    expect(new Set(alerts)).toEqual(new Set([`${FLEET}/2`]))
+    await expect(buy(FLEET, { quantity: '5' })).rejects.toThrow(/is a fleet, whose quotas are those of its objects/)
+    const item = {
+      ...service.system.catalog.book().contractOf(FLEET).items[0]!,
+      prepaid: [{ metric: 'mcp_call', exhaustion: 'block' }],
+    }
+    const { entitlements: _, ...plain } = item
+    await expect(
+      service.system.catalog.putContract({ ...service.system.catalog.book().contractOf(FLEET), items: [plain] }),
+    ).rejects.toThrow(/is a fleet, whose quotas are those of its objects one by one/)
+  })
+
   test('a plan changed in the month: each part has its days and its part of the quota', async () => {
     await send(CHANGED, 's', 3, 0, at(10, 20))
     await send(CHANGED, 's', 9, 100, at(16, 20))

@@ -13,13 +13,17 @@ import { limits } from '../../limits.js'
 import type { IngestAnswer, System } from '../../system.js'
 import { keyOf } from '../http.js'
 
+/** Whether it may be the name of an attribute. Values that look like one cost a second look. */
+const isAttribute = (text: string): boolean => text[2] === '-' && /^ce-/i.test(text)
+
 /** The attributes of a CloudEvent in binary mode; undefined for a request that is none. */
 function attributesOf(request: FastifyRequest): CloudEventHeaders | undefined {
+  const { rawHeaders } = request.raw
+  if (!rawHeaders.some(isAttribute)) return undefined
   const contentType = request.headers['content-type']
   if (contentType?.trimStart().toLowerCase().startsWith('application/cloudevents') === true) return undefined
   const attributes: [string, string][] = []
   // The raw list, because a header that comes twice must not be joined in silence.
-  const { rawHeaders } = request.raw
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = rawHeaders[i]!.toLowerCase()
     if (name.startsWith('ce-')) attributes.push([name.slice(3), rawHeaders[i + 1]!])
