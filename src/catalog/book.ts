@@ -443,9 +443,3 @@ export function nextVersion(version: string): { readonly version: string; readon
   const [major, minor] = version.split('.')
   return { version: `${major}.${Number(minor) + 1}`, status: 'draft' }
 }
-
-/** Drafts never bill: ReleveError `conflict`. A simulation may still use one. */
-export function assertBillable(rule: string, version: string, status: PriceStatus): void {
-  if (status === 'draft')
-    throw new ReleveError('conflict', `not_active: ${rule} v${version} is a draft and never bills`)
-}

@@ -5,8 +5,7 @@
 
 import { parseDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import { prorate } from '../rating/prorate.js'
-import { addTax, splitInclusive, type Totals } from '../rating/tax.js'
+import { splitInclusive, type Totals } from '../rating/tax.js'
 import type { Invoice, InvoiceLine } from './invoice.js'
 import { creditable, opposite } from './state.js'
 
@@ -92,19 +91,4 @@ export function assertCreditable(ttc: string, alreadyCredited: string, amount: s
   if (left.exceeds || parseDecimal(left.creditable, 'creditable').lte(0)) {
     throw new ReleveError('unprocessable', `exceeds_creditable: ${left.creditable} of ${ttc} is left to credit`)
   }
-}
-
-/** What a customer gets back for unused days: HT rounded, tax on the rounded HT, and their sum. */
-export function creditUnused(request: {
-  readonly amount: string
-  readonly unusedDays: number
-  readonly periodDays: number
-  readonly taxRate: string
-  readonly currency: string
-}): Totals {
-  return addTax(
-    prorate(request.amount, request.unusedDays, request.periodDays, request.currency),
-    request.taxRate,
-    request.currency,
-  )
 }

@@ -25,7 +25,7 @@ import type { Period } from '../period.js'
 import { quotaStatus } from '../quota/status.js'
 import { spread } from '../rating/adjust.js'
 import { rateDelta } from '../rating/delta.js'
-import { daysOf, prorate } from '../rating/prorate.js'
+import { daysOf, lengthOf, prorate } from '../rating/prorate.js'
 import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { taxByRate } from '../rating/tax.js'
@@ -464,7 +464,7 @@ function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePar
   const { timeZone, prorate: by } = terms.contract
   const { currency } = terms.customer
   if (part.from === period.from && part.to === period.to && paused.length === 0) return line
-  const count = (range: Period): number => (by === 'second' ? (range.to - range.from) / 1000 : daysOf(range, timeZone))
+  const count = (range: Period): number => lengthOf(range, timeZone, by)
   const off = paused.reduce((all, one) => all + count(one), 0)
   const amount = prorate(line.amount, count(part) - off, count(period), currency)
   const say = (language: 'fr' | 'en'): string => {

@@ -13,7 +13,7 @@ import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { formatMoney, formatNumber, type Words } from '../format.js'
 import type { Period } from '../period.js'
-import { daysOf, prorate } from '../rating/prorate.js'
+import { lengthOf, prorate } from '../rating/prorate.js'
 import { rate, type Step } from '../rating/rating.js'
 import { askOf, type DraftLine, type ItemUsage, limitOf, monthOf, proofOf, taxRateOf } from './draft.js'
 
@@ -220,8 +220,7 @@ export class FleetRating {
       const { contract, customer } = this.#terms
       const full =
         this.#item.fee === null ? '0' : (rate({ price: this.#item.fee, quantity: '1' }).lines[0]?.amount ?? '0')
-      const count = (range: Period): number =>
-        contract.prorate === 'second' ? (range.to - range.from) / 1000 : daysOf(range, contract.timeZone)
+      const count = (range: Period): number => lengthOf(range, contract.timeZone, contract.prorate)
       const item = { ...this.#item, ...(whole ? {} : { period: covers }) }
       part = {
         fee: whole ? full : prorate(full, count(covers), count(this.#period), customer.currency),

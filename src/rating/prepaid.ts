@@ -1,11 +1,9 @@
 /**
- * Prepaid packs: in which order they are used up, what expiry forfeits, and what happens when nothing is left. Pure.
+ * Prepaid packs: in which order they are used up, what expiry forfeits, and what is bought again. Pure.
  *
  * Order: priority (lower first), earliest expiry, oldest, id. What an expired pack still held is forfeited and told, never lost
  * in silence; each debit says which pack paid it. A pack pays for usage from its beginning on, never for what was before.
  */
-import type { Exhaustion } from '../catalog/exhaustion.js'
-import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, ZERO } from '../decimal.js'
 
 export interface Pack {
@@ -94,49 +92,4 @@ export function burnDown(
   }
   const balances = Object.fromEntries([...left].map(([id, balance]) => [id, printDecimal(balance)]))
   return { balances, overage: printDecimal(overage), forfeited, debits, recharges }
-}
-
-export interface Exhausted {
-  readonly accepted: string
-  readonly rejected: string
-  readonly billedOverage: string
-  /** Whole packs bought again by `auto_recharge`. */
-  readonly recharges: number
-  readonly amount: string
-}
-
-/** When a pack is used up: units at the standard price, another pack, or no more. */
-export function exhaust(request: {
-  readonly pack: string
-  readonly packPrice: string
-  readonly usage: string
-  readonly overageUnitPrice: string
-  readonly policy: Exhaustion
-  readonly currency: string
-}): Exhausted {
-  const { currency } = request
-  const pack = parseDecimal(request.pack, 'pack')
-  const usage = parseDecimal(request.usage, 'usage')
-  const above = Decimal.max(usage.minus(pack), 0)
-  const all = { accepted: printDecimal(usage), rejected: '0', recharges: 0 }
-  if (request.policy === 'block') {
-    return {
-      ...all,
-      accepted: printDecimal(usage.minus(above)),
-      rejected: printDecimal(above),
-      billedOverage: '0',
-      amount: printMoney(ZERO, currency),
-    }
-  }
-  if (request.policy === 'auto_recharge') {
-    const recharges = above.dividedBy(pack).ceil()
-    return {
-      ...all,
-      recharges: recharges.toNumber(),
-      billedOverage: '0',
-      amount: printMoney(recharges.times(parseDecimal(request.packPrice, 'packPrice')), currency),
-    }
-  }
-  const amount = above.times(parseDecimal(request.overageUnitPrice, 'overageUnitPrice'))
-  return { ...all, billedOverage: printDecimal(above), amount: printMoney(amount, currency) }
 }

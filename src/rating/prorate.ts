@@ -28,41 +28,7 @@ export function hoursOf(range: Period): number {
   return (range.to - range.from) / HOUR_MS
 }
 
-/** The part of a period from `start` on, to its end or to `end`, by day or by second. */
-export function prorateRest(request: {
-  readonly amount: string
-  readonly start: number
-  readonly end?: number
-  readonly period: Period
-  readonly zone: string
-  readonly by: 'day' | 'second'
-  readonly currency: string
-}): string {
-  const { amount, start, period, zone, by, currency, end = period.to } = request
-  if (start < period.from || start >= period.to)
-    throw new ReleveError('unprocessable', 'start: lies outside the period')
-  if (end <= start || end > period.to)
-    throw new ReleveError('unprocessable', 'end: lies outside the rest of the period')
-  const part = { from: start, to: end }
-  return by === 'day'
-    ? prorate(amount, daysOf(part, zone), daysOf(period, zone), currency)
-    : prorate(amount, end - start, period.to - period.from, currency)
-}
-
-/** A change of plan with `left` of `whole` to go (days, seconds, or a fraction of 1): `{credit ≤ 0, charge ≥ 0, net}`. */
-export function prorateChange(request: {
-  readonly old: string
-  readonly new: string
-  readonly left: number | string
-  readonly whole: number | string
-  readonly currency: string
-}): { readonly credit: string; readonly charge: string; readonly net: string } {
-  const { left, whole, currency } = request
-  const credit = new Decimal(prorate(request.old, left, whole, currency)).negated()
-  const charge = new Decimal(prorate(request.new, left, whole, currency))
-  return {
-    credit: printMoney(credit, currency),
-    charge: printMoney(charge, currency),
-    net: printMoney(credit.plus(charge), currency),
-  }
+/** What a range counts in a proration: days of its zone, or seconds. */
+export function lengthOf(range: Period, zone: string, by: 'day' | 'second' = 'day'): number {
+  return by === 'second' ? (range.to - range.from) / 1000 : daysOf(range, zone)
 }

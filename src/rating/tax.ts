@@ -6,8 +6,6 @@
  */
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, sum, ZERO } from '../decimal.js'
-import { ReleveError } from '../errors.js'
-import { spread } from './adjust.js'
 
 export interface Totals {
   readonly ht: string
@@ -62,37 +60,5 @@ export function taxByRate(
     tva: printMoney(tva, currency),
     ttc: printMoney(ht.plus(tva), currency),
     taxes,
-  }
-}
-
-/**
- * A coupon comes off before tax, spread over the lines in proportion to their amounts. `taxByLine` is for the reader; what is
- * owed is per rate.
- */
-export function taxWithCoupon(
-  lines: readonly { readonly ht: string; readonly rate: string }[],
-  coupon: string,
-  currency: string,
-): Totals & {
-  readonly couponByLine: readonly string[]
-  readonly taxByLine: readonly string[]
-  readonly taxes: readonly TaxRow[]
-} {
-  const whole = sum(lines.map((line) => parseDecimal(line.ht, 'ht')))
-  if (parseDecimal(coupon, 'coupon').gt(whole))
-    throw new ReleveError('unprocessable', `coupon: ${coupon} is more than the ${printDecimal(whole)} of the lines`)
-  const shares = spread(
-    coupon,
-    lines.map((line) => line.ht),
-    currency,
-  )
-  const left = lines.map((line, index) => ({
-    ht: printMoney(parseDecimal(line.ht, 'ht').minus(shares[index] ?? '0'), currency),
-    rate: line.rate,
-  }))
-  return {
-    ...taxByRate(left, currency),
-    couponByLine: shares,
-    taxByLine: left.map((line) => addTax(line.ht, line.rate, currency).tva),
   }
 }

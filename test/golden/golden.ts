@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { openAggregate } from '../../src/aggregate/aggregate.js'
 import { printQuantity, ROLLUP_SCALE } from '../../src/amount.js'
-import { assertBillable, nextVersion } from '../../src/catalog/book.js'
+import { Book, nextVersion, type Terms } from '../../src/catalog/book.js'
 import { lintCard } from '../../src/catalog/lint.js'
 import { printNumber, seriesOf } from '../../src/catalog/number-pattern.js'
 import { type Price, parsePrice } from '../../src/catalog/price.js'
@@ -36,25 +36,25 @@ import { dateIn, formatCompact, formatDate, formatMoney, formatNumber, formatPer
 import { decodeFrame } from '../../src/frame.js'
 import { buildDoor, judge } from '../../src/ingest/ingest.js'
 import { ShardVerdict } from '../../src/ingest/verdict.js'
-import { creditTotals, creditUnused } from '../../src/invoicing/credit.js'
-import { draftInvoice } from '../../src/invoicing/draft.js'
+import { creditTotals } from '../../src/invoicing/credit.js'
+import { draftInvoice, type ItemUsage } from '../../src/invoicing/draft.js'
 import { toCsv, toXlsx } from '../../src/invoicing/extract.js'
 import { groupLines } from '../../src/invoicing/group.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
 import { Invoicing } from '../../src/invoicing/invoicing.js'
-import { creditable, deletionOf, paymentStatus, totalsByStatus } from '../../src/invoicing/state.js'
+import { creditable, deletionOf, opposite, paymentStatus, totalsByStatus } from '../../src/invoicing/state.js'
 import { limits } from '../../src/limits.js'
 import { rootDirectory } from '../../src/paths.js'
-import { windowOf } from '../../src/period.js'
+import { type Period, windowOf } from '../../src/period.js'
 import { countOver, quotaStatus, thresholdState, thresholdsCrossed } from '../../src/quota/status.js'
-import { applyCap, applyMinimum } from '../../src/rating/adjust.js'
+import { applyCap, applyMinimum, spread } from '../../src/rating/adjust.js'
 import { comparePlans } from '../../src/rating/compare.js'
-import { rateByVersions, rateDelta } from '../../src/rating/delta.js'
+import { rateDelta } from '../../src/rating/delta.js'
 import { calculate } from '../../src/rating/formula.js'
-import { burnDown, exhaust, type Pack } from '../../src/rating/prepaid.js'
-import { hoursOf, prorate, prorateChange, prorateRest } from '../../src/rating/prorate.js'
+import { burnDown, type Pack } from '../../src/rating/prepaid.js'
+import { hoursOf, lengthOf, prorate } from '../../src/rating/prorate.js'
 import { rate } from '../../src/rating/rating.js'
-import { addTax, splitInclusive, taxByRate, taxWithCoupon } from '../../src/rating/tax.js'
+import { addTax, splitInclusive, taxByRate } from '../../src/rating/tax.js'
 import { parseUsageData, usageDataFault } from '../../src/usage-data/datum.js'
 import { openTestPostgres, type TestPostgres } from '../invoicing/postgres.js'
 import { collectThroughService, lateThroughService } from './usage-world.js'
@@ -161,6 +161,50 @@ function seedPrice(rule: string, changes: object = {}): Price {
   return parsePrice({ ...(found.rule as object), ...changes }, found.version)
 }
 
+const caseMetric = {
+  key: 'units',
+  version: 1,
+  aggregation: 'sum' as const,
+  unit: 'unit',
+  scale: 9,
+  dims: [],
+  uniqueBy: null,
+  archive: true,
+}
+const caseProduct = { key: 'case', name: 'case' }
+const casePlan = { key: 'case', version: 1, name: 'case' }
+const caseMonth = monthNamed('2026-03', 'Africa/Abidjan')
+const caseContract = {
+  id: 'case',
+  tenant: seedCustomers[0]!.tenant,
+  legalEntity: seedLegalEntity.key,
+  name: 'case',
+  start: '2026-01-01',
+  timeZone: 'Africa/Abidjan',
+  cycle: 'monthly' as const,
+  state: 'active' as const,
+}
+
+/** Terms of one item, `case/1`. */
+function caseTerms(given: {
+  readonly currency: string
+  readonly taxRate?: string
+  readonly item: Omit<Terms['items'][number], 'item'>
+}): Terms {
+  const { currency, taxRate = seedCustomers[0]!.taxRate, item } = given
+  return {
+    catalogVersion: 0,
+    contract: { ...caseContract, items: [] },
+    customer: { ...seedCustomers[0]!, taxRate, currency },
+    legalEntity: seedLegalEntity,
+    items: [{ item: 'case/1', ...item }],
+  }
+}
+
+function measuredAs(metric: string, quantity: string): ItemUsage {
+  return { item: 'case/1', metric, quantity, count: 0, digest: '', query: '', cut: {} }
+}
+
 /** Needs a real PostgreSQL; one is started for all cases of a run, when the first asks. */
 interface World {
   postgres(): Promise<TestPostgres>
@@ -216,8 +260,17 @@ const adapters: Readonly<Record<string, Adapter>> = {
       given.rounding,
     ),
   tax_with_coupon: (given) => {
-    const taxed = taxWithCoupon(given.lines, given.coupon, currencyOf(given))
-    return { ...taxed, coupon_by_line: taxed.couponByLine, tax_by_line: taxed.taxByLine, ht_after_coupon: taxed.ht }
+    const currency = currencyOf(given)
+    const shares = spread(
+      given.coupon,
+      given.lines.map((line: Given) => line.ht),
+      currency,
+    )
+    // A discount stands beside what it comes off, as a line of the same rate.
+    const pairs = given.lines.map((line: Given, i: number) => [line, { ht: opposite(shares[i]!), rate: line.rate }])
+    const taxed = taxByRate(pairs.flat(), currency)
+    const tax_by_line = pairs.map((pair: Given) => taxByRate(pair, currency).tva)
+    return { ...taxed, coupon_by_line: shares, tax_by_line, ht_after_coupon: taxed.ht }
   },
 
   // Rating.
@@ -270,27 +323,65 @@ const adapters: Readonly<Record<string, Adapter>> = {
     }
   },
   rule_version: ({ rule = 'case', versions, usage, zone = 'UTC', currency = EUR }) => {
-    const request = {
-      versions: versions.map(({ v, from, price, tiers }: Given) => ({
-        from: day(from, zone),
-        price: parsePrice(
+    const period = windowOf(day(usage[0].at, zone), 'month', zone)
+    const total = (effect: { takesEffect?: 'event_time' }): string => {
+      const entitlements = [{ metric: 'units', limit: '0', limitVersion: 1, thresholds: [] }]
+      const book = new Book({
+        version: 0,
+        metrics: [caseMetric],
+        products: [caseProduct],
+        plans: [
           {
+            ...casePlan,
+            product: 'case',
+            feeRule: null,
+            metrics: [{ metric: 'units', included: '0', rule }],
+            features: [],
+          },
+        ],
+        prices: versions.map(({ v, from, price, tiers }: Given) => ({
+          rule,
+          version: v,
+          status: 'active',
+          effectiveFrom: day(from, zone),
+          ...effect,
+          definition: {
             rule_id: rule,
             type: 'per_unit',
             metric: 'units',
             currency,
             ...(tiers === undefined ? { unit_price: price } : { tiers }),
           },
-          v,
-        ),
-      })),
-      usage: usage.map(({ at, value }: Given) => ({ at: day(at, zone), quantity: String(value) })),
-      periodStart: windowOf(day(usage[0].at, zone), 'month', zone).from,
+          billed: false,
+        })),
+        legalEntities: [seedLegalEntity],
+        customers: [{ ...seedCustomers[0]!, currency }],
+        contracts: [
+          {
+            ...caseContract,
+            start: dateIn(period.from, zone),
+            timeZone: zone,
+            items: [{ id: 'case/1', plan: 'case', planVersion: 1, entitlements }],
+          },
+        ],
+      })
+      const terms = book.terms('case', period)
+      // What the archive counts: the usage of each part that the versions cut the period into.
+      const edges = [period.from, ...(terms.items[0]!.metrics[0]!.later ?? []).map(({ from }) => from), period.to]
+      const within = (range: Period): string =>
+        added(
+          ...usage
+            .filter(({ at }: Given) => day(at, zone) >= range.from && day(at, zone) < range.to)
+            .map(({ value }: Given) => String(value)),
+        )
+      const parts = edges.slice(1).map((to, i) => ({ from: edges[i]!, to }))
+      const measured = {
+        ...measuredAs('units', within(period)),
+        parts: parts.map((part) => ({ period: part, quantity: within(part) })),
+      }
+      return draftInvoice('case', terms, period, [measured]).ht
     }
-    return {
-      pin_to_period_start: rateByVersions({ ...request, policy: 'period_start' }).total,
-      by_event_time: rateByVersions({ ...request, policy: 'event_time' }).total,
-    }
+    return { pin_to_period_start: total({}), by_event_time: total({ takesEffect: 'event_time' }) }
   },
   round: ({ value, places = 0, mode = 'half_up' }) => {
     if (!Object.hasOwn(RoundingMode, mode)) throw new Error(`cannot round ${mode}`)
@@ -301,22 +392,27 @@ const adapters: Readonly<Record<string, Adapter>> = {
   prorate_days: ({ amount, used_days, period_days, currency = EUR }) => ({
     amount: prorate(amount, used_days, period_days, currency),
   }),
-  upgrade: ({ old, new: next, fraction_left, days_left, period_days, currency = EUR }) =>
-    prorateChange({ old, new: next, left: fraction_left ?? days_left, whole: period_days ?? 1, currency }),
+  upgrade: ({ old, new: next, fraction_left, days_left, period_days, currency = EUR }) => {
+    const [left, whole] = [fraction_left ?? days_left, period_days ?? 1]
+    const credit = opposite(prorate(old, left, whole, currency))
+    const charge = prorate(next, left, whole, currency)
+    const lines = [credit, charge].map((ht) => ({ ht, rate: '0' }))
+    return { credit, charge, net: taxByRate(lines, currency).ht }
+  },
   prorate_window: ({ amount, start, end, period, zone = 'UTC', currency = EUR }) => {
     const whole = { from: day(period[0], zone), to: day(period[1], zone) }
-    const from = day(start, zone)
-    const until = end === undefined ? {} : { end: day(end, zone) }
-    const request = { amount, start: from, ...until, period: whole, zone, currency }
+    const part = { from: day(start, zone), to: end === undefined ? whole.to : day(end, zone) }
+    const by = (unit: 'day' | 'second'): string =>
+      prorate(amount, lengthOf(part, zone, unit), lengthOf(whole, zone, unit), currency)
     return {
-      by_second: prorateRest({ ...request, by: 'second' }),
-      by_day: prorateRest({ ...request, by: 'day' }),
-      hours_left: hoursOf({ from, to: until.end ?? whole.to }),
+      by_second: by('second'),
+      by_day: by('day'),
+      hours_left: hoursOf(part),
       hours_total: hoursOf(whole),
     }
   },
   credit_unused: ({ amount, unused_days, period_days, tax_rate = '0', currency = EUR }) =>
-    creditUnused({ amount, unusedDays: unused_days, periodDays: period_days, taxRate: tax_rate, currency }),
+    addTax(prorate(amount, unused_days, period_days, currency), tax_rate, currency),
 
   // Prepaid.
   burn_down: ({ grants, usage, at = '1970-01-01' }) =>
@@ -327,15 +423,52 @@ const adapters: Readonly<Record<string, Adapter>> = {
       usage.map(({ at, value }: Given) => ({ at: day(at), quantity: String(value) })),
     ),
   exhaust: ({ pack, pack_price = '0', usage, overage_unit_price = '0', policy, currency = EUR }) => {
-    const done = exhaust({
-      pack,
-      packPrice: pack_price,
-      usage,
-      overageUnitPrice: overage_unit_price,
-      policy,
+    const price = parsePrice({
+      rule_id: 'case',
+      type: 'per_unit',
+      metric: 'units',
       currency,
+      unit_price: overage_unit_price,
     })
-    return { ...done, billed_overage: done.billedOverage }
+    const invoice = draftInvoice(
+      'case',
+      caseTerms({
+        currency,
+        item: {
+          plan: casePlan,
+          product: caseProduct,
+          feeRule: null,
+          fee: null,
+          metrics: [{ metric: 'units', unit: 'unit', limit: '0', rule: 'case', price }],
+        },
+      }),
+      caseMonth,
+      [measuredAs('units', usage)],
+      [],
+      [],
+      {
+        fundings: [
+          {
+            item: 'case/1',
+            metric: 'units',
+            exhaustion: policy,
+            recharge: { quantity: pack, amount: pack_price, name: 'recharge' },
+            packs: [{ id: 'pack', name: 'pack', balance: pack }],
+            parts: [],
+          },
+        ],
+        purchases: [],
+      },
+    )
+    const lineOf = (type: string) => invoice.lines.find((line) => line.type === type)
+    const { blocked } = invoice.usage[0]!.prepaid!
+    return {
+      accepted: added(usage, opposite(blocked)),
+      rejected: blocked,
+      billed_overage: lineOf('usage')?.billable ?? '0',
+      recharges: Number(lineOf('add_on')?.quantity ?? 0),
+      amount: invoice.ht,
+    }
   },
 
   // Windows and contracts.
@@ -369,51 +502,26 @@ const adapters: Readonly<Record<string, Adapter>> = {
     const feeRule = rules === undefined || rules.includes(plan.feeRule) ? plan.feeRule : null
     const invoice = draftInvoice(
       'case',
-      {
-        catalogVersion: 0,
-        contract: {
-          id: 'case',
-          tenant: 'banque-atlantique',
-          legalEntity: seedLegalEntity.key,
-          name: 'OID Business',
-          start: '2026-01-01',
-          timeZone: 'Africa/Abidjan',
-          cycle: 'monthly',
-          state: 'active',
-          items: [],
+      caseTerms({
+        currency,
+        taxRate: tax_rate,
+        item: {
+          product: { key: 'OID', name: 'OID' },
+          plan: { key: plan.key, version: 1, name: plan.name },
+          feeRule,
+          fee:
+            feeRule === null ? null : seedPrice(feeRule, { currency, ...(base === undefined ? {} : { amount: base }) }),
+          metrics: plan.metrics.map(({ metric, included, rule }) => ({
+            metric,
+            unit: seedMetrics.find((one) => one.key === metric)!.unit,
+            limit: included,
+            rule,
+            price: rule !== null && (rules?.includes(rule) ?? true) ? seedPrice(rule, { currency }) : null,
+          })),
         },
-        customer: { ...seedCustomers[0]!, taxRate: tax_rate, currency },
-        legalEntity: seedLegalEntity,
-        items: [
-          {
-            item: 'case/1',
-            product: { key: 'OID', name: 'OID' },
-            plan: { key: plan.key, version: 1, name: plan.name },
-            feeRule,
-            fee:
-              feeRule === null
-                ? null
-                : seedPrice(feeRule, { currency, ...(base === undefined ? {} : { amount: base }) }),
-            metrics: plan.metrics.map(({ metric, included, rule }) => ({
-              metric,
-              unit: seedMetrics.find((one) => one.key === metric)!.unit,
-              limit: included,
-              rule,
-              price: rule !== null && (rules?.includes(rule) ?? true) ? seedPrice(rule, { currency }) : null,
-            })),
-          },
-        ],
-      },
-      monthNamed('2026-03', 'Africa/Abidjan'),
-      plan.metrics.map(({ metric }) => ({
-        item: 'case/1',
-        metric,
-        quantity: String(used[metric] ?? '0'),
-        count: 0,
-        digest: '',
-        query: '',
-        cut: {},
-      })),
+      }),
+      caseMonth,
+      plan.metrics.map(({ metric }) => measuredAs(metric, String(used[metric] ?? '0'))),
     )
     return {
       lines: invoice.lines.map((line) => line.amount),
@@ -488,17 +596,7 @@ const adapters: Readonly<Record<string, Adapter>> = {
     return { quantity: collected.quantity, state_after: collected.state, invoice: collected.number }
   },
   ingest: ({ events }) => {
-    const metric = {
-      key: 'units',
-      version: 1,
-      aggregation: 'sum' as const,
-      unit: 'unit',
-      scale: 9,
-      dims: [],
-      uniqueBy: null,
-      archive: true,
-    }
-    const door = buildDoor({ version: 1, metrics: [metric], tenants: ['case'] }, 1)
+    const door = buildDoor({ version: 1, metrics: [caseMetric], tenants: ['case'] }, 1)
     const receivedAt = day('2026-03-10')
     const body = JSON.stringify(events.map((event: object) => ({ ...event, metric: 'units', time: receivedAt })))
     const request = {
@@ -547,7 +645,13 @@ const adapters: Readonly<Record<string, Adapter>> = {
   },
 
   // Catalogue, subscriptions, trials, simulation.
-  rate_with: ({ rule, version, status }) => ({ error: codeOf(() => assertBillable(rule, version, status)) }),
+  rate_with: ({ rule, version, status }) => {
+    const definition = { rule_id: rule, type: 'flat_fee', amount: '1', currency: EUR }
+    const prices = [{ rule, version, status, effectiveFrom: 0, definition, billed: false }]
+    const none = { metrics: [], products: [], plans: [], legalEntities: [], customers: [], contracts: [] }
+    const inForce = new Book({ version: 0, ...none, prices }).priceInForce(rule, 0)
+    return { error: inForce === null ? 'not_active' : null }
+  },
   edit_rule: ({ version, status }) => {
     // A draft is edited as it is.
     const next = status === 'draft' ? { version, status } : nextVersion(version)

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Catalog, openCatalog } from '../../src/catalog/catalog.js'
 import type { ContractInput } from '../../src/catalog/definition.js'
 import { changePlan, partOf } from '../../src/catalog/part.js'
+import { parsePrice } from '../../src/catalog/price.js'
 import { loadSeeds, seedContracts } from '../../src/catalog/seeds.js'
 import { HandClock } from '../../src/clock.js'
 import { closePeriod, previewInvoice } from '../../src/invoicing/close.js'
@@ -51,6 +52,46 @@ async function draftOf(
 }
 const shown = (invoice: Invoice): string[][] =>
   invoice.lines.map((line) => [line.type, line.amount, line.explanation.fr.replaceAll('\u00a0', ' ')])
+
+test('two versions with the same tiers within a period cost what one version costs, wherever the change lies', async () => {
+  await draftOf('two-versions', {})
+  const terms = catalog.terms('two-versions', march)
+  const price = (version: string) =>
+    parsePrice(
+      {
+        rule_id: 'r',
+        type: 'tiered',
+        metric: 'kyc_verification',
+        currency: 'EUR',
+        tiers: [
+          { up_to: 50, unit_price: '0.333', flat_fee: '2' },
+          { up_to: null, unit_price: '0.1', flat_fee: '3' },
+        ],
+      },
+      version,
+    )
+  const at = Date.UTC(2026, 2, 16)
+  const rated = (quantities: readonly string[], quantity: string): string => {
+    const metric = { metric: 'kyc_verification', unit: 'verification', limit: '0', rule: 'r', price: price('1.0') }
+    const later = quantities.length < 2 ? {} : { later: [{ from: at, price: price('1.1') }] }
+    const item = { ...terms.items[0]!, fee: null, feeRule: null, metrics: [{ ...metric, ...later }] }
+    const [first, second] = [
+      { from: march.from, to: at },
+      { from: at, to: march.to },
+    ]
+    const usage = {
+      ...{ item: item.item, metric: metric.metric, quantity, cut: {}, query: '', count: 0, digest: '' },
+      parts: quantities.map((part, i) => ({ period: i === 0 ? first! : second!, quantity: part })),
+    }
+    return draftInvoice('x', { ...terms, items: [item] }, march, [usage]).ht
+  }
+  fc.assert(
+    fc.property(fc.nat(120), fc.nat(120), (before, after) => {
+      const whole = String(before + after)
+      expect(rated([String(before), String(after)], whole)).toBe(rated([], whole))
+    }),
+  )
+})
 
 describe('parts of a period', () => {
   test('a plan changed on 11 March => both fees by their days, in words, and each part its own usage and quota', async () => {

@@ -1,12 +1,10 @@
-/** Packs, formulas and versions in time: nothing is created and nothing is lost. */
+/** Packs, formulas and parts of a period: nothing is created and nothing is lost. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { parsePrice } from '../../src/catalog/price.js'
 import { Decimal } from '../../src/decimal.js'
-import { rateByVersions } from '../../src/rating/delta.js'
 import { calculate } from '../../src/rating/formula.js'
-import { burnDown, exhaust } from '../../src/rating/prepaid.js'
-import { daysOf, prorate, prorateRest } from '../../src/rating/prorate.js'
+import { burnDown } from '../../src/rating/prepaid.js'
+import { lengthOf, prorate } from '../../src/rating/prorate.js'
 
 const add = (texts: readonly string[]): number => texts.reduce((all, text) => all + Number(text), 0)
 
@@ -45,17 +43,6 @@ test('used + forfeited + left is what was bought, debits + overage is what was u
   )
 })
 
-test('an exhausted pack is billed, bought again, or stops', () => {
-  const base = { pack: '100', packPrice: '8.00', overageUnitPrice: '0.10', currency: 'EUR' }
-  expect(exhaust({ ...base, usage: '100', policy: 'standard_price' }).amount).toBe('0.00')
-  expect(exhaust({ ...base, usage: '201', policy: 'auto_recharge' })).toMatchObject({
-    recharges: 2,
-    amount: '16.00',
-    accepted: '201',
-  })
-  expect(exhaust({ ...base, usage: '100.5', policy: 'block' })).toMatchObject({ accepted: '100', rejected: '0.5' })
-})
-
 test('a formula computes what it says and refuses everything else', () => {
   const check = (formula: string, expected: string): void => {
     expect(calculate(formula, { a: 10, b: '2.5', c: 0 }).toFixed(), formula).toBe(expected)
@@ -85,44 +72,10 @@ test('a formula computes what it says and refuses everything else', () => {
   }
 })
 
-test('two versions with the same price in one period cost what one version costs', () => {
-  const price = (version: string) =>
-    parsePrice(
-      {
-        rule_id: 'r',
-        type: 'tiered',
-        metric: 'm',
-        currency: 'EUR',
-        tiers: [
-          { up_to: 50, unit_price: '0.333', flat_fee: '2' },
-          { up_to: null, unit_price: '0.1', flat_fee: '3' },
-        ],
-      },
-      version,
-    )
-  fc.assert(
-    fc.property(
-      fc.array(fc.record({ at: fc.nat(30), quantity: fc.nat(40) }), { minLength: 1, maxLength: 8 }),
-      fc.nat(30),
-      (use, change) => {
-        const usage = use.map(({ at, quantity }) => ({ at, quantity: String(quantity) }))
-        const versions = [
-          { from: 0, price: price('1.0') },
-          { from: change, price: price('1.1') },
-        ]
-        const both = rateByVersions({ versions, usage, periodStart: 0, policy: 'event_time' })
-        expect(both.total).toBe(
-          rateByVersions({ versions: [versions[0]!], usage, periodStart: 0, policy: 'period_start' }).total,
-        )
-      },
-    ),
-  )
-})
-
 test('days do not feel the clock change, and the parts of a fee are within a cent of the whole', () => {
   const zone = 'Europe/Paris'
   const march = { from: Date.parse('2026-02-28T23:00:00Z'), to: Date.parse('2026-03-31T22:00:00Z') }
-  expect(daysOf(march, zone)).toBe(31)
+  expect([lengthOf(march, zone), lengthOf(march, zone, 'second')]).toEqual([31, 743 * 3600])
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 100_000 }), fc.integer({ min: 1, max: 30 }), (amountCents, used) => {
       const amount = (amountCents / 100).toFixed(2)
@@ -130,8 +83,5 @@ test('days do not feel the clock change, and the parts of a fee are within a cen
       expect(parts.minus(amount).abs().lte('0.01')).toBe(true)
     }),
   )
-  const request = { amount: '200.00', period: march, zone, by: 'day' as const, currency: 'EUR' }
-  expect(prorateRest({ ...request, start: march.from })).toBe('200.00')
-  expect(() => prorateRest({ ...request, start: march.to })).toThrow(/outside/)
   expect(() => prorate('1', 1, 0, 'EUR')).toThrow(/empty/)
 })

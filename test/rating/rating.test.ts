@@ -7,7 +7,7 @@ import { Decimal } from '../../src/decimal.js'
 import { spread } from '../../src/rating/adjust.js'
 import { rateDelta } from '../../src/rating/delta.js'
 import { rate } from '../../src/rating/rating.js'
-import { addTax, splitInclusive, taxByRate, taxWithCoupon } from '../../src/rating/tax.js'
+import { addTax, splitInclusive, taxByRate } from '../../src/rating/tax.js'
 import { promises } from '../promises.js'
 import { cents, graduatedMicros, microsText, type PlainTier, packageMicros, volumeMicros } from './oracle.js'
 
@@ -325,6 +325,5 @@ describe('edges', () => {
         'EUR',
       ).taxes,
     ).toEqual([{ rate: '18', base: '2.50', tax: '0.45' }])
-    expect(taxWithCoupon([{ ht: '10.00', rate: '18' }], '0.00', 'EUR').ttc).toBe('11.80')
   })
 })
