@@ -363,6 +363,8 @@ export const limits = {
   invoiceLinesMax: 10_000,
   /** Metrics of one plan, entitlements of one contract item. */
   planMetricsMax: 200,
+  /** Plans of one comparison, each with all its metrics; as many as a person looks at. */
+  comparedPlansMax: 20,
   /** Items of one contract. */
   contractItemsMax: 1_000,
   /** Subjects that one contract item names; a fleet has its own table. */

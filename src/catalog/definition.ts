@@ -37,6 +37,8 @@ export interface PlanMetric {
   readonly included: string | null
   /** The rule that prices what is above; null: overage has no price, is warned about, and is reported on the invoice. */
   readonly rule: string | null
+  /** The price of a unit above that the plan's card prints; the lint holds it against the rule, nothing bills by it. */
+  readonly cardPrice?: string
 }
 
 export interface Plan {
@@ -332,11 +334,12 @@ export function parsePlan(json: unknown): PlanInput {
     'features',
   ])
   const metrics = list(fields.metrics ?? [], 'metrics', limits.planMetricsMax).map((entry, i) => {
-    const at = fieldsOf(entry, `metrics[${i}]`, ['metric', 'included', 'rule'])
+    const at = fieldsOf(entry, `metrics[${i}]`, ['metric', 'included', 'rule', 'cardPrice'])
     return {
       metric: name(at.metric, `metrics[${i}].metric`),
       included: at.included === null ? null : quantity(at.included ?? '0', `metrics[${i}].included`),
       rule: at.rule == null ? null : name(at.rule, `metrics[${i}].rule`),
+      ...(at.cardPrice === undefined ? {} : { cardPrice: quantity(at.cardPrice, `metrics[${i}].cardPrice`) }),
     }
   })
   assertOnce(

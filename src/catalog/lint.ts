@@ -54,7 +54,7 @@ export function lint(book: Book): Finding[] {
     const plan = versions.at(-1)!
     const at = `plan ${plan.key}`
     findings.push(...lintFee(book, plan, at))
-    for (const { metric, included, rule } of plan.metrics) {
+    for (const { metric, included, rule, cardPrice } of plan.metrics) {
       if (rule === null) {
         if (included !== null) {
           findings.push({
@@ -74,6 +74,8 @@ export function lint(book: Book): Finding[] {
       if (price.model !== 'flat' && price.metric !== metric) {
         findings.push({ code: 'rule_of_other_metric', at, message: `${rule} prices ${price.metric}, not ${metric}` })
       }
+      const card = cardPrice === undefined ? null : lintCard(plan.key, cardPrice, price)
+      if (card !== null) findings.push(card)
       if (included === null) {
         findings.push({ code: 'unlimited_with_price', at, message: `${metric} is unlimited, so ${rule} never bills` })
       } else if ('tiers' in price && new Decimal(price.tiers[0]?.after ?? 0).gt(included)) {

@@ -1,20 +1,29 @@
 /**
  * What a usage would cost under several plans, and which is the cheapest. Pure: plans come in with their prices. Usage above a
- * quota that has no price is told per plan: such a plan looks cheap only because nobody priced it.
+ * quota that has no price is told per plan: such a plan looks cheap only because nobody priced it. Fees of different cycles and
+ * prices of another currency are refused, not mixed.
  */
 import type { Price } from '../catalog/price.js'
 import { printMoney } from '../currency.js'
-import { Decimal, ZERO } from '../decimal.js'
+import { Decimal, parseDecimal, ZERO } from '../decimal.js'
+import { ReleveError } from '../errors.js'
 import { quotaStatus } from '../quota/status.js'
+import { previewRating } from './preview.js'
+import type { QuantityRounding } from './quantity.js'
 import { rate } from './rating.js'
 
 export interface ComparedPlan {
   readonly key: string
+  /** Rule of the fee, told when it has no price. */
+  readonly feeRule?: string | null
   readonly fee: Price | null
   readonly metrics: readonly {
     readonly metric: string
     readonly included: string | null
     readonly price: Price | null
+    /** Of the metric; absent: the quantity is one of the price. */
+    readonly unit?: string
+    readonly rounding?: QuantityRounding | undefined
   }[]
 }
 
@@ -22,7 +31,7 @@ export interface Comparison {
   readonly totals: Readonly<Record<string, string>>
   /** The plan that is held wins a tie; then the first. Null when none covers the usage. */
   readonly cheapest: string | null
-  /** Metrics over their quota without a price, by plan: the plan does not cover this usage. */
+  /** By plan: its fee without a price, and metrics of which some usage has none. The plan does not cover this usage. */
   readonly unpriced: Readonly<Record<string, readonly string[]>>
 }
 
@@ -37,14 +46,21 @@ export function comparePlans(request: {
   const { plans, usage, held, currency, beyondLimits = true } = request
   const totals: Record<string, string> = {}
   const unpriced: Record<string, string[]> = {}
+  const used = Object.keys(usage).filter((metric) => parseDecimal(usage[metric]!, `usage.${metric}`).gt(0))
+  assertComparable(plans, currency)
   for (const plan of plans) {
     let total: Decimal = plan.fee === null ? ZERO : new Decimal(rate({ price: plan.fee, quantity: '1' }).total)
-    const missing: string[] = []
-    for (const { metric, included, price } of plan.metrics) {
+    const missing = used.filter((metric) => !plan.metrics.some((one) => one.metric === metric))
+    if (plan.fee === null && plan.feeRule != null) missing.unshift(plan.feeRule)
+    for (const { metric, included, price, unit, rounding } of plan.metrics) {
       const quantity = usage[metric] ?? '0'
       if (included === null) continue
-      if (price !== null) total = total.plus(rate({ price, quantity, included }).total)
-      else if (quotaStatus(quantity, included).status === 'over') missing.push(metric)
+      if (price !== null) {
+        const of = unit === undefined ? {} : { metric: { unit, rounding } }
+        const rated = previewRating({ price, quantity, included, ...of })
+        total = total.plus(rated.total)
+        if (parseDecimal(rated.unpriced, 'unpriced').gt(0)) missing.push(metric)
+      } else if (quotaStatus(quantity, included).status === 'over') missing.push(metric)
     }
     totals[plan.key] = printMoney(total, currency)
     unpriced[plan.key] = missing
@@ -56,4 +72,14 @@ export function comparePlans(request: {
     return order < 0 || (order === 0 && plan.key === held) ? plan : best
   }, undefined)
   return { totals, cheapest: cheapest?.key ?? null, unpriced }
+}
+
+function assertComparable(plans: readonly ComparedPlan[], currency: string): void {
+  const cycles = new Set(plans.flatMap(({ fee }) => (fee?.model === 'flat' ? [fee.billingCycle] : [])))
+  if (cycles.size > 1)
+    throw new ReleveError('unprocessable', `plans: their fees are ${[...cycles].join(' and ')}, which is not compared`)
+  for (const { fee, metrics } of plans)
+    for (const price of [fee, ...metrics.map((metric) => metric.price)])
+      if (price !== null && price.currency !== currency)
+        throw new ReleveError('unprocessable', `plans: ${price.rule} is in ${price.currency}, not ${currency}`)
 }

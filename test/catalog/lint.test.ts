@@ -143,6 +143,14 @@ describe('each finding', () => {
       currency: 'EUR',
       tiers: tiers([10, '1'], [null, '2']),
     })
+    const shows = (cardPrice: string) => ({
+      plan: { metrics: [{ metric: 'm', included: '10', rule: 'r', cardPrice }] },
+      prices: [
+        fee(),
+        { rule_id: 'r', type: 'tiered', metric: 'm', currency: 'EUR', tiers: tiers([10, '1'], [null, '2']) },
+      ],
+    })
+    expect([codes(shows('1')), codes(shows('2'))]).toEqual([['card_shows_first_tier'], []])
     expect(lintCard('p', '1', tiered)?.code).toBe('card_shows_first_tier')
     expect(lintCard('p', '2', tiered)).toBeNull()
     expect(lintCard('p', '0.10', parsePrice(rule()))).toBeNull()

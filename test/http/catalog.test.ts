@@ -100,6 +100,84 @@ describe('POST /v1/rating/preview', () => {
   })
 })
 
+describe('POST /v1/rating/compare', () => {
+  const compare = (body: object, headers = t.admin) =>
+    call('POST', '/v1/rating/compare', { currency: 'EUR', ...body }, headers)
+  const price = (rule: object) =>
+    call('POST', '/v1/prices', {
+      rule: { currency: 'EUR', ...rule },
+      version: '1.0',
+      status: 'active',
+      effectiveFrom: 0,
+    })
+  beforeAll(async () => {
+    await price({ rule_id: 'fee-large', type: 'flat_fee', amount: '100' })
+    await price({ rule_id: 'fee-yearly', type: 'flat_fee', amount: '900', billing_cycle: 'yearly' })
+    await price({ rule_id: 'price-franc', type: 'per_unit', metric: 'data', unit_price: '1', currency: 'XOF' })
+    const plan = (key: string, feeRule: string | null, metrics: object[]) =>
+      call('PUT', '/v1/plans', { key, product: 'P', name: key, feeRule, metrics })
+    await plan('large', 'fee-large', [
+      { metric: 'data', included: '1000', rule: 'price-data' },
+      { metric: 'users', included: null, rule: null },
+    ])
+    await plan('yearly', 'fee-yearly', [])
+    await plan('franc', null, [{ metric: 'data', included: '0', rule: 'price-franc' }])
+  })
+  const both = [{ key: 'plan' }, { key: 'large' }]
+  const plans = (body: { plans: { plan: string; total: string; unpriced: string[] }[] }) =>
+    body.plans.map((one) => [one.plan, one.total, one.unpriced])
+
+  test('totals by plan, what has no price, and the cheapest that prices all of it', async () => {
+    // 150 of 100 included at 2.00, or 100.00 with 1000 included: a tie, that the held plan wins.
+    const tie = await compare({ plans: both, usage: { data: '150' } })
+    expect([tie.status, plans(tie.body), tie.body.cheapest]).toEqual([
+      200,
+      [
+        ['plan', '100.00', []],
+        ['large', '100.00', []],
+      ],
+      { plan: 'plan', version: 1 },
+    ])
+    expect((await compare({ plans: both, usage: { data: '150' }, held: 'large' })).body.cheapest.plan).toBe('large')
+    const over = await compare({ plans: both, usage: { data: '50', users: '11' } })
+    expect([plans(over.body), over.body.cheapest.plan]).toEqual([
+      [
+        ['plan', '0.00', ['users']],
+        ['large', '100.00', []],
+      ],
+      'large',
+    ])
+    // A metric that the plan does not know has no price in it.
+    const none = await compare({ plans: [{ key: 'large' }], usage: { calls: '1' } })
+    expect([plans(none.body), none.body.cheapest]).toEqual([[['large', '100.00', ['calls']]], null])
+  })
+
+  test('what cannot be compared is refused with its reason', async () => {
+    const refused = async (body: object): Promise<[number, string]> => {
+      const answer = await compare(body)
+      return [answer.status, answer.body.detail]
+    }
+    const usage = { data: '1' }
+    expect(await refused({ plans: [{ key: 'large' }, { key: 'yearly' }], usage })).toEqual([
+      422,
+      expect.stringMatching(/^plans: their fees are monthly and yearly/),
+    ])
+    expect(await refused({ plans: [{ key: 'franc' }], usage })).toEqual([422, 'plans: price-franc is in XOF, not EUR'])
+    expect(await refused({ plans: [{ key: 'nowhere' }], usage })).toEqual([404, 'plan: there is no nowhere'])
+    expect(await refused({ plans: both, usage: { nothing: '1' } })).toEqual([404, 'metric: there is no nothing'])
+    expect(await refused({ plans: both, usage: { peak: '1,5' } })).toEqual([
+      400,
+      expect.stringMatching(/^usage.peak: /),
+    ])
+  })
+
+  test(`a tenant's key compares the plans of its contracts alone ${promises('tenant:isolated')}`, async () => {
+    const key = await t.key('alpha', ['read'])
+    expect((await compare({ plans: [{ key: 'plan' }], usage: {} }, key)).status).toBe(200)
+    expect((await compare({ plans: [{ key: 'large' }], usage: {} }, key)).status).toBe(404)
+  })
+})
+
 describe('POST /v1/prices', () => {
   const post = async (rule: object) => {
     const { status, body } = await call('POST', '/v1/prices', { rule: { currency: 'EUR', metric: 'data', ...rule } })
@@ -143,6 +221,26 @@ describe('POST /v1/prices', () => {
 })
 
 describe('GET /v1/catalog/lint', () => {
+  test('a plan whose card prints the first tier alone', async () => {
+    const tiers = [
+      { up_to: 10, unit_price: '2' },
+      { up_to: null, unit_price: '1' },
+    ]
+    const rule = { rule_id: 'two-tiers', type: 'tiered', metric: 'data', currency: 'EUR', tiers }
+    await call('POST', '/v1/prices', { rule, version: '1.0', status: 'active', effectiveFrom: 0 })
+    const put = async (cardPrice: string) => {
+      const metrics = [{ metric: 'data', included: '0', rule: 'two-tiers', cardPrice }]
+      return (await call('PUT', '/v1/plans', { key: 'card', product: 'P', name: 'card', metrics })).status
+    }
+    const found = async () => {
+      const { findings } = (await call('GET', '/v1/catalog/lint')).body
+      return findings.filter((one: { at: string }) => one.at === 'plan card').map((one: { code: string }) => one.code)
+    }
+    expect([await put('2'), await found()]).toEqual([200, ['card_shows_first_tier']])
+    expect([await put('1.5'), await found()]).toEqual([200, []])
+    expect(await put('two')).toBe(400)
+  })
+
   test('overage without a price, units that nothing converts, currencies that differ', async () => {
     const { body } = await call('GET', '/v1/catalog/lint')
     const codes = new Set(body.findings.map((one: { code: string }) => one.code))

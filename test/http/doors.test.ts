@@ -211,6 +211,13 @@ const routes: readonly Route[] = [
     }),
   },
   {
+    method: 'POST',
+    route: '/v1/rating/compare',
+    scope: 'read',
+    url: '/v1/rating/compare',
+    ...json({ plans: [{ key: 'plan' }], usage: { data: '3' }, currency: 'EUR' }),
+  },
+  {
     method: 'GET',
     route: '/v1/invoices',
     scope: 'read',

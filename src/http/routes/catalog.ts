@@ -8,6 +8,7 @@ import { type Price, parsePrice } from '../../catalog/price.js'
 import { taxTable } from '../../catalog/tax-table.js'
 import { ReleveError } from '../../errors.js'
 import { limits } from '../../limits.js'
+import { comparePlans } from '../../rating/compare.js'
 import { previewRating } from '../../rating/preview.js'
 import type { RateRequest } from '../../rating/rating.js'
 import type { System } from '../../system.js'
@@ -141,6 +142,84 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
       },
     )
 
+    app.post<{ Body: CompareBody }>(
+      '/v1/rating/compare',
+      {
+        config: { scope: 'read' },
+        schema: {
+          tags,
+          summary:
+            'What a usage would cost under several plans, what of it has no price, and the cheapest that prices all',
+          description: 'By the prices in force now, without tax, a whole period of the fee. Nothing is stored.',
+          body: {
+            type: 'object',
+            required: ['plans', 'usage', 'currency'],
+            properties: {
+              plans: {
+                type: 'array',
+                minItems: 1,
+                maxItems: limits.comparedPlansMax,
+                items: {
+                  type: 'object',
+                  required: ['key'],
+                  properties: {
+                    key: text('a plan of the catalogue'),
+                    version: { type: 'integer', minimum: 1, description: 'absent: the latest' },
+                  },
+                  additionalProperties: false,
+                },
+              },
+              usage: {
+                type: 'object',
+                maxProperties: limits.planMetricsMax,
+                description: 'by metric, decimal text in its unit',
+                additionalProperties: text('decimal text'),
+              },
+              currency: { type: 'string', pattern: '^[A-Z]{3}$' },
+              held: text('the plan that is held: it wins a tie'),
+            },
+            additionalProperties: false,
+          },
+        },
+      },
+      async (request) => {
+        const { plans, usage, currency, held } = request.body
+        const own = ownOf(request)
+        for (const metric of Object.keys(usage)) book().metricOf(metric)
+        const compared = plans.map(({ key, version }) => {
+          if (own !== null && !own.plans.has(key)) throw new ReleveError('not_found', `plan: there is no ${key}`)
+          const plan = book().planOf(key, version)
+          return { key: `${key} ${plan.version}`, plan }
+        })
+        const inForce = (rule: string | null): Price | null => {
+          const found = rule === null ? null : book().priceInForce(rule, system.clock.now())
+          return found === null ? null : parsePrice(found.definition, found.version)
+        }
+        const { totals, unpriced, cheapest } = comparePlans({
+          plans: compared.map(({ key, plan }) => ({
+            key,
+            feeRule: plan.feeRule,
+            fee: inForce(plan.feeRule),
+            metrics: plan.metrics.map(({ metric, included, rule }) => {
+              const { unit, rounding } = book().metricOf(metric)
+              return { metric, included, price: inForce(rule), unit, rounding }
+            }),
+          })),
+          usage,
+          held: compared.find(({ plan }) => plan.key === held)?.key ?? null,
+          currency,
+          beyondLimits: false,
+        })
+        const named = compared.map(({ key, plan }) => ({ key, plan: plan.key, version: plan.version }))
+        const best = named.find(({ key }) => key === cheapest)
+        return {
+          currency,
+          plans: named.map(({ key, ...plan }) => ({ ...plan, total: totals[key], unpriced: unpriced[key] })),
+          cheapest: best === undefined ? null : { plan: best.plan, version: best.version },
+        }
+      },
+    )
+
     /** Any version of a stored rule, drafts too: nothing is billed here. A tenant's key sees the rules of its own contracts. */
     const priceOf = (given: PreviewBody['price'], own: ReadonlySet<string> | null): Price => {
       if (typeof given !== 'object' || given === null)
@@ -157,6 +236,13 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
       return parsePrice(found.definition, found.version)
     }
   }
+}
+
+interface CompareBody {
+  readonly plans: readonly { readonly key: string; readonly version?: number }[]
+  readonly usage: Readonly<Record<string, string>>
+  readonly currency: string
+  readonly held?: string
 }
 
 interface PreviewBody extends Omit<RateRequest, 'price'> {
