@@ -14,7 +14,7 @@ import type { LiveItems, LivePacks } from './live-items.js'
 import { HOUR_MS, isTimeZone, type Period, parseMoment, type WindowSize } from './period.js'
 import type { PackState } from './prepaid/prepaid.js'
 import type { BalanceView } from './quota/balance.js'
-import { quotaStatus } from './quota/status.js'
+import { type QuotaState, type QuotaStatus, quotaStatus } from './quota/status.js'
 import { figureOf, type MeasuredUsage, measureMany } from './rollup/measure.js'
 import type { Rollup } from './rollup/rollup.js'
 import { checkRange, type UsageQuery } from './rollup/usage.js'
@@ -61,7 +61,7 @@ export interface QuotaLine {
   /** One decimal; null for unlimited or a limit of 0. */
   readonly percent: string | null
   readonly overage: string | null
-  readonly status: string
+  readonly status: QuotaState
   /** How the figure was read, and how old it is. */
   readonly state: BalanceView['state'] | 'counted'
   /** With packs behind the quota; then `overage` is what neither pays. */
@@ -269,7 +269,7 @@ function packsAt({ room, ...counted }: LivePacks, usage: string): PackState {
 }
 
 /** Where usage stands against all that the quota and packs give. */
-function withPacks({ left, packs, covered, beyond }: PackState, usage: string, limit: string) {
+function withPacks({ left, packs, covered, beyond }: PackState, usage: string, limit: string): QuotaStatus {
   const all = printDecimal(new Decimal(limit).plus(covered).plus(packs))
   const status = left !== '0' ? 'within' : beyond === '0' ? 'at_limit' : 'over'
   return { percent: quotaStatus(usage, all).percent, overage: beyond, status }

@@ -5,13 +5,13 @@
 
 import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
-import { billingPeriodOf, Cycle, type Period } from '../period.js'
+import { Cycle, type Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
 import type { Contract, ContractItem, Customer, LegalEntity, Plan, Product } from './definition.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
 import { nextPeriodOf, partOf, pausesIn } from './part.js'
 import { type Price, parsePrice } from './price.js'
-import { midnightOf } from './schedule.js'
+import { midnightOf, schedule } from './schedule.js'
 
 export type PriceStatus = 'draft' | 'active' | 'archived'
 
@@ -350,13 +350,8 @@ function feeCycle(contract: Contract, fee: Price | null): Cycle {
  * yearly fee is due once a year on a monthly contract, a monthly one three times on a quarterly one.
  */
 function feeParts(contract: Contract, item: ContractItem, fee: Price | null, window: Period): FeePart[] {
-  const cycle = feeCycle(contract, fee)
-  const anchor = midnightOf(contract.start, contract.timeZone)
   const parts: FeePart[] = []
-  let at = window.from
-  while (at < window.to) {
-    const period = billingPeriodOf(at, anchor, contract.timeZone, cycle)
-    at = period.to
+  for (const period of schedule({ ...contract, cycle: feeCycle(contract, fee) }, window)) {
     const part = partOf(contract, item, period)
     if (part === null) continue
     const isDue =

@@ -1,11 +1,11 @@
 /**
- * Billing periods of a contract as a list: so many half-open periods from its start, and the next bound. Each is computed from the
- * anchor, never from the bound before: 31 January, 29 February, 31 March. Pure.
+ * Billing periods of a contract as a list, and the midnight that they begin at. Each is computed from the contract's start, never
+ * from the bound before: 31 January, 29 February, 31 March. Pure.
  */
 import { DateTime } from 'luxon'
 import { ReleveError } from '../errors.js'
-import { limits } from '../limits.js'
-import { billingPeriodOf, type Cycle, type Period } from '../period.js'
+import { billingPeriodOf, type Period } from '../period.js'
+import type { Contract } from './definition.js'
 
 /** Midnight of a calendar date (YYYY-MM-DD) in a zone, epoch ms. Throws ReleveError `invalid_request`. */
 export function midnightOf(date: string, zone: string): number {
@@ -28,28 +28,12 @@ export function midnightOf(date: string, zone: string): number {
 const midnights = new Map<string, number>()
 const MIDNIGHTS_MAX = 10_000
 
-/** The first `count` periods from the anchor. */
-export function schedule(anchor: number, count: number, zone: string, cycle: Cycle = 'monthly'): Period[] {
-  if (!Number.isInteger(count) || count < 1 || count > limits.scheduleMonthsMax) {
-    throw new ReleveError('invalid_request', `months: 1 to ${limits.scheduleMonthsMax} is expected, got ${count}`)
-  }
+/** The billing periods of a contract that a range touches, whole; the first is the one that holds the range's start. */
+export function schedule(contract: Pick<Contract, 'start' | 'timeZone' | 'cycle'>, range: Period): Period[] {
+  const { start, timeZone, cycle } = contract
+  const anchor = midnightOf(start, timeZone)
   const periods: Period[] = []
-  let at = anchor
-  for (let i = 0; i < count; i += 1) {
-    const period = billingPeriodOf(at, anchor, zone, cycle)
-    periods.push(period)
-    at = period.to
-  }
+  for (let at = range.from; at < range.to; at = periods.at(-1)!.to)
+    periods.push(billingPeriodOf(at, anchor, timeZone, cycle))
   return periods
-}
-
-/** The first bound of a contract's periods that lies after `now`. */
-export function nextRenewal(anchor: number, now: number, zone: string, cycle: Cycle = 'monthly'): number {
-  return now < anchor ? anchor : billingPeriodOf(now, anchor, zone, cycle).to
-}
-
-/** A calendar month of a zone by its name, YYYY-MM. Throws ReleveError `invalid_request`. */
-export function monthNamed(name: string, zone: string): Period {
-  const from = midnightOf(`${name}-01`, zone)
-  return { from, to: DateTime.fromMillis(from, { zone }).plus({ months: 1 }).startOf('month').toMillis() }
 }

@@ -16,6 +16,7 @@ import { formatNumber, formatPercent } from '../format.js'
 import { buildHttp, listen } from '../http/http.js'
 import { renderInvoice } from '../invoicing/render.js'
 import { openLogger } from '../logger.js'
+import { countOver } from '../quota/status.js'
 import { openSystem, type System } from '../system.js'
 import type { FleetReport, FleetStart } from './messages.js'
 
@@ -92,7 +93,7 @@ function inScreenOrder(quotas: readonly QuotaLine[]): QuotaLine[] {
 async function show(system: System, clock: HandClock): Promise<void> {
   const { quotas } = await system.answers.quotas(TENANT)
   const ordered = inScreenOrder(quotas)
-  const over = ordered.filter((q) => q.status === 'over').length
+  const over = countOver(ordered)
   say('')
   say(
     `Banque Atlantique, quotas en direct au ${new Date(clock.now()).toISOString().slice(0, 10)} — ${over} métriques en dépassement ce mois`,

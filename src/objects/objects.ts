@@ -11,7 +11,7 @@ import type { ClientBase, Pool } from 'pg'
 import type { Catalog } from '../catalog/catalog.js'
 import type { Contract, ContractItem } from '../catalog/definition.js'
 import { periodAt } from '../catalog/part.js'
-import { midnightOf } from '../catalog/schedule.js'
+import { midnightOf, schedule } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
@@ -378,20 +378,17 @@ export class Objects {
       [item.id],
     )
     const chargeOf = new Map(charges.map((charge) => [Number(charge.period_from), charge]))
-    const schedules: Schedule[] = []
-    for (let at = item.from; at < item.to; ) {
-      const period = periodAt(contract, at)
+    const schedules = schedule(contract, item).map((period): Schedule => {
       const charge = chargeOf.get(period.from)
-      schedules.push({
+      return {
         ...period,
         covers: { from: Math.max(item.from, period.from), to: Math.min(item.to, period.to) },
         state: charge === undefined ? 'open' : charge.number === null ? 'drafted' : 'invoiced',
         amount: charge?.amount ?? null,
         usage: charge?.usage ?? [],
         invoice: charge?.number ?? charge?.invoice ?? null,
-      })
-      at = period.to
-    }
+      }
+    })
     return { item, schedules }
   }
 
@@ -451,16 +448,19 @@ export class Objects {
 }
 
 /** Whole days from the activation's on, to the end of the last period of the term. */
-function termOf(contract: Contract, item: ContractItem, at: number, months = item.fleet?.months ?? 12): Period {
+export function termOf(
+  contract: Pick<Contract, 'start' | 'timeZone' | 'cycle'>,
+  item: Pick<ContractItem, 'fleet'>,
+  at: number,
+  months = item.fleet?.months ?? 12,
+): Period {
   const { timeZone } = contract
   const from = DateTime.fromMillis(at, { zone: timeZone }).startOf('day').toMillis()
   if (from < midnightOf(contract.start, timeZone))
     throw new ReleveError('unprocessable', `at: the contract begins on ${contract.start}`)
   const first = periodAt(contract, from)
   const last = DateTime.fromMillis(first.from, { zone: timeZone }).plus({ months }).toMillis()
-  let { to } = first
-  while (to < last) to = periodAt(contract, to).to
-  return { from, to }
+  return { from, to: schedule(contract, { from: first.from, to: last }).at(-1)!.to }
 }
 
 /** Nothing of the tenant that was measured reaches behind `from`. */

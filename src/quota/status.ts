@@ -1,10 +1,9 @@
 /**
- * Where a balance stands against its quota, and which thresholds a step of the balance crosses. Pure, on decimal texts, by
- * integers: it is shown to people and to agents, and must be what the invoice will say.
+ * Where a balance stands against its quota. Pure, on decimal texts, by integers: it is shown to people and to agents, and must be
+ * what the invoice will say. Which thresholds it crosses is balance.ts's to tell.
  *
  * Exactly at the limit is not over it: the first unit above is. A quota of 0 has no percentage. Unlimited has neither.
  */
-import type { Threshold } from './entitlement.js'
 
 export type QuotaState = 'within' | 'at_limit' | 'over' | 'unlimited'
 
@@ -30,55 +29,9 @@ export function quotaStatus(usage: string, limit: string | null): QuotaStatus {
   }
 }
 
-/** How many of these metrics are over their quota. */
-export function countOver(metrics: readonly { readonly usage: string; readonly limit: string | null }[]): number {
-  return metrics.filter((metric) => quotaStatus(metric.usage, metric.limit).status === 'over').length
-}
-
-/** What a threshold means in units: a percentage of the limit, or the quantity itself; null for a percentage of no limit. */
-export function thresholdQuantity(threshold: Pick<Threshold, 'kind' | 'value'>, limit: string | null): string | null {
-  if (threshold.kind === 'absolute') return threshold.value
-  if (limit === null) return null
-  const places = placesOf(threshold.value) + placesOf(limit)
-  return toText(toInteger(threshold.value, placesOf(threshold.value)) * toInteger(limit, placesOf(limit)), places + 2)
-}
-
-/**
- * The thresholds that lie in (previous, value], lowest first, as their codes. `recurring` is a step that rings again and again
- * above the highest absolute threshold (500, 1000 and recurring 200: 1200, 1400 …); at most `recurringMax` of them are told.
- */
-export function thresholdsCrossed(request: {
-  readonly previous: string
-  readonly value: string
-  readonly limit: string | null
-  readonly thresholds: readonly Pick<Threshold, 'code' | 'kind' | 'value'>[]
-  readonly recurring?: string
-  readonly recurringMax?: number
-}): string[] {
-  const { previous, value, limit, thresholds, recurring, recurringMax = 1000 } = request
-  const at = thresholds.flatMap((threshold) => {
-    const quantity = thresholdQuantity(threshold, limit)
-    return quantity === null ? [] : [{ code: threshold.code, quantity }]
-  })
-  const fired = at.filter(({ quantity }) => compare(quantity, previous) > 0 && compare(quantity, value) <= 0)
-  if (recurring !== undefined && compare(recurring, '0') > 0) {
-    const base = at.reduce((highest, { quantity }) => (compare(quantity, highest) > 0 ? quantity : highest), '0')
-    const places = Math.max(placesOf(base), placesOf(recurring), placesOf(value), placesOf(previous))
-    const step = toInteger(recurring, places)
-    const start = toInteger(base, places)
-    const from = toInteger(previous, places)
-    let mark = from > start ? start + ((from - start) / step + 1n) * step : start + step
-    const last = toInteger(value, places)
-    for (let count = 0; mark <= last && count < recurringMax; count += 1, mark += step) {
-      fired.push({ code: toText(mark, places), quantity: toText(mark, places) })
-    }
-  }
-  return fired.sort((a, b) => compare(a.quantity, b.quantity)).map(({ code }) => code)
-}
-
-/** In alarm at or above the threshold, resolved strictly below it. */
-export function thresholdState(value: string, threshold: string): 'ok' | 'alarm' {
-  return compare(value, threshold) >= 0 ? 'alarm' : 'ok'
+/** How many of these quotas are exceeded. */
+export function countOver(quotas: readonly Pick<QuotaStatus, 'status'>[]): number {
+  return quotas.filter(({ status }) => status === 'over').length
 }
 
 function percentOf(used: bigint, allowed: bigint): string {
@@ -88,13 +41,6 @@ function percentOf(used: bigint, allowed: bigint): string {
   const denominator = allowed < 0n ? -allowed : allowed
   const tenths = (numerator * 2n + denominator) / (denominator * 2n)
   return `${negative && tenths > 0n ? '-' : ''}${tenths / 10n}.${tenths % 10n}`
-}
-
-function compare(a: string, b: string): number {
-  const places = Math.max(placesOf(a), placesOf(b))
-  const left = toInteger(a, places)
-  const right = toInteger(b, places)
-  return left < right ? -1 : left > right ? 1 : 0
 }
 
 function placesOf(text: string): number {

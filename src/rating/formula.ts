@@ -96,11 +96,6 @@ export function compileFormula(formula: string): Formula {
   }
 }
 
-/** A formula over values, at once. */
-export function calculate(formula: string, values: Values): Decimal {
-  return compileFormula(formula).run(values)
-}
-
 function quotient(a: Decimal, b: Decimal): Decimal {
   if (b.isZero()) throw new ReleveError('unprocessable', 'formula: division by zero')
   return a.dividedBy(b)

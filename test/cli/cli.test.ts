@@ -260,6 +260,8 @@ test('quota => where it stands; --fail-over => 6 when over; --watch reads again'
   expect(text.out).toMatch(/^Product|PRODUCT +METRIC +USED +LIMIT/)
   expect(text.out).toMatch(/kyc +12 +10 +120.0 +2 +\d+ ms +#{20}\n1 of 1 over their limit\n$/)
   expect((await run(['quota', 'cli', '--fail-over'])).code).toBe(0)
+  expect((await run(['quota', 'cli'])).out).toMatch(/kyc +\d+ +1000000 /)
+  expect((await run(['quota', 'cli', '--compact'])).out).toMatch(/kyc +[\d.]+k +1M /)
   const watched = await run(['quota', 'over', '--watch', '--interval', '0.2', '--count', '3', '--json'])
   expect(watched.code).toBe(0)
   expect(

@@ -15,8 +15,10 @@ import { printQuantity, ROLLUP_SCALE } from '../../src/amount.js'
 import { Book, nextVersion, type Terms } from '../../src/catalog/book.js'
 import { lintCard } from '../../src/catalog/lint.js'
 import { printNumber, seriesOf } from '../../src/catalog/number-pattern.js'
+import { nextPeriodOf, periodAt } from '../../src/catalog/part.js'
 import { type Price, parsePrice } from '../../src/catalog/price.js'
-import { midnightOf, monthNamed, nextRenewal, schedule } from '../../src/catalog/schedule.js'
+import { renewalOf } from '../../src/catalog/renewal.js'
+import { midnightOf, schedule } from '../../src/catalog/schedule.js'
 import { seedCustomers, seedLegalEntity, seedMetrics, seedPlans, seedPrices } from '../../src/catalog/seeds.js'
 import {
   assertSubscriptionMove,
@@ -44,20 +46,21 @@ import type { Invoice } from '../../src/invoicing/invoice.js'
 import { Invoicing } from '../../src/invoicing/invoicing.js'
 import { creditable, deletionOf, opposite, paymentStatus, totalsByStatus } from '../../src/invoicing/state.js'
 import { limits } from '../../src/limits.js'
+import { termOf } from '../../src/objects/objects.js'
 import { rootDirectory } from '../../src/paths.js'
 import { type Period, windowOf } from '../../src/period.js'
-import { countOver, quotaStatus, thresholdState, thresholdsCrossed } from '../../src/quota/status.js'
+import { countOver, quotaStatus } from '../../src/quota/status.js'
 import { applyCap, applyMinimum, spread } from '../../src/rating/adjust.js'
 import { comparePlans } from '../../src/rating/compare.js'
 import { rateDelta } from '../../src/rating/delta.js'
-import { calculate } from '../../src/rating/formula.js'
 import { burnDown, type Pack } from '../../src/rating/prepaid.js'
 import { hoursOf, lengthOf, prorate } from '../../src/rating/prorate.js'
 import { rate } from '../../src/rating/rating.js'
 import { addTax, splitInclusive, taxByRate } from '../../src/rating/tax.js'
 import { parseUsageData, usageDataFault } from '../../src/usage-data/datum.js'
 import { openTestPostgres, type TestPostgres } from '../invoicing/postgres.js'
-import { collectThroughService, lateThroughService } from './usage-world.js'
+import { watchValues } from './alert-world.js'
+import { calculateThroughService, collectThroughService, lateThroughService, monthNamed } from './usage-world.js'
 
 // biome-ignore lint/suspicious/noExplicitAny: a case's shape depends on its op
 type Given = any
@@ -228,25 +231,33 @@ const adapters: Readonly<Record<string, Adapter>> = {
     over: countOver(
       metrics.map((one: Given) => {
         const [usage, limit = null] = Array.isArray(one) ? one : [one.usage, one.limit]
-        return { usage: String(usage), limit: limit === null ? null : String(limit) }
+        return quotaStatus(String(usage), limit === null ? null : String(limit))
       }),
     ),
   }),
-  threshold_state: ({ threshold, values }) => ({
-    states: values.map((value: string) => thresholdState(value, threshold)),
-  }),
-  thresholds_crossed: ({ previous, value, limit, thresholds = [], thresholds_percent = [], recurring }) => ({
-    fired: thresholdsCrossed({
-      previous,
-      value,
-      limit: limit ?? null,
+  threshold_state: ({ threshold, values }) => {
+    let state = 'ok'
+    const told = watchValues({ thresholds: [{ code: 'case', kind: 'absolute', value: threshold }] }, values)
+    const states = told.map((crossings) => {
+      for (const { type } of crossings) state = type === 'alert.triggered' ? 'alarm' : 'ok'
+      return state
+    })
+    return { states }
+  },
+  thresholds_crossed: ({ previous, value, limit, thresholds = [], thresholds_percent = [], recurring }) => {
+    const watched = {
+      limit,
       thresholds: [
         ...thresholds.map((at: string) => ({ code: at, kind: 'absolute' as const, value: at })),
         ...thresholds_percent.map((at: string) => ({ code: at, kind: 'percent' as const, value: at })),
       ],
-      ...(recurring === undefined ? {} : { recurring }),
-    }),
-  }),
+      recurring:
+        recurring === undefined
+          ? []
+          : [{ code: 'every', rule: 'every', every: recurring, from: thresholds.at(-1) ?? '0' }],
+    }
+    return { fired: watchValues(watched, [previous, value])[1]!.map((told) => told.threshold.replace('every:', '')) }
+  },
 
   standard_webhook_sign: ({ secret, id, timestamp, body }) => ({ signature: sign({ id, timestamp, body }, [secret]) }),
 
@@ -477,14 +488,18 @@ const adapters: Readonly<Record<string, Adapter>> = {
     return { from_utc: iso(window.from), to_utc: iso(window.to), hours: hoursOf(window) }
   },
   assign_period: ({ zone, event_at }) => ({ period: month(windowOf(Date.parse(event_at), 'month', zone).from, zone) }),
-  anniversary_windows: ({ anchor, count, cycle = 'monthly' }) => ({
-    windows: schedule(day(anchor), count, 'UTC', cycle).map(dates),
-  }),
+  anniversary_windows: ({ anchor, count, cycle = 'monthly' }) => {
+    const contract = { start: anchor, timeZone: 'UTC', cycle }
+    const windows = [periodAt(contract, day(anchor))]
+    while (windows.length < count) windows.push(nextPeriodOf(contract, windows.at(-1)!))
+    return { windows: windows.map(dates) }
+  },
   next_renewal: ({ start, today, cycle = 'monthly' }) => ({
-    next: dateIn(nextRenewal(day(start), day(today), 'UTC', cycle), 'UTC'),
+    next: renewalOf({ start, timeZone: 'UTC', cycle, state: 'active' }, day(today)).nextRenewal,
   }),
-  schedules: ({ start, months, count = months, cycle = 'monthly' }) => {
-    const periods = schedule(day(start), count, 'UTC', cycle)
+  schedules: ({ start, months, cycle = 'monthly' }) => {
+    const contract = { start, timeZone: 'UTC', cycle }
+    const periods = schedule(contract, termOf(contract, {}, day(start), months))
     return { count: periods.length, first: dates(periods[0]!), last: dates(periods.at(-1)!) }
   },
 
@@ -622,9 +637,8 @@ const adapters: Readonly<Record<string, Adapter>> = {
       total: rows.length === 1 ? printQuantity(rows[0]!.sum, ROLLUP_SCALE) : null,
     }
   },
-  calculate_json: ({ json, formula, currency = EUR }) => ({
-    amount: printMoney(calculate(formula, json), currency),
-    quantity: printDecimal(calculate(formula, json)),
+  calculate_json: async ({ json, formula }, world) => ({
+    amount: await calculateThroughService((await world.postgres()).pool, formula, json),
   }),
   parse_json: ({ text }) => ({ error: codeOf(() => parseUsageData(text)) }),
   validate_usage: ({ value, json }) => ({ error: usageDataFault({ value, json }) }),

@@ -4,20 +4,21 @@
  */
 import type { Pool } from 'pg'
 import { openCatalog } from '../../src/catalog/catalog.js'
-import { monthNamed } from '../../src/catalog/schedule.js'
+import { midnightOf } from '../../src/catalog/schedule.js'
 import { HandClock } from '../../src/clock.js'
 import { dateIn } from '../../src/format.js'
 import { type CloseOptions, closePeriod, type DataPort, type ItemUsage } from '../../src/invoicing/close.js'
 import { previewLate } from '../../src/invoicing/correct.js'
 import { Invoicing } from '../../src/invoicing/invoicing.js'
-import type { Period } from '../../src/period.js'
+import { type Period, windowOf } from '../../src/period.js'
 import { claim, withData } from '../../src/usage-data/collect.js'
 import { UsageData } from '../../src/usage-data/usage-data.js'
 
 export interface GoldenRecord {
   /** Epoch ms; absent: somewhere in the period. */
   readonly at?: number
-  readonly value: string
+  readonly value?: string
+  readonly data?: object
   readonly state: 'draft' | 'pending' | 'collected' | 'excluded'
   readonly doNotInvoice?: boolean
 }
@@ -25,8 +26,19 @@ export interface GoldenRecord {
 const ITEM = 'IOT_NS542'
 let serial = 0
 
+/** The calendar month YYYY-MM of a zone. */
+export const monthNamed = (name: string, zone: string): Period =>
+  windowOf(midnightOf(`${name}-01`, zone), 'month', zone)
+
 /** A contract of a series of its own, a month before the first of its cases' periods. */
-async function openContract(postgres: Pool, month: string, late?: object) {
+async function openContract(
+  postgres: Pool,
+  month: string,
+  {
+    late,
+    calculator = { name: 'mesures', reads: 'values', metric: 'mesures' },
+  }: { late?: object; calculator?: object } = {},
+) {
   serial += 1
   const id = `golden-${serial}`
   const period = monthNamed(month, 'UTC')
@@ -67,7 +79,7 @@ async function openContract(postgres: Pool, month: string, late?: object) {
     start: dateIn(before.from, 'UTC'),
     timeZone: 'UTC',
     ...(late === undefined ? {} : { late }),
-    items: [{ id: ITEM, plan: 'flotte', calculators: [{ name: 'mesures', reads: 'values', metric: 'mesures' }] }],
+    items: [{ id: ITEM, plan: 'flotte', calculators: [calculator] }],
   } as Parameters<typeof catalog.putContract>[0])
   const data = new UsageData({ postgres, clock, catalog })
   const collect: DataPort['collect'] = async (client, { parts, ...request }) => {
@@ -96,8 +108,13 @@ async function openContract(postgres: Pool, month: string, late?: object) {
       items.flatMap(({ item, metrics }) => metrics.map((metric) => nothing(item, metric))),
     data: { collect, waiting: (contracts) => data.waiting(contracts) },
   }
-  const record = async ({ at = period.from, value, state, doNotInvoice = false }: GoldenRecord): Promise<string> => {
-    const one = { contract: id, item: ITEM, start: at, value, doNotInvoice, state }
+  const record = async ({
+    at = period.from,
+    state,
+    doNotInvoice = false,
+    ...content
+  }: GoldenRecord): Promise<string> => {
+    const one = { contract: id, item: ITEM, start: at, ...content, doNotInvoice, state }
     const [taken] = await data.create([one], null)
     if (taken?.outcome !== 'created') throw new Error(`cannot record ${JSON.stringify(one)}`)
     return taken.id
@@ -127,6 +144,16 @@ export async function collectThroughService(postgres: Pool, month: string, recor
   }
 }
 
+/** The amount on the invoice for one record that a calculator's formula reads. */
+export async function calculateThroughService(postgres: Pool, formula: string, json: object): Promise<string | null> {
+  const calculator = { name: 'calcul', reads: 'json', formula, metric: null }
+  const { period, clock, record, close } = await openContract(postgres, '2022-04', { calculator })
+  await record({ data: json, state: 'pending' })
+  clock.set(period.to)
+  const { invoice } = await close(period, false)
+  return invoice?.invoice.lines.find((one) => one.proof?.data?.calculators.includes('calcul'))?.amount ?? null
+}
+
 /** Where a datum goes that comes when its month has a draft or an issued invoice. */
 export async function lateThroughService(
   postgres: Pool,
@@ -134,7 +161,7 @@ export async function lateThroughService(
   invoiceState: 'draft' | 'finalized',
   policy: string,
 ): Promise<{ readonly goes: string; readonly month: string; readonly line: string | null }> {
-  const { id, period, clock, options, record, close } = await openContract(postgres, month, { usage: policy })
+  const { id, period, clock, options, record, close } = await openContract(postgres, month, { late: { usage: policy } })
   await record({ value: '3', state: 'pending' })
   clock.set(period.to)
   await close(period, invoiceState === 'finalized')

@@ -3,6 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Command, InvalidArgumentError } from 'commander'
 import type { QuotaLine, UsageAnswer } from '../../answers.js'
 import { systemClock } from '../../clock.js'
+import { formatCompact } from '../../format.js'
+import { countOver } from '../../quota/status.js'
 import { ask, call, query, type TargetOptions, targetOf, withTarget } from '../call.js'
 import { Exit } from '../exit.js'
 import { paint, say, sayJson, table } from '../terminal.js'
@@ -38,17 +40,17 @@ function bar(percent: string | null): string {
 const colourOf = ({ status, percent }: QuotaLine): 'red' | 'yellow' | undefined =>
   status === 'over' ? 'red' : percent !== null && Number(percent) >= 80 ? 'yellow' : undefined
 
-function quotaTable(quotas: readonly QuotaLine[]): string {
+function quotaTable(quotas: readonly QuotaLine[], figure: (value: string) => string): string {
   return table(
     [
       { title: 'PRODUCT', of: (line: QuotaLine) => line.product },
       { title: 'METRIC', of: (line) => line.metric },
-      { title: 'USED', of: (line) => line.usage, right: true },
-      { title: 'LIMIT', of: (line) => line.limit ?? 'none', right: true },
+      { title: 'USED', of: (line) => figure(line.usage), right: true },
+      { title: 'LIMIT', of: (line) => (line.limit === null ? 'none' : figure(line.limit)), right: true },
       { title: '%', of: (line) => line.percent ?? '-', right: true, style: colourOf },
       {
         title: 'OVER BY',
-        of: (line) => (line.overage === null || line.overage === '0' ? '-' : line.overage),
+        of: (line) => (line.overage === null || line.overage === '0' ? '-' : figure(line.overage)),
         right: true,
       },
       { title: 'AGE', of: (line) => `${line.asOf.ageMs} ms`, right: true },
@@ -123,6 +125,7 @@ export function usageCommands(program: Command, exit: (code: number) => void): v
     readonly watch?: boolean
     readonly interval: number
     readonly count?: number
+    readonly compact?: boolean
     readonly failOver?: boolean
   }
   const positive = (text: string): number => {
@@ -137,6 +140,7 @@ export function usageCommands(program: Command, exit: (code: number) => void): v
       .option('--watch', 'again and again, until Ctrl-C')
       .option('--interval <seconds>', 'between two readings of --watch', positive, 2)
       .option('--count <n>', 'readings of --watch, then end', positive)
+      .option('--compact', 'large figures of the table cut short: 2.4M; --json has them whole')
       .option('--fail-over', 'exit code 6 when a quota is exceeded'),
   ).action(async (tenant: string, options: QuotaOptions) => {
     const target = targetOf(options)
@@ -152,14 +156,15 @@ export function usageCommands(program: Command, exit: (code: number) => void): v
       if (options.json === true && options.watch === true) process.stdout.write(`${JSON.stringify(body)}\n`)
       else if (options.json === true) sayJson(body)
       else {
-        const over = quotas.filter(({ status }) => status === 'over').length
+        const over = countOver(quotas)
         const foot =
           over > 0 ? paint('red', `${over} of ${quotas.length} over their limit`) : `${quotas.length} quotas, none over`
         const at = options.watch === true ? `, ${new Date(systemClock.now()).toISOString()}` : ''
-        say(`${redraws ? '\x1b[H\x1b[2J' : ''}${quotaTable(quotas)}\n${foot}${at}`)
+        say(
+          `${redraws ? '\x1b[H\x1b[2J' : ''}${quotaTable(quotas, options.compact === true ? formatCompact : String)}\n${foot}${at}`,
+        )
       }
     }
-    const isOver = quotas.some(({ status }) => status === 'over')
-    exit(options.failOver === true && isOver ? Exit.differs.code : Exit.ok.code)
+    exit(options.failOver === true && countOver(quotas) > 0 ? Exit.differs.code : Exit.ok.code)
   })
 }
