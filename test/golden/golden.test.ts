@@ -252,12 +252,7 @@ describe('golden cases', () => {
       ],
       ['usage', 'parse_json', { text: '[1,' }, { error: 'invalid_json' }],
       ['usage', 'validate_usage', {}, { error: 'empty' }],
-      [
-        'usage',
-        'calculate_json',
-        { json: { cpu: 8, ram: '0.5' }, formula: 'cpu * 2 + ram / 4' },
-        { quantity: '16.125', amount: '16.13' },
-      ],
+      ['usage', 'calculate_json', { json: { cpu: 8, ram: '0.5' }, formula: 'cpu * 2 + ram / 4' }, { amount: '16.13' }],
       ['invoice', 'next_number', { last: null, date: '2026-03-11' }, { number: 'FA-2026-0001' }],
       ['invoice', 'next_number', { last: 'INV/2022/12/0031', date: '2023-01-01' }, { number: 'INV/2023/01/0001' }],
       [
