@@ -20,6 +20,7 @@ import type { CatalogSnapshot } from './catalog/metric.js'
 import { type Dedupe, type DedupeStats, openDedupe } from './dedupe/dedupe.js'
 import type { DedupeState } from './dedupe/generations.js'
 import { MemberHash, memberHash } from './dedupe/identity.js'
+import { blockEntriesMax } from './dedupe/key-block.js'
 import { type ErrorCode, ReleveError } from './errors.js'
 import { decodeFrame } from './frame.js'
 import {
@@ -411,6 +412,8 @@ export class Shard {
     for (const [i, record] of records.entries()) {
       if (this.full) break
       const frame = decodeFrame(frames[i]!)
+      // Its keys would not fit behind those of this call: the epoch is sealed first, and the log gives the rest again.
+      if (this.#counts.stored + counts.stored + frame.events > blockEntriesMax) break
       if (!this.#cardinality.isIdle) this.#cardinality.learnFrame(frame)
       const verdict = new Uint8Array(frame.events)
       this.#dedupe.judge(frame, verdict)
