@@ -15,6 +15,7 @@ import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
+import { inTransaction } from '../transaction.js'
 import { draftCreditNote } from './credit.js'
 import { customerNotices, hashOf, type Invoice } from './invoice.js'
 import { packJson, unpackJson } from './pack.js'
@@ -449,20 +450,11 @@ export class Invoicing {
   }
 
   /** The actor is a setting of the transaction, where the journal's trigger finds it. */
-  async #transaction<T>(by: Mover | undefined, work: (client: PoolClient) => Promise<T>): Promise<T> {
-    const client = await this.#postgres.connect()
-    try {
-      await client.query('BEGIN')
+  #transaction<T>(by: Mover | undefined, work: (client: PoolClient) => Promise<T>): Promise<T> {
+    return inTransaction(this.#postgres, async (client) => {
       if (by !== undefined) await setMover(client, by)
-      const result = await work(client)
-      await client.query('COMMIT')
-      return result
-    } catch (error) {
-      await client.query('ROLLBACK').catch(() => undefined)
-      throw error
-    } finally {
-      client.release()
-    }
+      return work(client)
+    })
   }
 }
 

@@ -6,10 +6,11 @@
  * pack whose invoice was never made is billed with its period: nothing is billed twice or lost. What is agreed on for the charges of
  * a period in all (discounts, minimum, cap) is not applied to it.
  */
-import type { Pool, PoolClient } from 'pg'
+import type { PoolClient } from 'pg'
 import type { Terms } from '../catalog/catalog.js'
 import { periodAt } from '../catalog/part.js'
 import { ReleveError } from '../errors.js'
+import { inTransaction } from '../transaction.js'
 import type { CloseOptions, Measured } from './close.js'
 import { draftInvoice } from './draft.js'
 import type { PackPurchase } from './funding.js'
@@ -100,19 +101,4 @@ function termsOfSale({ ahead: _, billedAhead: __, ...terms }: Terms, item: strin
   if (own === undefined) throw new ReleveError('unprocessable', `item: ${item} covers nothing of the running period`)
   const { addOns: ____, fees: _____, ...rest } = own
   return { ...terms, contract, items: [{ ...rest, feeRule: null, fee: null, metrics: [] }] }
-}
-
-async function inTransaction<T>(postgres: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
-  const client = await postgres.connect()
-  try {
-    await client.query('BEGIN')
-    const result = await work(client)
-    await client.query('COMMIT')
-    return result
-  } catch (error) {
-    await client.query('ROLLBACK').catch(() => undefined)
-    throw error
-  } finally {
-    client.release()
-  }
 }

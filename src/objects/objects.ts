@@ -16,6 +16,7 @@ import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
+import { inTransaction } from '../transaction.js'
 
 export interface ObjectInput {
   readonly id: string
@@ -143,7 +144,7 @@ export class Objects {
         state: one.state ?? 'pending',
       })
     }
-    return this.#transaction(async (client) => {
+    return inTransaction(this.#postgres, async (client) => {
       const { rows } = await client.query<{ id: string }>(
         `INSERT INTO objects (id, subject, kind, attributes, tenant, contract, item, state, created_at, changed_at)
          SELECT id, subject, kind, attributes, tenant, contract, item, state, $2, $2
@@ -212,7 +213,7 @@ export class Objects {
     if (request.objects.length > limits.objectsBatchMax)
       throw new ReleveError('invalid_request', `objects: at most ${limits.objectsBatchMax} at once`)
     const now = this.#clock.now()
-    return this.#transaction(async (client) => {
+    return inTransaction(this.#postgres, async (client) => {
       const ids = [...new Set(request.objects)]
       const { rows } = await client.query<Row>(
         `SELECT ${COLUMNS} FROM objects WHERE id = ANY($1) ORDER BY id FOR UPDATE`,
@@ -307,7 +308,7 @@ export class Objects {
 
   /** The end of an object's life: its item ends with that day. */
   async end(id: string, at: number, data: Readonly<Record<string, unknown>> = {}): Promise<KeptObject> {
-    await this.#transaction(async (client) => {
+    await inTransaction(this.#postgres, async (client) => {
       const { rows } = await client.query<Row>(`SELECT ${COLUMNS} FROM objects WHERE id = $1 FOR UPDATE`, [id])
       const row = rows[0]
       if (row === undefined) throw new ReleveError('not_found', `object: there is no ${id}`)
@@ -338,7 +339,7 @@ export class Objects {
   /** Any other event of an object's life, to be kept. */
   async addEvent(id: string, type: string, at: number, data: Readonly<Record<string, unknown>>): Promise<void> {
     await this.get(id, null)
-    await this.#transaction((client) => this.#record(client, [id], type, at, data))
+    await inTransaction(this.#postgres, (client) => this.#record(client, [id], type, at, data))
   }
 
   /** Newest first. */
@@ -429,21 +430,6 @@ export class Objects {
       `INSERT INTO object_events (object, type, at, data, created_at) SELECT object, $2, $3, $4, $5 FROM unnest($1::text[]) AS o (object)`,
       [objects, type, at, data, this.#clock.now()],
     )
-  }
-
-  async #transaction<T>(work: (client: ClientBase) => Promise<T>): Promise<T> {
-    const client = await this.#postgres.connect()
-    try {
-      await client.query('BEGIN')
-      const result = await work(client)
-      await client.query('COMMIT')
-      return result
-    } catch (error) {
-      await client.query('ROLLBACK').catch(() => undefined)
-      throw error
-    } finally {
-      client.release()
-    }
   }
 }
 
