@@ -25,7 +25,7 @@ import {
   type Terms,
   versionOrder,
 } from './book.js'
-import { type Contract, DEFAULT_THRESHOLDS, type ItemEntitlement, parseContract } from './contract.js'
+import { type Contract, DEFAULT_THRESHOLDS, type ItemEntitlement, parseContract, withLife } from './contract.js'
 import {
   type Customer,
   type LegalEntity,
@@ -37,12 +37,12 @@ import {
   parsePlan,
   parseProduct,
 } from './definition.js'
-import { type Finding, lint, lintPrice } from './lint.js'
+import { type Finding, lint, lintMetric, lintPrice } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
 import { endTrial, extendTrial, giveNotice, type Move, type Moved, moveContract } from './moves.js'
 import { type Price, parsePrice } from './price.js'
 import { midnightOf } from './schedule.js'
-import { assertSubscriptionMove, type SubscriptionState } from './subscription.js'
+import type { SubscriptionState } from './subscription.js'
 import { convertUnit } from './unit.js'
 
 export type { PriceStatus, PriceVersion, Terms } from './book.js'
@@ -149,7 +149,8 @@ export class Catalog {
   /** What is probably not meant in one price; a rule that cannot be read is refused with its reason. */
   lintPrice(rule: unknown): Finding[] {
     const price = parsePrice(rule)
-    return lintPrice(price, 'metric' in price ? this.#book.metrics.get(price.metric)?.at(-1)?.unit : undefined)
+    const unit = 'metric' in price ? this.#book.metrics.get(price.metric)?.at(-1)?.unit : undefined
+    return [...lintPrice(price, unit), ...lintMetric(this.#book, price)]
   }
 
   /** Calls back after each change that this process made or took in. Returns the way to stop. */
@@ -182,6 +183,7 @@ export class Catalog {
     const input = parseMetric(json)
     return this.#change('metric', input.key, (book) => {
       const last = book.metrics.get(input.key)?.at(-1)
+      assertLatest(json, last?.version ?? 0, `metric ${input.key}`)
       if (last !== undefined && same({ ...input, version: last.version }, last)) return last
       for (const locked of ['unit', 'aggregation', 'uniqueBy', 'percentile'] as const) {
         if (last !== undefined && last[locked] !== input[locked]) {
@@ -265,6 +267,7 @@ export class Catalog {
       if (input.feeRule !== null && !book.prices.has(input.feeRule))
         unprocessable(`feeRule: there is no rule ${input.feeRule}`)
       const last = book.plans.get(input.key)?.at(-1)
+      assertLatest(json, last?.version ?? 0, `plan ${input.key}`)
       if (last !== undefined && same({ ...input, version: last.version }, last)) return last
       const value = { ...input, version: (last?.version ?? 0) + 1 }
       return {
@@ -298,7 +301,11 @@ export class Catalog {
       const kept = all.find((price) => price.version === version)
       const status = input.status ?? kept?.status ?? 'draft'
       if (status === 'archived' && kept === undefined) unprocessable('status: a new version is a draft or active')
-      const effectiveFrom = input.effectiveFrom ?? kept?.effectiveFrom ?? this.#clock.now()
+      const now = this.#clock.now()
+      // A draft may be old when it is made active: the period that runs then keeps its price.
+      const since =
+        kept?.status === 'draft' && status === 'active' ? Math.max(kept.effectiveFrom, now) : kept?.effectiveFrom
+      const effectiveFrom = input.effectiveFrom ?? since ?? now
       const takesEffect = input.takesEffect ?? kept?.takesEffect ?? 'next_period'
       if (takesEffect === 'event_time') assertByEventTime(price, effectiveFrom)
       const value: PriceVersion = {
@@ -307,6 +314,7 @@ export class Catalog {
         status,
         effectiveFrom,
         ...(takesEffect === 'event_time' ? { takesEffect } : {}),
+        ...(status === 'archived' ? { archivedAt: now } : {}),
         definition: input.rule,
         billed: kept?.billed ?? false,
       }
@@ -332,27 +340,38 @@ export class Catalog {
         part: 'prices',
         before: kept ?? null,
         after: value,
-        sql: `INSERT INTO catalog_prices (rule, version, status, effective_from, definition, takes_effect, changed_in)
-              VALUES ($2, $3, $4, $5, $6, $7, $1)
+        sql: `INSERT INTO catalog_prices (rule, version, status, effective_from, definition, takes_effect, archived_at, changed_in)
+              VALUES ($2, $3, $4, $5, $6, $7, $8, $1)
               ON CONFLICT (rule, version) DO UPDATE SET status = excluded.status, effective_from = excluded.effective_from,
-                definition = excluded.definition, takes_effect = excluded.takes_effect, changed_in = excluded.changed_in`,
-        values: [rule, version, status, effectiveFrom, JSON.stringify(input.rule), takesEffect],
+                definition = excluded.definition, takes_effect = excluded.takes_effect, archived_at = excluded.archived_at,
+                changed_in = excluded.changed_in`,
+        values: [
+          rule,
+          version,
+          status,
+          effectiveFrom,
+          JSON.stringify(input.rule),
+          takesEffect,
+          value.archivedAt ?? null,
+        ],
       }
     })
   }
 
-  /** Draft to active, from a time on (default: now); versions that were active stay in force for periods that began before. */
+  /**
+   * Draft to active, from a time on (default: that of the draft, or now when it has passed); versions that were active stay in
+   * force for periods that began before.
+   */
   async activatePrice(rule: string, version: string, effectiveFrom?: number): Promise<Changed<PriceVersion>> {
-    const kept = this.#priceVersion(rule, version)
-    return this.putPrice({
-      rule: kept.definition,
-      version,
-      status: 'active',
-      effectiveFrom: effectiveFrom ?? kept.effectiveFrom,
-    })
+    const { definition } = this.#priceVersion(rule, version)
+    const from = effectiveFrom === undefined ? {} : { effectiveFrom }
+    return this.putPrice({ rule: definition, version, status: 'active', ...from })
   }
 
-  /** An archived version takes no new periods once a later one is in force; what it billed stays explained by it. */
+  /**
+   * An archived version takes no period that begins from now on: the version before it does, or nothing, which invoices say. What it
+   * billed stays explained by it.
+   */
   async archivePrice(rule: string, version: string): Promise<Changed<PriceVersion>> {
     const kept = this.#priceVersion(rule, version)
     return this.putPrice({ rule: kept.definition, version, status: 'archived' })
@@ -360,12 +379,14 @@ export class Catalog {
 
   /**
    * A contract with its items. Entitlements that are not given are the plan's, with thresholds at 80 % and 100 %. A changed limit
-   * or threshold gets a higher limitVersion, so that it may ring again. JSON as ContractInput.
+   * or threshold gets a higher limitVersion, so that it may ring again. What moves have made of a contract that is there (its state,
+   * suspensions, trial, last day) stays when it is left out. JSON as ContractInput.
    */
   async putContract(json: unknown): Promise<Changed<Contract>> {
-    const input = parseContract(json)
-    return this.#change('contract', input.id, (book) => {
-      const before = book.contracts.get(input.id)
+    const { id } = parseContract(withLife(json, undefined))
+    return this.#change('contract', id, (book) => {
+      const before = book.contracts.get(id)
+      const input = parseContract(withLife(json, before))
       if (!book.customers.has(input.tenant)) unprocessable(`tenant: there is no customer ${input.tenant}`)
       if (!book.legalEntities.has(input.legalEntity)) unprocessable(`legalEntity: there is no ${input.legalEntity}`)
       if (before !== undefined && before.tenant !== input.tenant)
@@ -373,7 +394,11 @@ export class Catalog {
       for (const fixed of ['start', 'timeZone', 'cycle'] as const)
         if (before !== undefined && before[fixed] !== input[fixed])
           unprocessable(`${fixed}: periods are counted from it; make a new contract`)
-      if (before !== undefined && before.state !== input.state) assertSubscriptionMove(before.state, input.state)
+      if (before !== undefined && before.state !== input.state)
+        throw new ReleveError(
+          'conflict',
+          `state: ${id} is ${before.state}; leave the state out, and move it with POST /v1/contracts/${id}/move, which keeps who did it and why`,
+        )
       const items = input.items.map((item) => {
         const kept = before?.items.find((other) => other.id === item.id)
         const known = book.plans.get(item.plan)
@@ -465,7 +490,9 @@ export class Catalog {
       const before = book.contractOf(id)
       const now = this.#clock.now()
       const on = by.on ?? dateIn(now, before.timeZone)
-      midnightOf(on, before.timeZone)
+      // A mistyped year would leave a contract unbilled for so long.
+      if (midnightOf(on, before.timeZone, 'on') > now + limits.moveAheadMs)
+        unprocessable(`on: ${on} is more than a year ahead; say it when the day is nearer`)
       const { contract, move } = judge(before, on)
       return {
         value: contract,
@@ -616,6 +643,16 @@ function isWrite<T extends object>(judged: T | Write<T>): judged is Write<T> {
   return 'sql' in judged && 'values' in judged
 }
 
+/** A definition that was read with its version and changed since by somebody else is not written over it. */
+function assertLatest(json: unknown, latest: number, what: string): void {
+  const { version } = json as { version?: unknown }
+  if (version === undefined || version === latest) return
+  throw new ReleveError(
+    'conflict',
+    `version: ${what} is at ${latest}; read it again, or leave the version out: the next one is given by the store`,
+  )
+}
+
 /** Doors hand in what they were sent. */
 function assertPriceInput(input: PriceInput): void {
   const wrong = (detail: string): never => {
@@ -665,8 +702,9 @@ async function readBook(client: PoolClient): Promise<Book> {
     effective_from: string
     definition: unknown
     takes_effect: 'next_period' | 'event_time'
+    archived_at: string | null
     billed: boolean
-  }>('SELECT rule, version, status, effective_from, definition, takes_effect, billed FROM catalog_prices')
+  }>('SELECT rule, version, status, effective_from, definition, takes_effect, archived_at, billed FROM catalog_prices')
   return new Book({
     version: Number(head.rows[0]?.version),
     metrics: await definitions<Metric>('catalog_metrics'),
@@ -678,6 +716,7 @@ async function readBook(client: PoolClient): Promise<Book> {
       status: row.status,
       effectiveFrom: Number(row.effective_from),
       ...(row.takes_effect === 'event_time' ? { takesEffect: row.takes_effect } : {}),
+      ...(row.archived_at === null ? {} : { archivedAt: Number(row.archived_at) }),
       definition: row.definition,
       billed: row.billed,
     })),

@@ -26,8 +26,10 @@ export interface Finding {
     | 'registrations_missing'
     | 'currency_of_other_customer'
     | 'rule_missing'
+    | 'rule_not_in_force'
     | 'rule_of_other_metric'
     | 'metric_missing_from_plan'
+    | 'metric_unknown'
     | 'unit_unknown'
     | 'card_shows_first_tier'
   /** The object, such as plan business or contract banque-atlantique-oid. */
@@ -49,11 +51,18 @@ export function lint(book: Book): Finding[] {
   for (const versions of book.prices.values()) {
     const price = parsePrice(versions.at(-1)?.definition, versions.at(-1)?.version)
     findings.push(...lintPrice(price, 'metric' in price ? book.metrics.get(price.metric)?.at(-1)?.unit : undefined))
+    findings.push(...lintMetric(book, price))
   }
   for (const versions of book.plans.values()) {
     const plan = versions.at(-1)!
     const at = `plan ${plan.key}`
     findings.push(...lintFee(book, plan, at))
+    for (const rule of new Set([plan.feeRule, ...plan.metrics.map((metric) => metric.rule)])) {
+      const versions = rule === null ? undefined : book.prices.get(rule)
+      if (versions === undefined || versions.some((one) => one.status === 'active')) continue
+      const message = `no version of ${rule} is active: nothing of it is billed, and invoices say so`
+      findings.push({ code: 'rule_not_in_force', at, message })
+    }
     for (const { metric, included, rule, cardPrice } of plan.metrics) {
       if (rule === null) {
         if (included !== null) {
@@ -170,6 +179,13 @@ function amountsOf(price: Price): string[] {
     case 'dynamic':
       return [price.factor]
   }
+}
+
+/** A price of a metric that nobody counts. */
+export function lintMetric(book: Pick<Book, 'metrics'>, price: Price): Finding[] {
+  if (price.model === 'flat' || book.metrics.has(price.metric)) return []
+  const message = `there is no metric ${price.metric}: define it, or the rule prices nothing`
+  return [{ code: 'metric_unknown', at: `price ${price.rule}`, message }]
 }
 
 /** The fee of a plan against the rest of it. */

@@ -598,6 +598,15 @@ export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice'
   return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured
 }
 
+/** The end of the last period that is closed for good; null when there is none. */
+export async function invoicedUntil(postgres: Pool, contract: string): Promise<number | null> {
+  const { rows } = await postgres.query<{ until: string | null }>(
+    `SELECT max(period_to) AS until FROM closings WHERE contract = $1 AND part = 0 AND state = 'done'`,
+    [contract],
+  )
+  return rows[0]?.until == null ? null : Number(rows[0].until)
+}
+
 /** What the closing of a period has counted; null when it was not closed. */
 export async function measuredOf(postgres: Pool, contract: string, periodFrom: number): Promise<Measured | null> {
   const { rows } = await postgres.query<{ measured: Buffer | null }>(

@@ -587,18 +587,22 @@ export function limitOf(
   return printDecimal(round(part, 0))
 }
 
-/** A period by its name: the month it begins in, or its days when it is no month. */
+/** A period by its name: the month that it is, or its days when it is none. */
 export function monthOf({ contract }: Terms, period: Period): Words {
   const { timeZone } = contract
   const say = (language: 'fr' | 'en'): string => {
-    if (isMonth(daysOf(period, timeZone))) return formatMonth(period.from, timeZone, language)
+    if (isMonth(period, timeZone)) return formatMonth(period.from, timeZone, language)
     const [first, last] = [period.from, period.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
     return language === 'fr' ? `du ${first} au ${last}` : `${first} to ${last}`
   }
   return { fr: say('fr'), en: say('en') }
 }
 
-const isMonth = (days: number): boolean => days >= 28 && days <= 31
+/** A month of the calendar: what begins on the 24th has no name. */
+function isMonth(period: Period, zone: string): boolean {
+  const [first, behind] = [dateIn(period.from, zone), dateIn(period.to, zone)]
+  return first.endsWith('-01') && behind.endsWith('-01') && daysOf(period, zone) <= 31
+}
 
 /**
  * Discounts, cap and minimum over the charges of a period. With `before` (the charges as they were billed) only what changed is

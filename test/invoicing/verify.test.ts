@@ -320,6 +320,59 @@ test(`through the door: verify, events by pages, formats; another tenant finds n
   expect((await ask('GET', path)).json().hash).toBe(issued.hash)
 })
 
+test('invoices by contract and state, and page by page: each once, newest first', async () => {
+  const { secret } = await service.system.keys.create({ name: 'clerk', scopes: ['read'], tenant: null })
+  const list = async (query: string) => {
+    const answer = await app.inject({
+      method: 'GET',
+      url: `/v1/invoices?${query}`,
+      headers: { authorization: `Bearer ${secret}` },
+    })
+    return { status: answer.statusCode, ...answer.json() }
+  }
+  const idsOf = ({ invoices }: { invoices: KeptInvoice[] }): string[] => invoices.map(({ invoice }) => invoice.id)
+  const all = await list('limit=100')
+  expect([all.next, idsOf(all).length]).toEqual([null, expect.toSatisfy((count: number) => count > 3)])
+  const seen: string[] = []
+  let after = ''
+  for (let pages = 0; pages <= idsOf(all).length; pages += 1) {
+    const page = await list(`limit=2${after}`)
+    seen.push(...idsOf(page))
+    if (page.next === null) break
+    after = `&after=${encodeURIComponent(page.next)}`
+  }
+  expect(seen).toEqual(idsOf(all))
+  expect(idsOf(await list(`contract=${contractOf(TENANT)}&state=finalised`))).toContain(issued.invoice.id)
+  expect(idsOf(await list(`contract=${contractOf(TENANT)}&state=discarded`))).toEqual([])
+  expect(idsOf(await list('contract=nothing'))).toEqual([])
+  expect(await list('after=soon')).toMatchObject({ status: 400, detail: expect.stringMatching(/^after: /) })
+  expect(await list('state=lost')).toMatchObject({ status: 400, detail: expect.stringMatching(/^state: one of draft/) })
+})
+
+test('what is dated into an invoiced period is refused, with the first day that is open; nothing is changed', async () => {
+  const { secret } = await service.system.keys.create({ name: 'boss', scopes: ['admin'], tenant: null })
+  const contract = contractOf(TENANT)
+  const act = async (path: string, body: object) => {
+    const headers = { authorization: `Bearer ${secret}`, 'content-type': 'application/json' }
+    const url = `/v1/contracts/${contract}/${path}`
+    const answer = await app.inject({ method: 'POST', url, headers, payload: JSON.stringify(body) })
+    return { status: answer.statusCode, detail: answer.json().detail as string | undefined }
+  }
+  const before = service.system.catalog.book().contractOf(contract)
+  const item = before.items[0]!.id
+  const refused = (field: string) => ({
+    status: 409,
+    detail: expect.stringMatching(`^${field}: ${contract} is invoiced up to 2026-04-01`),
+  })
+  const move = { state: 'suspended', reason: 'r' }
+  expect(await act('move', { ...move, on: '2026-03-31' })).toEqual(refused('on'))
+  const plan = { item, plan: 'oid-enterprise' }
+  expect(await act('change-plan', { ...plan, from: '2026-03-15' })).toEqual(refused('from'))
+  expect(service.system.catalog.book().contractOf(contract)).toEqual(before)
+  expect((await act('change-plan', { ...plan, from: '2026-04-15' })).status).toBe(200)
+  expect((await act('move', { ...move, on: '2026-04-01' })).status).toBe(200)
+})
+
 test('from the command line: exit code 0 when equal, 6 when not, 4 when there is none; show, list and preview print', async () => {
   const url = await app.listen({ host: '127.0.0.1', port: 0 })
   writeFileSync(serviceFile(service.directory), JSON.stringify({ url }))
