@@ -323,6 +323,7 @@ export class Billing {
       stream,
       folded: position.folded,
       metricOf: (key) => this.#catalog.metric(key),
+      headsOf: (key) => this.#catalog.book().pricedByEvent(key),
       book,
       which,
     }
