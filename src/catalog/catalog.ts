@@ -11,6 +11,8 @@ import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import { canonical } from '../canonical.js'
 import type { Clock } from '../clock.js'
+import { exponentOf } from '../currency.js'
+import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
@@ -420,6 +422,10 @@ export class Catalog {
           unprocessable(
             `items: ${item.id} is a fleet, whose quotas are those of its objects one by one: packs stand behind one quota`,
           )
+        const { currency } = book.customers.get(input.tenant)!
+        for (const { metric, recharge } of item.prepaid ?? [])
+          if (recharge !== undefined && new Decimal(recharge.amount).decimalPlaces() > exponentOf(currency))
+            unprocessable(`items: the recharge of ${metric} costs ${recharge.amount}, which ${currency} does not have`)
         // Charged object by object, and shown as the sum of them.
         const other = entitlements.find(({ metric }) => !['sum', 'count'].includes(book.metricOf(metric).aggregation))
         if (item.fleet !== undefined && other !== undefined)
