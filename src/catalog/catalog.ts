@@ -11,6 +11,8 @@ import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import { canonical } from '../canonical.js'
 import type { Clock } from '../clock.js'
+import { exponentOf } from '../currency.js'
+import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
@@ -25,6 +27,7 @@ import {
   type Terms,
   versionOrder,
 } from './book.js'
+import { assertContractsByEvent, assertMetricByEvent, isByEvent } from './by-event.js'
 import { type Contract, DEFAULT_THRESHOLDS, type ItemEntitlement, parseContract, withLife } from './contract.js'
 import {
   type Customer,
@@ -192,6 +195,7 @@ export class Catalog {
         }
       }
       const value = { ...input, version: (last?.version ?? 0) + 1 }
+      if (book.pricedByEvent(value.key) !== null) assertMetricByEvent(value)
       return {
         value,
         part: 'metrics',
@@ -298,6 +302,7 @@ export class Catalog {
       const price = parsePrice(input.rule, version)
       const unit = 'metric' in price ? book.metrics.get(price.metric)?.at(-1)?.unit : undefined
       if (price.unit !== undefined && unit !== undefined) convertUnit('1', unit, price.unit)
+      if (isByEvent(price)) assertByEvent(book, price)
       const kept = all.find((price) => price.version === version)
       const status = input.status ?? kept?.status ?? 'draft'
       if (status === 'archived' && kept === undefined) unprocessable('status: a new version is a draft or active')
@@ -431,14 +436,16 @@ export class Catalog {
           unprocessable(
             `items: ${item.id} is a fleet, whose quotas are those of its objects one by one: packs stand behind one quota`,
           )
-        if (item.subjects !== undefined || item.fleet !== undefined) {
-          // Shared out by subject, and added up again.
-          const other = entitlements.find(({ metric }) => !['sum', 'count'].includes(book.metricOf(metric).aggregation))
-          if (other !== undefined)
-            unprocessable(
-              `items: ${other.metric} of ${item.id} is neither a sum nor a count, and is not shared by subject: its parts do not add up to the whole, so that something would be billed twice or not at all`,
-            )
-        }
+        const { currency } = book.customers.get(input.tenant)!
+        for (const { metric, recharge } of item.prepaid ?? [])
+          if (recharge !== undefined && new Decimal(recharge.amount).decimalPlaces() > exponentOf(currency))
+            unprocessable(`items: the recharge of ${metric} costs ${recharge.amount}, which ${currency} does not have`)
+        // Charged object by object, and shown as the sum of them.
+        const other = entitlements.find(({ metric }) => !['sum', 'count'].includes(book.metricOf(metric).aggregation))
+        if (item.fleet !== undefined && other !== undefined)
+          unprocessable(
+            `items: ${other.metric} of ${item.id} is neither a sum nor a count, and the objects of a fleet are summed: give it to an item that names its subjects`,
+          )
         for (const { name, metric } of item.calculators ?? []) {
           if (metric === null && item.fleet !== undefined)
             unprocessable(`items: calculator ${name} of a fleet gives a quantity of a metric`)
@@ -455,6 +462,10 @@ export class Catalog {
       })
       const value: Contract = { ...input, items }
       if (before !== undefined && same(before, value)) return before
+      if (value.items.some((item) => item.entitlements.some(({ metric }) => book.pricedByEvent(metric) !== null))) {
+        const others = book.contractsOf(value.tenant).filter((one) => one.id !== value.id)
+        assertContractsByEvent(book, [value, ...others], 'items')
+      }
       return {
         value,
         part: 'contracts',
@@ -668,6 +679,18 @@ function assertPriceInput(input: PriceInput): void {
   if (effectiveFrom !== undefined && !Number.isSafeInteger(effectiveFrom)) wrong('effectiveFrom: epoch milliseconds')
   if (takesEffect !== undefined && takesEffect !== 'next_period' && takesEffect !== 'event_time')
     wrong('takesEffect: next_period or event_time')
+}
+
+/** Throws ReleveError `unprocessable` where the amounts that a price asks for cannot be had. */
+function assertByEvent(book: Book, price: Price): void {
+  const metric = 'metric' in price ? book.metrics.get(price.metric)?.at(-1) : undefined
+  if (metric !== undefined) assertMetricByEvent(metric)
+  for (const { tenant, items } of book.contracts.values()) {
+    const uses = items.some((item) =>
+      book.planOf(item.plan, item.planVersion).metrics.some((one) => one.rule === price.rule),
+    )
+    if (uses) assertContractsByEvent(book, book.contractsOf(tenant), 'rule', (rule) => rule === price.rule)
+  }
 }
 
 /** Usage of the running period is cut at the instant, so it must be a quantity that can be, at a minute it is counted by. */

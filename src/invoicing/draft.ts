@@ -623,11 +623,19 @@ function adjustmentLines(
   const old = new Map<string, Adjustment>()
   if (regularised) for (const one of adjust(terms, period, total(before))) old.set(one.label.fr, one)
   const now = new Map(adjust(terms, period, total(charges)).map((one) => [one.label.fr, one]))
+  // It comes off each rate of tax by its share of the charges.
+  const byRate = (amount: string, lines: readonly DraftLine[]): Map<string, Decimal> => {
+    const sums = new Map<string, Decimal>()
+    for (const line of lines) sums.set(line.taxRate, (sums.get(line.taxRate) ?? new Decimal(0)).plus(line.amount))
+    if (sums.size < 2) return new Map([[[...sums.keys()][0] ?? terms.customer.taxRate, new Decimal(amount)]])
+    const shares = spread(amount, [...sums.values()].map(printDecimal), currency)
+    return new Map([...sums.keys()].map((rate, i) => [rate, new Decimal(shares[i]!)]))
+  }
   return [...new Set([...now.keys(), ...old.keys()])].flatMap((key): DraftLine[] => {
     const one = (now.get(key) ?? old.get(key))!
     const [is, was] = [now.get(key)?.amount ?? '0', old.get(key)?.amount ?? '0']
+    const [share, shareBefore] = [byRate(is, charges), byRate(was, before)]
     const amount = printMoney(new Decimal(is).minus(was), currency)
-    if (new Decimal(amount).isZero()) return []
     const month = monthOf(terms, period)
     const say = (language: 'fr' | 'en'): string => {
       const money = (value: string): string => formatMoney(value, currency, language)
@@ -636,14 +644,10 @@ function adjustmentLines(
         ? `${money(is)} au lieu de ${money(was)} = ${money(amount)}`
         : `${money(is)} instead of ${money(was)} = ${money(amount)}`
     }
-    const byRate = new Map<string, Decimal>()
-    for (const line of charges) byRate.set(line.taxRate, (byRate.get(line.taxRate) ?? new Decimal(0)).plus(line.amount))
-    const rates = byRate.size === 0 ? [terms.customer.taxRate] : [...byRate.keys()]
-    // A discount comes off each rate of tax by its share of the charges.
-    const shares = byRate.size < 2 ? [amount] : spread(amount, [...byRate.values()].map(printDecimal), currency)
-    return rates.flatMap((taxRate, i): DraftLine[] => {
-      const share = shares[i]!
-      if (new Decimal(share).isZero()) return []
+    return [...new Set([...share.keys(), ...shareBefore.keys()])].flatMap((taxRate): DraftLine[] => {
+      const due = new Decimal(share.get(taxRate) ?? 0).minus(shareBefore.get(taxRate) ?? 0)
+      if (due.isZero()) return []
+      const amount = printMoney(due, currency)
       return [
         {
           item: item.item,
@@ -659,8 +663,8 @@ function adjustmentLines(
           included: '0',
           billable: '1',
           steps: [],
-          exact: share,
-          amount: share,
+          exact: amount,
+          amount,
           explanation: { fr: say('fr'), en: say('en') },
           taxRate,
           price: null,
@@ -687,6 +691,15 @@ function regularise(
       lines.push(...fleetRegularisation(part, item, currency))
       continue
     }
+    // The fee of an item that is invoiced when it is used, by usage that nobody knew of, or of which nothing is left.
+    const [used, usedBefore] = [part.usage, part.billed].map((usage) => isTriggered(terms, item.item, usage))
+    if (item.fee !== null && terms.billedAhead === undefined && used !== usedBefore)
+      for (const line of feeLines(
+        terms,
+        item,
+        item.fees ?? [{ period: part.period, part: item.period ?? part.period }],
+      ))
+        lines.push(asRegularisation(line, used === true ? line.amount : opposite(line.amount)))
     for (const metric of item.metrics) {
       const now = usageOf(part.usage, item.item, metric.metric)
       const billed = usageOf(part.billed, item.item, metric.metric)
@@ -704,8 +717,10 @@ function regularise(
       const same = quantity === old && (metric.price?.model !== 'percentage' || now.count === billed.count)
       if (limit === null || (same && paid === paidBefore)) continue
       // Behind packs that block nothing is billed, early or late.
-      const rules = contract.items.find((one) => one.id === item.item)?.prepaid
-      if (rules?.some((rule) => rule.metric === metric.metric && rule.exhaustion === 'block')) continue
+      const isBlocked = (used: string, by: string): boolean =>
+        funding?.exhaustion === 'block' &&
+        new Decimal(pricedQuantity(used, metric, null).quantity).gt(new Decimal(limit).plus(by))
+      const [blocked, blockedBefore] = [isBlocked(quantity, paid), isBlocked(old, paidBefore)]
       const included = printDecimal(new Decimal(limit).plus(paid))
       const includedBefore = printDecimal(new Decimal(limit).plus(paidBefore))
       if (metric.price === null) {
@@ -732,7 +747,7 @@ function regularise(
         ? [
             { ...now, quantity, limit: included },
             { ...billed, quantity: old, limit: includedBefore },
-          ].map((one) => rateMetric(metric, one, one.limit, currency).total)
+          ].map((one, i) => ([blocked, blockedBefore][i] ? '0' : rateMetric(metric, one, one.limit, currency).total))
         : [delta.after.total, delta.before.total].map((total) => billedIn(currency, price, total))
       const amount = printMoney(new Decimal(after!).minus(before!), currency)
       if (new Decimal(amount).isZero()) continue
@@ -777,7 +792,11 @@ function regularise(
         ...dataOf(now, billed),
       })
     }
-    for (const now of part.usage.filter((one) => one.item === item.item && one.charge === true)) {
+    const isCharge = (one: ItemUsage): boolean => one.item === item.item && one.charge === true
+    const gone = part.billed.filter(
+      (old) => isCharge(old) && !part.usage.some((one) => isCharge(one) && one.metric === old.metric),
+    )
+    for (const now of [...part.usage.filter(isCharge), ...gone.map((old) => ({ ...old, quantity: '0' }))]) {
       const old = part.billed.find((one) => one.item === now.item && one.metric === now.metric && one.charge === true)
       const money = (text: string): string => printMoney(new Decimal(text), currency)
       const amount = money(printDecimal(new Decimal(money(now.quantity)).minus(money(old?.quantity ?? '0'))))
@@ -817,6 +836,11 @@ function regularise(
     lines.push(...adjustmentLines(terms, part.period, charges(part.usage, prepaid), charges(part.billed, before), true))
   }
   return { lines, notices }
+}
+
+function asRegularisation(line: DraftLine, amount: string): DraftLine {
+  const label = { fr: `Régularisation — ${line.label.fr}`, en: `Adjustment — ${line.label.en}` }
+  return { ...line, type: 'regularisation', label, steps: [], exact: amount, amount, since: {} }
 }
 
 type MetricLine = Rated & { readonly price: Price }
