@@ -311,7 +311,12 @@ export class Catalog {
       if (status === 'archived' && kept === undefined) unprocessable('status: a new version is a draft or active')
       const effectiveFrom = input.effectiveFrom ?? kept?.effectiveFrom ?? this.#clock.now()
       const takesEffect = input.takesEffect ?? kept?.takesEffect ?? 'next_period'
-      if (takesEffect === 'event_time') assertByEventTime(price, effectiveFrom)
+      if (takesEffect === 'event_time') {
+        assertByEventTime(price, effectiveFrom)
+        const before = book.priceInForce(rule, effectiveFrom - 1)
+        if (before !== null && parsePrice(before.definition).taxBehavior !== price.taxBehavior)
+          unprocessable('takesEffect: tax_behavior changes with the next period, not within one')
+      }
       const value: PriceVersion = {
         rule,
         version,

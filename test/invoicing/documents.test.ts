@@ -14,7 +14,7 @@ import { type Customer, parseLegalEntity } from '../../src/catalog/definition.js
 import { lint } from '../../src/catalog/lint.js'
 import { missingRegistrations } from '../../src/catalog/registration.js'
 import { toCii } from '../../src/invoicing/cii.js'
-import { draftCreditNote } from '../../src/invoicing/credit.js'
+import { draftCreditNote, NOT_CREDITED } from '../../src/invoicing/credit.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
 import { mentionsOf } from '../../src/invoicing/mentions.js'
 import { toPdf } from '../../src/invoicing/pdf.js'
@@ -24,7 +24,7 @@ import { pagesOf } from './read-pdf.js'
 import { bank, frenchSeller, ivorySeller, oidMetrics, sampleInvoice } from './sample.js'
 
 const creditNote = (invoice: Invoice, amount: string | null): Invoice => ({
-  ...draftCreditNote('inv_credit', invoice, '0', amount),
+  ...draftCreditNote('inv_credit', invoice, NOT_CREDITED, amount),
   number: 'AV-2026-0001',
   issuedOn: '2026-04-10',
   dueOn: '2026-05-10',
