@@ -130,8 +130,9 @@ function apportion(ht: string, amounts: readonly Decimal[], rate: string, curren
   const unit = minorUnit(currency)
   const factor = new Decimal(rate).dividedBy(100).plus(1).times(unit)
   const shares = amounts.map((amount, at) => {
-    const exact = amount.dividedBy(factor)
-    return { at, units: exact.floor(), remainder: exact.minus(exact.floor()) }
+    const units = amount.dividedBy(factor).floor()
+    // With the tax in it: a quotient that does not end would make equals differ far behind the point.
+    return { at, units, remainder: amount.minus(units.times(factor)) }
   })
   const left = new Decimal(ht)
     .dividedBy(unit)
