@@ -312,7 +312,12 @@ export class Catalog {
         kept?.status === 'draft' && status === 'active' ? Math.max(kept.effectiveFrom, now) : kept?.effectiveFrom
       const effectiveFrom = input.effectiveFrom ?? since ?? now
       const takesEffect = input.takesEffect ?? kept?.takesEffect ?? 'next_period'
-      if (takesEffect === 'event_time') assertByEventTime(price, effectiveFrom)
+      if (takesEffect === 'event_time') {
+        assertByEventTime(price, effectiveFrom)
+        const before = book.priceInForce(rule, effectiveFrom - 1)
+        if (before !== null && parsePrice(before.definition).taxBehavior !== price.taxBehavior)
+          unprocessable('takesEffect: tax_behavior changes with the next period, not within one')
+      }
       const value: PriceVersion = {
         rule,
         version,

@@ -49,7 +49,7 @@ export interface AddOn extends Days {
 export interface PrepaidRule {
   readonly metric: string
   readonly exhaustion: Exhaustion
-  /** Exactly with auto_recharge: the pack that is bought again, HT each, and for how many days it pays. */
+  /** Exactly with auto_recharge: the pack that is bought again, the amount of each, and for how many days it pays. */
   readonly recharge?: {
     readonly quantity: string
     readonly amount: string
@@ -89,7 +89,7 @@ export interface Discount extends Days {
   readonly value: string
 }
 
-/** What is agreed on for the charges of a period in all, HT in the customer's currency. */
+/** What is agreed on for the charges of a period in all, in the customer's currency; `taxBehavior` of the contract says HT or TTC. */
 export interface Adjustments {
   readonly discounts?: readonly Discount[]
   readonly minimum?: string
@@ -133,6 +133,11 @@ export interface Contract {
   readonly end?: string
   /** How a part of a period is measured; default by day. */
   readonly prorate?: 'day' | 'second'
+  /**
+   * Whether amounts that are agreed on here and not in the catalogue (discounts and coupons, minimum, cap, packs, what calculators
+   * come to) are with tax. Absent: as the prices are, when all of them are with tax; else without.
+   */
+  readonly taxBehavior?: 'inclusive' | 'exclusive'
   readonly adjustments?: Adjustments
   readonly late?: LatePolicies
   readonly items: readonly ContractItem[]
@@ -221,6 +226,7 @@ export function parseContract(json: unknown): ContractInput {
     'renewal',
     'end',
     'prorate',
+    'taxBehavior',
     'adjustments',
     'late',
     'items',
@@ -297,6 +303,9 @@ export function parseContract(json: unknown): ContractInput {
     ...(fields.renewal === undefined ? {} : { renewal: renewal(fields.renewal) }),
     ...(fields.end === undefined ? {} : { end: lastDay(fields.end, start, timeZone) }),
     ...(fields.prorate === undefined ? {} : { prorate: oneOf(fields.prorate, ['day', 'second'] as const, 'prorate') }),
+    ...(fields.taxBehavior === undefined
+      ? {}
+      : { taxBehavior: oneOf(fields.taxBehavior, ['inclusive', 'exclusive'] as const, 'taxBehavior') }),
     ...(fields.adjustments === undefined ? {} : { adjustments: adjustments(fields.adjustments, timeZone) }),
     ...(fields.late === undefined ? {} : { late: parseLate(fields.late) }),
     items,

@@ -22,6 +22,8 @@ export interface Finding {
     | 'conversion_does_not_end'
     | 'currencies_differ'
     | 'includes_differ'
+    | 'tax_behaviors_differ'
+    | 'tax_behavior_unsaid'
     | 'tax_rate_unknown'
     | 'registrations_missing'
     | 'currency_of_other_customer'
@@ -109,6 +111,19 @@ export function lint(book: Book): Finding[] {
   }
   for (const contract of book.contracts.values()) {
     const { currency } = book.customers.get(contract.tenant) ?? { currency: '' }
+    const all = contract.items.flatMap(({ plan: key, planVersion, addOns = [] }) => {
+      const plan = book.planOf(key, planVersion)
+      return [plan.feeRule, ...plan.metrics.map((metric) => metric.rule), ...addOns.map((addOn) => addOn.rule)]
+    })
+    const prices = [...new Set(all)].map((rule) => {
+      const version = rule === null ? undefined : book.prices.get(rule)?.at(-1)
+      return version === undefined ? null : parsePrice(version.definition, version.version)
+    })
+    if (contract.adjustments !== undefined && contract.taxBehavior === undefined && behaviorsOf(prices).size > 1) {
+      const message =
+        'its prices are partly with tax, and nothing says whether its discounts, cap and minimum are: they are without'
+      findings.push({ code: 'tax_behavior_unsaid', at: `contract ${contract.id}`, message })
+    }
     for (const item of contract.items) {
       const plan = book.planOf(item.plan, item.planVersion)
       for (const rule of new Set([plan.feeRule, ...plan.metrics.map((metric) => metric.rule)])) {
@@ -188,6 +203,10 @@ export function lintMetric(book: Pick<Book, 'metrics'>, price: Price): Finding[]
   return [{ code: 'metric_unknown', at: `price ${price.rule}`, message }]
 }
 
+function behaviorsOf(prices: readonly (Price | null)[]): Set<string> {
+  return new Set(prices.flatMap((price) => (price === null ? [] : [price.taxBehavior ?? 'exclusive'])))
+}
+
 /** The fee of a plan against the rest of it. */
 function lintFee(book: Book, plan: Plan, at: string): Finding[] {
   const latest = (rule: string | null): Price | null => {
@@ -200,6 +219,11 @@ function lintFee(book: Book, plan: Plan, at: string): Finding[] {
     currencies.size > 1
       ? [{ code: 'currencies_differ', at, message: `its prices are in ${[...currencies].join(' and ')}` }]
       : []
+  if (behaviorsOf(prices).size > 1) {
+    const message =
+      'some of its prices are with tax and some without: its invoices say both, and print amounts without tax'
+    findings.push({ code: 'tax_behaviors_differ', at, message })
+  }
   const fee = prices[0]
   if (fee?.model !== 'flat') return findings
   for (const { metric, included } of plan.metrics) {

@@ -168,7 +168,7 @@ export async function settleLate(
       finding.goes === 'credit_note' && kept !== null ? { id: kept.invoice.id, number: kept.invoice.number! } : null
     made = draftCorrection(id, late, refersTo)
     if (refersTo !== null && kept !== null)
-      assertCreditable(kept.invoice.ttc, await invoicing.creditedOf(client, refersTo.id), opposite(made.ttc))
+      assertCreditable(kept.invoice.ttc, (await invoicing.creditedOf(client, refersTo.id)).ttc, opposite(made.ttc))
     const measured: Measured = {
       order,
       terms: part.terms,

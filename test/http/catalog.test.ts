@@ -44,6 +44,12 @@ describe('POST /v1/rating/preview', () => {
     expect(plain(body.explanation.fr)).toBe(
       '120 kyc_verification, dont 50 inclus : 50 × 2,50 € (tranche 51 à 100) + 20 × 2,00 € (à partir de 101) = 165,00 €',
     )
+    const taxed = { price: { ...kyc, tax_behavior: 'inclusive' }, quantity: '120', included: '50', taxRate: '18' }
+    expect((await preview(taxed)).body).toMatchObject({
+      taxBehavior: 'inclusive',
+      tax: { rate: '18', ttc: body.total },
+    })
+    expect((await preview({ ...taxed, taxRate: '101' })).status).toBe(400)
     const none = await preview({ price: kyc, quantity: '50' })
     expect([none.body.total, none.body.lines, plain(none.body.explanation.en)]).toEqual([
       '0.00',

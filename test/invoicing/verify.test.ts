@@ -9,13 +9,15 @@ import { promisify } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { changePlan } from '../../src/catalog/part.js'
-import { seedContracts } from '../../src/catalog/seeds.js'
+import { seedContracts, seedCustomers } from '../../src/catalog/seeds.js'
 import { serviceFile } from '../../src/cli/call.js'
 import { buildHttp } from '../../src/http/http.js'
 import { hashOf, type Invoice } from '../../src/invoicing/invoice.js'
 import type { KeptInvoice } from '../../src/invoicing/invoicing.js'
 import type { Verification } from '../../src/invoicing/verify.js'
 import { promises } from '../promises.js'
+import { all, checkRules, LINE, readXml, textAt } from './en16931.js'
+import { pagesOf } from './read-pdf.js'
 import { MARCH, openTestService, type TestService } from './service.js'
 
 const TENANT = 'banque-atlantique'
@@ -40,6 +42,41 @@ async function month(tenant: string): Promise<void> {
   await service.send({ tenant, metric: 'kyc_verification', count: 62 })
   await service.send({ tenant, metric: 'mcp_call', count: 850 })
   await service.send({ tenant, metric: 'auth_login', count: 40 })
+}
+
+const RETAIL = 'boutique-baobab'
+
+/** A shop's customer at prices that hold the tax, defined through the door, with a month of usage and a tenth off. */
+async function retailMonth(): Promise<void> {
+  const put = async (url: string, payload: object): Promise<void> => {
+    const headers = { authorization: `Bearer ${service.adminKey}` }
+    const answer = await app.inject({ method: 'PUT', url, payload, headers })
+    if (answer.statusCode >= 300) throw new Error(`${url}: ${answer.body}`)
+  }
+  const inclusive = { currency: 'EUR', tax_behavior: 'inclusive' }
+  for (const rule of [
+    { rule_id: 'retail_fee', type: 'flat_fee', amount: '59.03', ...inclusive },
+    { rule_id: 'retail_kyc', type: 'per_unit', metric: 'kyc_verification', unit_price: '2.95', ...inclusive },
+  ])
+    await put('/v1/prices', { rule, version: '1.0', status: 'active', effectiveFrom: 0 })
+  await put('/v1/plans', {
+    key: 'retail',
+    product: 'OID',
+    name: 'Boutique',
+    feeRule: 'retail_fee',
+    metrics: [{ metric: 'kyc_verification', included: '50', rule: 'retail_kyc' }],
+  })
+  await put('/v1/customers', { ...seedCustomers[0]!, tenant: RETAIL, name: 'Boutique Baobab' })
+  await put('/v1/contracts', {
+    ...seedContracts[1]!,
+    id: contractOf(RETAIL),
+    tenant: RETAIL,
+    start: '2026-03-01',
+    items: [{ id: `${contractOf(RETAIL)}/1`, plan: 'retail' }],
+    adjustments: { discounts: [{ name: 'FID', kind: 'percent', value: '10' }] },
+  })
+  await service.system.catalogSettled()
+  await service.send({ tenant: RETAIL, metric: 'kyc_verification', count: 62 })
 }
 
 /** Writes into issued documents as only somebody with the database in hand can; `hash` says whether he mends the hash as well. */
@@ -69,6 +106,7 @@ beforeAll(async () => {
   app = await buildHttp(service.system)
   for (const tenant of [TENANT, 'nsia-assurances', 'bicici', 'orange-ci', 'bridge-bank', 'coris-bank'])
     await month(tenant)
+  await retailMonth()
   await service.system.settle()
   service.endMarch()
   const contract = contractOf(TENANT)
@@ -234,6 +272,85 @@ test('a plan changed in mid-month, an add-on, a discount and a minimum => equal 
   await clickhouse(`ALTER TABLE usage_events DELETE WHERE tenant = 'coris-bank' AND id = 'kyc_verification-3'`)
   const found = differing(await service.system.billing.verifyInvoice(invoice.id))
   expect(found).toEqual(expect.arrayContaining(['2 amount', '6 amount', '7 amount']))
+})
+
+test(`prices with tax, closed in a batch => the sum of the lines is paid, on paper and in XML; credited in parts up to the whole; verified ${promises('rating:lines-sum-to-total')}`, async () => {
+  const report = await service.system.billing.closeDuePeriods({ at: null, tenant: RETAIL })
+  expect(report).toMatchObject({ due: 1, failed: 0 })
+  const { invoice } = (await service.system.invoicing.ofPeriod(contractOf(RETAIL), MARCH.from))!
+  expect(invoice.lines.map((line) => [line.type, line.amount, line.net])).toEqual([
+    ['fee', '59.03', '50.03'],
+    ['usage', '35.40', '30.00'],
+    ['discount', '-9.44', '-8.00'],
+  ])
+  // 18 % of 72.03 would be 12.97: no HT with its tax rounded comes to 84.99.
+  expect([invoice.ht, invoice.tva, invoice.ttc]).toEqual(['72.03', '12.96', '84.99'])
+  const own = (await service.system.keys.create({ name: 'retail', scopes: ['read'], tenant: RETAIL })).secret
+  const get = async (url: string) =>
+    app.inject({ method: 'GET', url: `/v1/invoices/${url}`, headers: { authorization: `Bearer ${own}` } })
+  const page = (await pagesOf((await get(`${invoice.number}.pdf`)).rawPayload)).join('\n')
+  for (const text of [
+    'Les prix et les montants des lignes sont TTC',
+    /Prix unit\. TTC +TVA +Montant TTC/,
+    /12 +2,95 € +18 % +35,40 €/,
+    /Total HT +72,03 €/,
+    /TVA 18 % sur 72,03 € +12,96 €/,
+    /Total TTC +84,99 €/,
+  ])
+    expect(page).toMatch(text)
+  const root = readXml((await get(`${invoice.number}.xml`)).body)
+  checkRules(root, { taxIncluded: true })
+  expect(() => checkRules(root)).toThrow(/BR-CO-17/)
+  const lineTotal = 'SpecifiedLineTradeSettlement/SpecifiedTradeSettlementLineMonetarySummation/LineTotalAmount'
+  expect(all(root, LINE).map((line) => textAt(line, lineTotal))).toEqual(['50.03', '30.00', '-8.00'])
+  const csv = (await get(`${invoice.number}.csv`)).body.split('\r\n')
+  expect(csv[0]).toMatch(/,tax_behavior,net_amount$/)
+  expect(csv[2]).toMatch(/,35\.40,EUR,18,.*,inclusive,30\.00$/)
+  expect((await get(`${invoice.number}?format=txt`)).body).toMatch(
+    /2\. Boutique — kyc_verification, mars 2026 +35,40\s€ TTC/,
+  )
+
+  const verified = async (id: string): Promise<string[]> => differing(await service.system.billing.verifyInvoice(id))
+  expect(await verified(invoice.id)).toEqual([])
+  const line = (change: object) => (document: Invoice) => ({
+    ...document,
+    lines: document.lines.map((one) => (one.no === 2 ? { ...one, ...change } : one)),
+  })
+  for (const [change, named] of [
+    [line({ net: '30.01' }), '2 net'],
+    [line({ amount: '35.41' }), '2 amount'],
+    [line({ taxBehavior: undefined }), '2 taxBehavior'],
+    [(document: Invoice) => ({ ...document, tva: '12.97' }), 'tva'],
+  ] as const) {
+    const undo = await alter(invoice.id, change, true)
+    expect(await verified(invoice.id)).toContain(named)
+    await undo()
+  }
+
+  // What one line cost, some, and the rest: each is given back as it was paid, and in all it is the invoice.
+  const notes: Invoice[] = []
+  for (const amount of ['35.40', '0.10', null]) {
+    const note = await service.system.invoicing.credit(invoice.id, amount)
+    expect(note.invoice.lines).toMatchObject([
+      { taxBehavior: 'inclusive', amount: note.invoice.ttc, net: note.invoice.ht },
+    ])
+    notes.push(note.invoice)
+  }
+  expect(notes.map(({ ht, tva, ttc }) => [ht, tva, ttc])).toEqual([
+    ['-30.00', '-5.40', '-35.40'],
+    ['-0.08', '-0.02', '-0.10'],
+    ['-41.95', '-7.54', '-49.49'],
+  ])
+  for (const note of notes) {
+    expect(await verified(note.id)).toEqual([])
+    checkRules(readXml((await get(`${note.number}.xml`)).body), { taxIncluded: true })
+    const undo = await alter(note.id, (document) => ({ ...document, ht: '-1.00' }), true)
+    expect(await verified(note.id)).toContain('ht')
+    await undo()
+  }
+  expect((await service.system.invoicing.get(invoice.id)).state).toBe('credited')
+  await clickhouse(`ALTER TABLE usage_events DELETE WHERE tenant = '${RETAIL}' AND id = 'kyc_verification-7'`)
+  expect(await verified(invoice.id)).toEqual(expect.arrayContaining(['2 amount', '2 net', '3 amount', 'ttc']))
 })
 
 test('a regularisation and a credit note are verified too, and the events of a regularisation are those that came late', async () => {

@@ -150,6 +150,7 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
               quantity: text('decimal text, in the unit of the metric'),
               included: text('decimal text: what the plan includes'),
               events: text('how many events, for prices that count them'),
+              taxRate: text('percent, decimal text: the answer says HT, TVA and TTC'),
               amounts: {
                 type: 'array',
                 maxItems: limits.eventValuesMax,
@@ -278,6 +279,7 @@ interface CompareBody {
 }
 
 interface PreviewBody extends Omit<RateRequest, 'price'> {
+  readonly taxRate?: string
   readonly price: { readonly rule?: unknown; readonly version?: string }
 }
 
