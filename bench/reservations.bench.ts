@@ -1,137 +1,127 @@
 /**
- * Reservations over HTTP: what a gateway waits for when it asks for room before it works. A service of its own, a fixed rate, each
- * request a reservation with a key of its own, every one on disk before its answer; the sum that was granted is compared with the limit.
+ * Checks and reservations over HTTP: what a gateway waits for when it asks for room before it works. A service of its own, an even rate,
+ * every reservation with a key of its own and in the journal before its answer. Four loads take turns, so that what else the machine does
+ * meets all of them:
  *
- *     node dist/bench/reservations.bench.js large      5,000 requests/s for 15 s; small is for the tests
+ * - bare: a fastify that parses the same bodies and answers {"received":1}, in a process of its own. What it takes is HTTP, the machine
+ *   and this process that sends and measures;
+ * - check: POST /v1/quotas/check;
+ * - reserve: reservations of an hour, so that what is held grows;
+ * - mix: two reservations, a commit and a release, by turns; each ends one that the mix made before.
  *
- * The load comes from autocannon in this process, so that two processors are the service's and the load's. Not measured: reservations
- * beside a full stream of events (canonical.bench.ts is that stream).
+ *     node dist/bench/reservations.bench.js large [connections] [soon|each]      5,000 requests/s; small is for the tests
+ *
+ * What was granted is compared with the limit. Not measured: reservations beside a full stream of events (canonical.bench.ts is that stream).
  */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import autocannon from 'autocannon'
-import { rootDirectory } from '../src/paths.js'
+import { type Asked, sendPaced } from './paced.js'
+import { startReceiver } from './receiver.js'
+import { metricOf, startService } from './service.js'
 
 const large = process.argv[2] === 'large'
-const [rate, seconds] = large ? [5_000, 15] : [200, 1]
-const connections = Number(process.argv[3] ?? 8)
-const data = mkdtempSync(join(tmpdir(), 'releve-reservations-'))
-const service = spawn(process.execPath, [join(rootDirectory, 'dist/src/main.js'), 'serve'], {
-  env: {
-    PATH: process.env.PATH,
-    RELEVE_DATA: data,
-    RELEVE_PORT: '0',
-    RELEVE_STREAMS: '1',
-    RELEVE_LOG: 'error',
-    RELEVE_RESERVATIONS_SYNC: process.argv[4] ?? 'soon',
-  },
-  stdio: ['ignore', 'ignore', 'pipe'],
+const connections = Number(process.argv[3] ?? 32)
+const [rate, seconds, rounds] = large
+  ? [Number(process.argv[5] ?? 5_000), 3, Number(process.argv[6] ?? 5)]
+  : [200, 1, 1]
+/** Ends of the mix begin when it has made so many. */
+const MIXED = large ? 1_000 : 20
+const TENANT = 'bench-0'
+
+const nodeArguments = process.env.BENCH_NODE?.split(' ') ?? []
+const service = await startService({
+  archive: false,
+  env: { RELEVE_STREAMS: '1', RELEVE_RESERVATIONS_SYNC: process.argv[4] ?? 'soon' },
+  nodeArguments,
 })
-const ended = once(service, 'exit')
+const bare = await startReceiver('parse')
 try {
-  let url = ''
-  for await (const line of createInterface(service.stderr!)) {
-    const ready = /ready at (http\S+)/.exec(line)
-    if (ready === null) continue
-    url = ready[1]!
-    break
-  }
-  service.stderr!.resume()
-  const headers = {
-    authorization: `Bearer ${readFileSync(join(data, 'admin.key'), 'utf8').trim()}`,
-    'content-type': 'application/json',
-  }
-  const call = async <T>(method: string, path: string, body: unknown): Promise<T> => {
-    const answer = await fetch(`${url}${path}`, { method, headers, body: JSON.stringify(body) })
-    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`)
-    return (await answer.json()) as T
-  }
-  await call('PUT', '/v1/metrics-catalog', { key: 'calls', aggregation: 'count', unit: 'call', scale: 0, dims: [] })
-  await call('PUT', '/v1/customers', {
-    tenant: 'acme',
-    name: 'Acme',
-    country: 'CI',
-    taxRate: '18',
-    currency: 'EUR',
-    timeZone: 'UTC',
-  })
-  /** Before what is timed: a process that has just started compiles what it runs, for some seconds. */
-  const warmUpS = large ? 5 : 0
   // Less than what is asked for, so that the end is met too.
-  const limit = Math.floor(rate * (warmUpS + seconds) * 0.9)
-  await call('PUT', '/v1/limits', { tenant: 'acme', metric: 'calls', soft: null, hard: String(limit) })
+  const asked = rate * (seconds * rounds * 1.5 + (large ? 8 : 0))
+  const limit = Math.floor(asked * 0.9)
+  await service.call('PUT', '/v1/limits', { tenant: TENANT, metric: 'data', soft: null, hard: String(limit) })
 
   let next = 0
-  /** Exact times of the answers, ms; autocannon's own are whole milliseconds. */
-  let times: number[] = []
-  const load = (
-    path: string,
-    bodyOf: (() => unknown) | null,
-    of: { rate: number; seconds: number },
-  ): Promise<autocannon.Result> => {
-    times = []
-    return new Promise((resolve, reject) => {
-      const options: autocannon.Options = {
-        url: `${url}${path}`,
-        connections,
-        overallRate: of.rate,
-        duration: of.seconds,
-        headers,
-        requests: [
-          bodyOf === null
-            ? {}
-            : { method: 'POST', setupRequest: (request) => ({ ...request, body: JSON.stringify(bodyOf()) }) },
-        ],
-      }
-      const running = autocannon(options, (error, result) => (error ? reject(error) : resolve(result)))
-      running.on('response', (_client, _status, _bytes, time) => times.push(time))
-    })
-  }
-  const reserve = (): unknown => {
+  const body = (more: object): string => JSON.stringify({ tenant: TENANT, metric: 'data', n: '1', ...more })
+  const reservation = (): Asked => {
     next += 1
-    return { tenant: 'acme', metric: 'calls', n: '1', key: `k${next}`, leaseSeconds: 3600 }
+    return { method: 'POST', path: '/v1/reservations', body: body({ key: `key-${next}`, leaseSeconds: 3600 }) }
   }
-  const check = (): unknown => ({ tenant: 'acme', metric: 'calls', n: '1' })
-  const print = (what: string, { requests, non2xx, errors, latency }: autocannon.Result): void => {
+  const made: string[] = []
+  let turn = 0
+  const mixed = (): Asked => {
+    turn += 1
+    const id = turn % 2 === 0 && made.length > MIXED ? made.shift() : undefined
+    if (id !== undefined)
+      return { method: 'POST', path: `/v1/reservations/${id}/${turn % 4 === 0 ? 'commit' : 'release'}`, body: '{}' }
+    return {
+      ...reservation(),
+      onAnswer(status, answer) {
+        const granted = status === 201 ? /"id":"(\w+)"/.exec(answer())?.[1] : undefined
+        if (granted !== undefined) made.push(granted)
+      },
+    }
+  }
+  const loads: readonly (readonly [string, string, () => Asked])[] = [
+    ['bare', bare.url, () => ({ ...reservation(), path: '/v1/events' })],
+    ['check', service.url, () => ({ method: 'POST', path: '/v1/quotas/check', body: body({}) })],
+    ['reserve', service.url, reservation],
+    ['mix', service.url, mixed],
+  ]
+  const found = new Map(
+    loads.map(([name]) => [name, { times: [] as number[], refused: 0, dropped: 0, main: 0, v8: 0 }]),
+  )
+  let within: string[] = []
+  const run = async (name: string, url: string, of: () => Asked, forSeconds: number): Promise<void> => {
+    const before = service.cpu()
+    const done = await sendPaced({ url, key: service.key, rate, seconds: forSeconds, connections, next: of })
+    const after = service.cpu()
+    const all = found.get(name)!
+    for (const time of done.times) all.times.push(time)
+    all.refused += done.refused
+    all.dropped += done.dropped
+    all.main += (after.main ?? 0) - (before.main ?? 0)
+    all.v8 += (after['v8 helpers'] ?? 0) - (before['v8 helpers'] ?? 0)
+  }
+  // A process that has just started compiles what it runs, for some seconds.
+  if (large) for (const [name, url, of] of loads) await run(name, url, of, name === 'check' ? 1 : 4)
+  for (const all of found.values()) Object.assign(all, { times: [], refused: 0, dropped: 0, main: 0, v8: 0 })
+  const before = await service.metricsText()
+  for (let round = 0; round < rounds; round += 1) for (const [name, url, of] of loads) await run(name, url, of, seconds)
+  const after = await service.metricsText()
+  const counted = (le: string): number =>
+    metricOf(after, 'releve_reserve_seconds_bucket', `le="${le}"`) -
+    metricOf(before, 'releve_reserve_seconds_bucket', `le="${le}"`)
+  within = ['0.0005', '0.001', '0.002', '0.005', '0.01'].map(
+    (le) => `${((100 * counted(le)) / counted('+Inf')).toFixed(2)} % in ${Number(le) * 1000} ms`,
+  )
+
+  console.log(`${rate} requests/s at an even rate over ${connections} connections, ms from when each was due`)
+  for (const [name, { times, refused, dropped, main, v8 }] of found) {
     const sorted = Float64Array.from(times).sort()
     const at = (part: number): string =>
       (sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? 0).toFixed(2)
+    const cpu = (part: number): string => ((part * 1e6) / times.length).toFixed(0)
     console.log(
-      `${what}: ${Math.round(requests.average)} requests/s, p50 ${at(0.5)} ms, p90 ${at(0.9)} ms, p99 ${at(0.99)} ms, p99.9 ${at(0.999)} ms, ` +
-        `max ${at(1)} ms; corrected for the rate p99 ${latency.p99} ms; not 2xx ${non2xx}, errors ${errors}`,
+      `${name}: ${times.length} answers, p50 ${at(0.5)}, p90 ${at(0.9)}, p99 ${at(0.99)}, p99.9 ${at(0.999)}, max ${at(1)}; ` +
+        `under 2 ms ${((100 * sorted.findIndex((time) => time >= 2)) / sorted.length).toFixed(2)} %; ` +
+        (name === 'bare' ? '' : `CPU µs a request: main thread ${cpu(main)}, V8 helpers ${cpu(v8)}; `) +
+        `not 2xx ${refused}, not sent ${dropped}`,
     )
   }
-  const counts = async (): Promise<(bucket: string) => number> => {
-    const metrics = await (await fetch(`${url}/metrics`, { headers })).text()
-    return (bucket) =>
-      Number(new RegExp(`^releve_reserve_seconds_bucket\\{le="${bucket}"\\} (\\d+)`, 'm').exec(metrics)?.[1] ?? 0)
-  }
-  // What the box, the HTTP server and the load generator take by themselves.
-  if (large) await load('/health/live', null, { rate, seconds: warmUpS })
-  print('GET /health/live', await load('/health/live', null, { rate, seconds: large ? 5 : seconds }))
-  if (large) await load('/v1/quotas/check', check, { rate, seconds: warmUpS })
-  print('check', await load('/v1/quotas/check', check, { rate, seconds: large ? 5 : seconds }))
-  if (large) await load('/v1/reservations', reserve, { rate, seconds: warmUpS })
-  const before = await counts()
-  print('reserve', await load('/v1/reservations', reserve, { rate, seconds }))
-  const { quotas } = await call<{ quotas: { held: string; hard: string }[] }>('POST', '/v1/quotas/check', {
-    ...(check() as object),
-    n: '0',
-  })
-  const { held, hard } = quotas[0]!
-  const after = await counts()
-  const counted = (bucket: string): number => after(bucket) - before(bucket)
-  const all = counted('\\+Inf')
+  const pauses = metricOf(after, 'releve_gc_pause_seconds_sum') - metricOf(before, 'releve_gc_pause_seconds_sum')
+  const count = metricOf(after, 'releve_gc_pause_seconds_count') - metricOf(before, 'releve_gc_pause_seconds_count')
   console.log(
-    `within the service: ${['0.0005', '0.001', '0.002', '0.005', '0.01'].map((le) => `${((100 * counted(le)) / all).toFixed(2)} % in ${Number(le) * 1000} ms`).join(', ')}`,
+    `garbage collections of the service's main thread: ${count}, mean ${((pauses * 1000) / count).toFixed(2)} ms`,
   )
-  console.log(`held ${held} of ${hard}: ${BigInt(held) <= BigInt(hard) ? 'right' : 'WRONG'}`)
+  console.log(`reservations within the service: ${within.join(', ')}`)
+  const { quotas } = (await service.call('POST', '/v1/quotas/check', JSON.parse(body({ n: '0' })))) as {
+    quotas: { held: string; usage: string; hard: string }[]
+  }
+  const { held, usage, hard } = quotas[0]!
+  console.log(
+    `held ${held} of ${hard}, used ${usage}: ${Number(held) + Number(usage) <= Number(hard) ? 'right' : 'WRONG'}`,
+  )
 } finally {
-  service.kill('SIGTERM')
-  await ended
-  rmSync(data, { recursive: true, force: true })
+  await bare.stop()
+  await service.stop()
 }
+process.exit(0)

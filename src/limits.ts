@@ -152,8 +152,8 @@ export const limits = {
 
   /** Limits that were set, held in memory; about 200 bytes each. */
   usageLimitsMax: 200_000,
-  /** Reservations in memory, ended ones that are still known included; about 700 bytes each. */
-  reservationsMax: 200_000,
+  /** Reservations in memory, ended ones that are still known included; about 250 bytes each, outside of the heap. */
+  reservationsMax: 500_000,
   /** An ended reservation is known for this long, unless a new one needs its room: for requests that are sent again. */
   reservationKeptMs: 10 * MINUTE,
   /** Longest lease. */

@@ -387,8 +387,9 @@ export class System {
       policies: this.#limits,
       journal: new Journal(this.#journalLog),
       metricOf: (key) => this.#catalog.metric(key),
+      streams: this.#streams,
     })
-    await this.#guard.open()
+    await this.#guard.open((tenant) => positions.get(streamOf(tenant, this.#streams)) ?? 0)
 
     onProgress('streams')
     this.#cardinality = new CardinalityRules({ postgres, clock, logger, shards: this.#shards })
@@ -767,8 +768,8 @@ export class System {
     amount: string | undefined,
     event: ReservedEvent | undefined,
   ): Promise<ReservationView> {
-    const reservation = this.#guard.get(id, tenant)
     if (event === undefined) return this.#guard.commit(id, tenant, amount)
+    const reservation = this.#guard.get(id, tenant)
     const { metric, subject, quantity } = reservation
     const { aggregation } = this.#catalog.metric(metric)
     if (aggregation !== 'sum')

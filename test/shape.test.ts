@@ -98,6 +98,7 @@ const neighbours: Readonly<Record<string, string>> = {
   'aggregate → ingest/verdict.ts': 'the numbers of verdicts',
   'rollup → ingest/verdict.ts': 'the numbers of verdicts',
   'quota → ingest/verdict.ts': 'the numbers of verdicts',
+  'quota → dedupe/sip-hash.ts': 'one keyed hash for what strangers choose',
   'ingest → catalog/metric.ts': 'the numbers of aggregations, as the kernel has them',
   'invoicing → rating/': 'an invoice is rated usage: close.ts hands no line over that rating did not make',
   'rating → catalog/price.ts': 'the price book is read by all',

@@ -11,9 +11,9 @@
  * The usage of each tenant that asks is told by its shard after every hand-over (flow.guard); the copy here is never older than
  * what the shard has applied. Held amounts are by quota: item, metric and period.
  *
- * States of a reservation: held → committed (its hold ends once the log is applied), or → released, or → expired.
+ * States of a reservation: held → committed (its hold ends once the log is applied), or → released, or → expired. They are rows of
+ * ledger.ts; a row whose step is being written is not forgotten, and after any other wait the row is looked up again.
  */
-import { randomBytes } from 'node:crypto'
 import { parseQuantity, powerOfTen, printQuantity, ROLLUP_SCALE } from '../amount.js'
 import { assert } from '../assert.js'
 import type { Metric } from '../catalog/metric.js'
@@ -25,6 +25,7 @@ import type { Metrics } from '../metrics.js'
 import { billingPeriodOf, contains, type Period } from '../period.js'
 import type { GuardedUsage, LiveEntitlement } from './balance.js'
 import type { Journal, Step } from './journal.js'
+import { COMMITTED, EXPIRED, HELD, Ledger, type NewReservation, RELEASED } from './ledger.js'
 import { parseFigure } from './level.js'
 import type { Bound, Policies } from './policy.js'
 
@@ -120,28 +121,9 @@ export interface GuardOptions {
   readonly policies: Policies
   readonly journal: Journal
   readonly metricOf: (key: string) => Metric
-}
-
-interface Reservation {
-  readonly id: string
-  readonly tenant: string
-  readonly metric: string
-  readonly subject: string | null
-  readonly quantity: bigint
-  readonly key: string
-  readonly createdAt: number
-  readonly expiresAt: number
-  readonly quotas: readonly string[]
-  state: ReservationState
-  /** Counted against the quotas now. */
-  held: bigint
-  actual: bigint | undefined
-  until: number
-  endedAt: number
-  /** Its first record in the journal; 0 until that is on disk. */
-  sequence: number
-  /** What is being written; an answer waits for it. */
-  written: Promise<unknown>
+  readonly streams: number
+  /** Reservations that are known at once. @default limits.reservationsMax */
+  readonly rows?: number
 }
 
 interface Quota {
@@ -167,6 +149,17 @@ const print = (scaled: bigint): string => printQuantity(scaled, ROLLUP_SCALE)
 const atLeastZero = (amount: bigint): bigint => (amount < 0n ? 0n : amount)
 const iso = (time: number): string => new Date(time).toISOString()
 const SWEEP_MS = 1_000
+/** Ended ones that are forgotten at once when their time is over: by a request, which others wait behind, and by the timer. */
+const FORGOTTEN_BY_REQUEST = 4
+const FORGOTTEN_BY_TIMER = 2_000
+/** Of long texts, one new one takes the room of so many at most. */
+const FORGOTTEN_FOR_ROOM = 64
+const STATES: Readonly<Record<number, ReservationState>> = {
+  [HELD]: 'held',
+  [COMMITTED]: 'committed',
+  [RELEASED]: 'released',
+  [EXPIRED]: 'expired',
+}
 
 export class Guard {
   readonly #o: GuardOptions
@@ -180,40 +173,40 @@ export class Guard {
   readonly #usage = new Map<string, Map<string, bigint | null>>()
   /** Last sequence of each stream whose usage was told. */
   readonly #applied: number[] = []
-  readonly #held = new Map<string, bigint>()
-  /** In the order of their records in the journal. */
-  readonly #byId = new Map<string, Reservation>()
-  readonly #byKey = new Map<string, Reservation>()
-  /** Held ones by the second after which their lease has ended. */
-  readonly #leases = new Map<number, Set<Reservation>>()
-  /** Committed ones by stream, rising by what they wait for. */
-  readonly #settling: Reservation[][] = []
-  /** Ended ones, the oldest first. */
-  readonly #ended = new Set<Reservation>()
-  #sweptSecond = 0
+  readonly #ledger: Ledger
+  /** Rows of which something is being written; answers about them wait for it. */
+  readonly #writing = new Map<number, Promise<number>>()
   #timer: NodeJS.Timeout | undefined
   #tidying = false
 
   constructor(options: GuardOptions) {
     this.#o = options
+    const { streams, rows = limits.reservationsMax } = options
+    this.#ledger = new Ledger({ rows, streams, nameBytesMax: limits.nameBytesMax })
   }
 
-  /** Reads the journal. What was granted holds again; leases that ended meanwhile have ended. */
-  async open(): Promise<void> {
-    for await (const { sequence, step } of this.#o.journal.steps()) this.#redo(step, sequence)
-    this.#sweep(this.#o.clock.now())
+  /**
+   * Reads the journal. What was granted holds again; leases that ended meanwhile have ended, and so has the hold of what was committed
+   * up to where the tenant's stream has its checkpoint.
+   */
+  async open(checkpointOf: (tenant: string) => number = () => 0): Promise<void> {
+    const { journal, clock } = this.#o
+    const now = clock.now()
+    for await (const { sequence, step } of journal.steps()) this.#redo(step, sequence, now, checkpointOf)
+    this.#sweep(now)
   }
 
   start(streamOf: (tenant: string) => GuardedStream): void {
     this.#streamOf = streamOf
-    const committed = [...this.#byId.values()].filter(({ state, held }) => state === 'committed' && held !== 0n)
-    for (const reservation of committed.sort((a, b) => a.until - b.until)) {
-      const { stream, position } = streamOf(reservation.tenant)
-      if (reservation.until <= position.applied) this.#unhold(reservation)
-      else this.#settleLater(stream, reservation)
-    }
+    const ledger = this.#ledger
+    const committed: number[] = []
+    for (let row = ledger.oldest; row >= 0; row = ledger.after(row))
+      if (ledger.state[row] === COMMITTED && ledger.counts[row] === 1) committed.push(row)
+    for (const row of committed.sort((a, b) => ledger.until[a]! - ledger.until[b]!)) this.#settle(row)
     this.#timer = setInterval(() => {
-      this.#sweep(this.#o.clock.now())
+      const now = this.#o.clock.now()
+      this.#sweep(now)
+      this.#forgetOld(now, FORGOTTEN_BY_TIMER)
       void this.#tidy()
     }, SWEEP_MS)
     this.#timer.unref()
@@ -246,10 +239,11 @@ export class Guard {
     this.#applied[stream] = sequence
     for (const { tenant, item, metric, periodFrom, usage } of usages)
       this.#usage.get(tenant)?.set(quotaKey(item, metric, periodFrom), usage)
-    const settling = this.#settling[stream]
-    while (settling !== undefined && settling.length > 0 && settling[0]!.until <= sequence) {
-      const reservation = settling.shift()!
-      if (reservation.state === 'committed') this.#unhold(reservation)
+    const ledger = this.#ledger
+    for (let row = ledger.settling(stream); row >= 0; row = ledger.settling(stream)) {
+      if (ledger.until[row]! > sequence) break
+      ledger.unhold(row)
+      ledger.end(row)
     }
   }
 
@@ -266,7 +260,7 @@ export class Guard {
   }
 
   async reserve(ask: ReserveAsk): Promise<{ reservation: ReservationView } | { refused: QuotaAnswer }> {
-    const { clock, metrics, journal } = this.#o
+    const { clock, metrics } = this.#o
     const answered = metrics.reserveSeconds.startTimer()
     const quantity = this.#amountOf(ask, ask.quantity, 'n')
     if (quantity === 0n) throw new ReleveError('unprocessable', 'n: must be above 0')
@@ -276,7 +270,7 @@ export class Guard {
     const real = await this.#rooms(ask.tenant, ask.metric, ask.subject ?? null)
     await this.#learn(ask.tenant, ask.metric, now)
     // From here to the hold there is no wait; another with the same key may have come in the one before.
-    if (this.#byKey.has(keyOfAsk(ask))) return { reservation: (await this.#sameAs(ask, quantity))! }
+    if (this.#ledger.byKey(ask.tenant, ask.key) >= 0) return this.reserve(ask)
     this.#sweep(now)
     const { allowed, answer, quotas } = this.#judge(ask, quantity, now, real)
     if (!allowed) {
@@ -284,74 +278,89 @@ export class Guard {
       return { refused: answer() }
     }
     this.#makeRoom()
-    const step: Step = {
-      step: 'reserve',
-      id: `rsv_${randomBytes(12).toString('hex')}`,
+    const ledger = this.#ledger
+    const fixed = {
+      id: ledger.newId(),
       tenant: ask.tenant,
       metric: ask.metric,
       subject: ask.subject ?? null,
-      quantity: quantity.toString(),
       key: ask.key,
       createdAt: now,
       expiresAt: now + ask.leaseSeconds * 1000,
       quotas,
     }
-    const reservation = this.#redo(step, 0)!
-    const written = journal.append(now, [step])
-    reservation.written = written
-    try {
-      reservation.sequence = await written
-    } catch (error) {
-      this.#unhold(reservation)
-      this.#drop(reservation)
-      throw error
+    const row = this.#grant({ ...fixed, quantity })
+    const step: Step = { step: 'reserve', ...fixed, quantity: quantity.toString() }
+    const onDisk = (sequence: number): ReservationView => {
+      ledger.sequence[row] = sequence
+      return this.#view(row)
     }
+    const reservation = await this.#write(row, [step], onDisk, () => {
+      ledger.unhold(row)
+      ledger.remove(row)
+    })
     metrics.reservations.inc({ outcome: 'granted' })
     answered()
-    return { reservation: viewOf(reservation) }
+    return { reservation }
   }
 
   /** `actual` is what was really used; it may be less or more than what was reserved: usage that has happened is never refused. */
   async commit(id: string, tenant: string | null, actualText?: string): Promise<ReservationView> {
-    const reservation = this.#find(id, tenant)
-    const actual = actualText === undefined ? reservation.quantity : this.#amountOf(reservation, actualText, 'amount')
-    await reservation.written
+    const ledger = this.#ledger
+    let row = this.#find(id, tenant)
+    for (let writing = this.#writing.get(row); writing !== undefined; writing = this.#writing.get(row)) {
+      await writing
+      row = this.#find(id, tenant)
+    }
+    const actual =
+      actualText === undefined ? ledger.quantity(row) : this.#amountOf(ledger.account(row), actualText, 'amount')
     const now = this.#o.clock.now()
     this.#sweep(now)
-    if (reservation.state === 'committed' && reservation.actual === actual) {
-      await reservation.written
-      return viewOf(reservation)
-    }
-    this.#assertHeld(reservation, now)
-    const { stream, position } = this.#streamOf(reservation.tenant)
-    const step: Step = { step: 'commit', id, actual: actual.toString(), until: position.last, at: now }
-    this.#redo(step, reservation.sequence)
-    if (position.applied >= position.last) this.#unhold(reservation)
-    else this.#settleLater(stream, reservation)
-    await this.#write(reservation, step)
+    if (ledger.state[row] === COMMITTED && ledger.actual(row) === actual) return this.#view(row)
+    this.#assertHeld(row, now)
+    const { position } = this.#streamOf(ledger.account(row).tenant)
+    const until = position.last
+    this.#used(row, actual, until, now)
+    this.#settle(row)
+    const step: Step = { step: 'commit', id, actual: actual.toString(), until, at: now }
+    const onDisk = (): ReservationView => this.#view(row)
+    const reservation = await this.#write(row, [step], onDisk, () => {
+      // What is not on disk did not happen.
+      ledger.unhold(row)
+      this.#holdAgain(row)
+    })
     this.#o.metrics.reservations.inc({ outcome: 'committed' })
-    return viewOf(reservation)
+    return reservation
   }
 
   async release(id: string, tenant: string | null): Promise<ReservationView> {
-    const reservation = this.#find(id, tenant)
-    await reservation.written
+    const ledger = this.#ledger
+    let row = this.#find(id, tenant)
+    for (let writing = this.#writing.get(row); writing !== undefined; writing = this.#writing.get(row)) {
+      await writing
+      row = this.#find(id, tenant)
+    }
     const now = this.#o.clock.now()
     this.#sweep(now)
-    if (reservation.state === 'released' || reservation.state === 'expired') return viewOf(reservation)
-    this.#assertHeld(reservation, now)
-    const step: Step = { step: 'release', id, at: now }
+    if (ledger.state[row] === RELEASED || ledger.state[row] === EXPIRED) return this.#view(row)
+    this.#assertHeld(row, now)
     // Room is given only when the release is on disk: a crash before it holds on.
-    reservation.state = 'released'
-    await this.#write(reservation, step)
-    this.#redo(step, reservation.sequence)
+    ledger.state[row] = RELEASED
+    ledger.endedAt[row] = now
+    ledger.pause(row)
+    const onDisk = (): ReservationView => {
+      ledger.unhold(row)
+      ledger.end(row)
+      return this.#view(row)
+    }
+    const reservation = await this.#write(row, [{ step: 'release', id, at: now }], onDisk, () => this.#holdAgain(row))
     this.#o.metrics.reservations.inc({ outcome: 'released' })
-    return viewOf(reservation)
+    return reservation
   }
 
   get(id: string, tenant: string | null): ReservationView {
     this.#sweep(this.#o.clock.now())
-    return viewOf(this.#find(id, tenant))
+    return this.#view(this.#find(id, tenant))
   }
 
   /** Those that hold something, the oldest first. */
@@ -361,17 +370,19 @@ export class Guard {
     readonly limit: number
   }): ReservationView[] {
     this.#sweep(this.#o.clock.now())
+    const ledger = this.#ledger
     const found: ReservationView[] = []
-    for (const reservation of this.#byId.values()) {
-      if (found.length >= query.limit) break
-      if (reservation.held === 0n || (query.tenant !== null && reservation.tenant !== query.tenant)) continue
-      if (query.metric === undefined || reservation.metric === query.metric) found.push(viewOf(reservation))
+    for (let row = ledger.oldest; row >= 0 && found.length < query.limit; row = ledger.after(row)) {
+      if (ledger.counts[row] === 0) continue
+      const { tenant, metric } = ledger.account(row)
+      if (query.tenant !== null && tenant !== query.tenant) continue
+      if (query.metric === undefined || metric === query.metric) found.push(this.#view(row))
     }
     return found
   }
 
   get size(): number {
-    return this.#byId.size
+    return this.#ledger.size
   }
 
   // ---- Judging -----------------------------------------------------------------------------------------------------------
@@ -456,7 +467,7 @@ export class Guard {
       return {
         quota,
         usage: used - (real?.others ?? 0n),
-        held: this.#held.get(quota.key) ?? 0n,
+        held: this.#ledger.heldOf(quota.key),
         soft: bound(policy.soft),
         hard: bound(policy.hard),
         ahead: real?.blocks === true ? real.included : null,
@@ -526,224 +537,246 @@ export class Guard {
 
   /** The reservation of the same key, when it is on disk. */
   async #sameAs(ask: ReserveAsk, quantity: bigint): Promise<ReservationView | undefined> {
-    const known = this.#byKey.get(keyOfAsk(ask))
-    if (known === undefined) return undefined
-    if (known.metric !== ask.metric || known.quantity !== quantity || known.subject !== (ask.subject ?? null))
-      throw new ReleveError('conflict', `key: ${known.id} has it already, with another metric, n or subject`)
-    await known.written
-    return viewOf(known)
+    const ledger = this.#ledger
+    for (;;) {
+      const row = ledger.byKey(ask.tenant, ask.key)
+      if (row < 0) return undefined
+      if (
+        ledger.account(row).metric !== ask.metric ||
+        ledger.quantity(row) !== quantity ||
+        ledger.subject(row) !== (ask.subject ?? null)
+      )
+        throw new ReleveError('conflict', `key: ${ledger.id(row)} has it already, with another metric, n or subject`)
+      const writing = this.#writing.get(row)
+      if (writing === undefined) return this.#view(row)
+      await writing
+    }
   }
 
-  #find(id: string, tenant: string | null): Reservation {
-    const reservation = this.#byId.get(id)
-    if (reservation === undefined || (tenant !== null && reservation.tenant !== tenant))
+  #find(id: string, tenant: string | null): number {
+    const row = this.#ledger.byId(id)
+    if (row < 0 || (tenant !== null && this.#ledger.account(row).tenant !== tenant))
       throw new ReleveError('not_found', `there is no reservation ${id}`)
-    return reservation
+    return row
   }
 
-  #assertHeld(reservation: Reservation, now: number): void {
-    if (reservation.state === 'held' && reservation.expiresAt > now) return
-    const ended = reservation.state === 'held' ? 'expired' : reservation.state
+  #assertHeld(row: number, now: number): void {
+    const { state, expiresAt } = this.#ledger
+    const isHeld = state[row] === HELD
+    if (isHeld && expiresAt[row]! > now) return
+    const ended = isHeld ? 'expired' : STATES[state[row]!]!
     throw new ReleveError(
       'conflict',
       `the reservation is ${ended}${ended === 'expired' ? ': its hold has ended; send the usage all the same' : ''}`,
     )
   }
 
-  /** The end of a reservation onto disk. When that fails it goes on as it was: what is not on disk did not happen. */
-  async #write(reservation: Reservation, step: Step): Promise<void> {
-    const written = this.#o.journal.append(this.#o.clock.now(), [step])
-    reservation.written = written
+  /** Steps of one reservation onto disk. What follows from it is done before anyone else sees the row, and answers. */
+  async #write<T>(
+    row: number,
+    steps: readonly Step[],
+    onDisk: (sequence: number) => T,
+    onFailure: () => void,
+  ): Promise<T> {
+    const written = this.#o.journal.append(this.#o.clock.now(), steps)
+    this.#writing.set(row, written)
     try {
-      await written
+      return onDisk(await written)
     } catch (error) {
-      reservation.written = Promise.resolve()
-      reservation.state = 'held'
-      reservation.actual = undefined
-      this.#ended.delete(reservation)
-      this.#hold(reservation, reservation.quantity)
-      this.#lease(reservation)
+      onFailure()
       throw error
+    } finally {
+      this.#writing.delete(row)
     }
   }
 
-  #lease(reservation: Reservation): void {
-    const second = Math.ceil(reservation.expiresAt / 1000)
-    const leases = this.#leases.get(second)
-    if (leases === undefined) this.#leases.set(second, new Set([reservation]))
-    else leases.add(reservation)
+  #grant(fixed: NewReservation): number {
+    const row = this.#ledger.add(fixed)
+    this.#ledger.hold(row)
+    this.#ledger.lease(row)
+    return row
   }
 
-  /** What a step does to the memory, at its first time as at every start. */
-  #redo(step: Step, sequence: number): Reservation | undefined {
+  /** Committed: the hold is what was really used. */
+  #used(row: number, actual: bigint, until: number, at: number): void {
+    const ledger = this.#ledger
+    ledger.unhold(row)
+    ledger.state[row] = COMMITTED
+    ledger.setActual(row, actual)
+    ledger.until[row] = until
+    ledger.endedAt[row] = at
+    ledger.hold(row)
+  }
+
+  /** The hold of a committed one ends when its stream is there. */
+  #settle(row: number): void {
+    const ledger = this.#ledger
+    const { stream, position } = this.#streamOf(ledger.account(row).tenant)
+    if (position.applied < ledger.until[row]!) ledger.settle(row, stream)
+    else {
+      ledger.unhold(row)
+      ledger.end(row)
+    }
+  }
+
+  /** Its end came to nothing: it goes on as it was. */
+  #holdAgain(row: number): void {
+    const ledger = this.#ledger
+    ledger.state[row] = HELD
+    ledger.endedAt[row] = 0
+    ledger.hold(row)
+    ledger.lease(row)
+  }
+
+  /** What a step of the journal did to the memory. */
+  #redo(step: Step, sequence: number, now: number, checkpointOf: (tenant: string) => number): void {
+    const ledger = this.#ledger
+    const known = ledger.byId(step.id)
     if (step.step === 'reserve') {
-      const { id, tenant, metric, subject, key, createdAt, expiresAt, quotas } = step
-      const quantity = BigInt(step.quantity)
       // Written again by tidying: it is known, and lies further behind now.
-      const before = this.#byId.get(id)
-      if (before !== undefined) this.#forget(before)
-      const fixed = { id, tenant, metric, subject, quantity, key, createdAt, expiresAt, quotas, sequence }
-      const open = {
-        state: 'held' as const,
-        held: 0n,
-        actual: undefined,
-        until: 0,
-        endedAt: 0,
-        written: Promise.resolve(),
+      if (known >= 0) {
+        ledger.unhold(known)
+        ledger.remove(known)
       }
-      const reservation: Reservation = { ...fixed, ...open }
-      this.#byId.set(id, reservation)
-      this.#byKey.set(keyOfAsk(reservation), reservation)
-      this.#hold(reservation, quantity)
-      this.#lease(reservation)
-      return reservation
-    }
-    const reservation = this.#byId.get(step.id)
-    if (reservation === undefined) return undefined
-    this.#leases.get(Math.ceil(reservation.expiresAt / 1000))?.delete(reservation)
-    reservation.endedAt = step.at
-    this.#ended.add(reservation)
-    if (step.step === 'release') {
-      reservation.state = 'released'
-      this.#unhold(reservation)
-    } else {
-      reservation.state = 'committed'
-      reservation.actual = BigInt(step.actual)
-      reservation.until = step.until
-      this.#hold(reservation, reservation.actual)
-    }
-    return reservation
-  }
-
-  #hold(reservation: Reservation, amount: bigint): void {
-    const change = amount - reservation.held
-    reservation.held = amount
-    for (const quota of reservation.quotas) {
-      const held = (this.#held.get(quota) ?? 0n) + change
-      if (held === 0n) this.#held.delete(quota)
-      else this.#held.set(quota, held)
-    }
-  }
-
-  #unhold(reservation: Reservation): void {
-    this.#hold(reservation, 0n)
-  }
-
-  #settleLater(stream: number, reservation: Reservation): void {
-    const settling = this.#settling[stream] ?? []
-    this.#settling[stream] = settling
-    settling.push(reservation)
-  }
-
-  /** Ends leases: everything whose second is over. The hold of one lasts at most a second longer than its lease. */
-  #sweep(now: number): void {
-    const second = Math.floor(now / 1000)
-    if (second === this.#sweptSecond) return
-    this.#sweptSecond = second
-    for (const [at, leases] of this.#leases) {
-      if (at > second) continue
-      this.#leases.delete(at)
-      for (const reservation of leases) {
-        if (reservation.state !== 'held') continue
-        reservation.state = 'expired'
-        reservation.endedAt = now
-        this.#ended.add(reservation)
-        this.#unhold(reservation)
-        this.#o.metrics.reservations.inc({ outcome: 'expired' })
-      }
-    }
-    for (const reservation of this.#ended) {
-      if (reservation.endedAt + limits.reservationKeptMs > now) break
-      this.#drop(reservation)
-    }
-  }
-
-  /** An ended one is forgotten before its time when there is no other room. */
-  #makeRoom(): void {
-    if (this.#byId.size < limits.reservationsMax) return
-    for (const reservation of this.#ended) {
-      if (reservation.held !== 0n) continue
-      this.#drop(reservation)
+      // The journal may know more than the memory ever did at once.
+      if (!ledger.hasRoom) this.#sweep(now)
+      this.#makeRoom()
+      const row = this.#grant({ ...step, quantity: BigInt(step.quantity) })
+      ledger.sequence[row] = sequence
       return
     }
-    throw new ReleveError('overloaded', `${this.#byId.size} reservations are held`, { retryAfterS: 1 })
+    if (known < 0) return
+    if (step.step === 'commit') {
+      this.#used(known, BigInt(step.actual), step.until, step.at)
+      ledger.pause(known)
+      if (step.until > checkpointOf(ledger.account(known).tenant)) return
+    } else {
+      ledger.state[known] = RELEASED
+      ledger.endedAt[known] = step.at
+    }
+    ledger.unhold(known)
+    ledger.end(known)
   }
 
-  #drop(reservation: Reservation): void {
-    // What still holds stays until the log is applied.
-    if (reservation.held === 0n) this.#forget(reservation)
+  /** Ends leases. The hold of one lasts at most a quarter of a second longer than its lease. */
+  #sweep(now: number): void {
+    const ledger = this.#ledger
+    let expired = 0
+    ledger.sweep(now, (row) => {
+      expired += 1
+      ledger.state[row] = EXPIRED
+      ledger.endedAt[row] = now
+      ledger.unhold(row)
+      ledger.end(row)
+    })
+    if (expired > 0) this.#o.metrics.reservations.inc({ outcome: 'expired' }, expired)
+    this.#forgetOld(now, FORGOTTEN_BY_REQUEST)
   }
 
-  #forget(reservation: Reservation): void {
-    this.#unhold(reservation)
-    this.#byId.delete(reservation.id)
-    if (this.#byKey.get(keyOfAsk(reservation)) === reservation) this.#byKey.delete(keyOfAsk(reservation))
-    this.#ended.delete(reservation)
-    this.#leases.get(Math.ceil(reservation.expiresAt / 1000))?.delete(reservation)
+  #forgetOld(now: number, most: number): void {
+    const ledger = this.#ledger
+    for (let forgotten = 0; forgotten < most; forgotten += 1) {
+      const row = ledger.firstEnded
+      if (row < 0 || ledger.endedAt[row]! + limits.reservationKeptMs > now || this.#writing.has(row)) return
+      ledger.remove(row)
+    }
+  }
+
+  /** Ended ones are forgotten before their time when there is no other room. */
+  #makeRoom(): void {
+    const ledger = this.#ledger
+    for (let forgotten = 0; !ledger.hasRoom; forgotten += 1) {
+      const row = ledger.firstEnded
+      if (row < 0 || forgotten === FORGOTTEN_FOR_ROOM || this.#writing.has(row))
+        throw new ReleveError('overloaded', `${ledger.size} reservations are held`, { retryAfterS: 1 })
+      ledger.remove(row)
+    }
   }
 
   /** Gives the journal's beginning back; long leases that lie far behind are written again, so that they do not keep it. */
   async #tidy(): Promise<void> {
     if (this.#tidying) return
     this.#tidying = true
-    const { journal, clock, logger } = this.#o
+    const { journal, logger } = this.#o
+    const ledger = this.#ledger
     try {
       for (let written = 0; written < limits.reservationsRewrittenMax; written += 1) {
-        const oldest = this.#byId.values().next().value
-        const isFar =
-          oldest !== undefined && oldest.sequence > 0 && journal.last - oldest.sequence > limits.reservationJournalSpan
-        if (!isFar) break
-        await oldest.written
-        if (this.#byId.get(oldest.id) !== oldest) continue
-        if (oldest.held === 0n) {
-          this.#forget(oldest)
+        const row = ledger.oldest
+        if (row < 0) break
+        const before = ledger.sequence[row]!
+        if (before === 0 || journal.last - before <= limits.reservationJournalSpan) break
+        const writing = this.#writing.get(row)
+        if (writing !== undefined) {
+          await writing
           continue
         }
-        const steps = stepsOf(oldest)
-        this.#byId.delete(oldest.id)
-        this.#byId.set(oldest.id, oldest)
-        oldest.sequence = 0
-        oldest.written = journal.append(clock.now(), steps).then((sequence) => {
-          oldest.sequence = sequence
+        if (ledger.counts[row] === 0) {
+          ledger.remove(row)
+          continue
+        }
+        ledger.moveToEnd(row)
+        ledger.sequence[row] = 0
+        const onDisk = (sequence: number): void => {
+          ledger.sequence[row] = sequence
+        }
+        await this.#write(row, this.#stepsOf(row), onDisk, () => {
+          ledger.moveToBeginning(row)
+          ledger.sequence[row] = before
         })
-        await oldest.written
       }
-      const first = this.#byId.values().next().value
-      if (first === undefined) await journal.forget(journal.last + 1)
-      else if (first.sequence > 0) await journal.forget(first.sequence)
+      const first = ledger.oldest
+      if (first < 0) await journal.forget(journal.last + 1)
+      else if (ledger.sequence[first]! > 0) await journal.forget(ledger.sequence[first]!)
     } catch (error) {
       logger.warn({ error: String(error) }, 'the journal of reservations is not tidied, done again')
     } finally {
       this.#tidying = false
     }
   }
-}
 
-const keyOfAsk = ({ tenant, key }: { readonly tenant: string; readonly key: string }): string =>
-  `${tenant.length} ${tenant} ${key}`
+  /** Everything that a start must know of one that counts. */
+  #stepsOf(row: number): Step[] {
+    const ledger = this.#ledger
+    const { tenant, metric, quotas } = ledger.account(row)
+    const id = ledger.id(row)
+    const quantity = ledger.quantity(row).toString()
+    const [createdAt, expiresAt] = [ledger.createdAt[row]!, ledger.expiresAt[row]!]
+    const fixed = {
+      id,
+      tenant,
+      metric,
+      subject: ledger.subject(row),
+      key: ledger.key(row),
+      createdAt,
+      expiresAt,
+      quotas,
+    }
+    const steps: Step[] = [{ step: 'reserve', ...fixed, quantity }]
+    if (ledger.state[row] === COMMITTED)
+      steps.push({
+        step: 'commit',
+        id,
+        actual: ledger.actual(row).toString(),
+        until: ledger.until[row]!,
+        at: ledger.endedAt[row]!,
+      })
+    return steps
+  }
 
-/** Everything that a start must know of it. */
-function stepsOf(reservation: Reservation): Step[] {
-  const { id, tenant, metric, subject, quantity, key, createdAt, expiresAt, quotas, state, actual, until, endedAt } =
-    reservation
-  const fixed = { id, tenant, metric, subject, key, createdAt, expiresAt, quotas }
-  const steps: Step[] = [{ step: 'reserve', ...fixed, quantity: quantity.toString() }]
-  if (state === 'committed') steps.push({ step: 'commit', id, actual: actual!.toString(), until, at: endedAt })
-  if (state === 'released') steps.push({ step: 'release', id, at: endedAt })
-  return steps
-}
-
-function viewOf(reservation: Reservation): ReservationView {
-  const { id, tenant, metric, subject, quantity, state, expiresAt, actual, held } = reservation
-  return {
-    id,
-    tenant,
-    metric,
-    subject,
-    quantity: print(quantity),
-    state,
-    expiresAt: iso(expiresAt),
-    actual: actual === undefined ? null : print(actual),
-    holds: held !== 0n,
+  #view(row: number): ReservationView {
+    const ledger = this.#ledger
+    const { tenant, metric } = ledger.account(row)
+    const state = STATES[ledger.state[row]!]!
+    return {
+      id: ledger.id(row),
+      tenant,
+      metric,
+      subject: ledger.subject(row),
+      quantity: print(ledger.quantity(row)),
+      state,
+      expiresAt: iso(ledger.expiresAt[row]!),
+      actual: state === 'committed' ? print(ledger.actual(row)) : null,
+      holds: ledger.counts[row] === 1,
+    }
   }
 }

@@ -48,6 +48,7 @@ beforeAll(async () => {
     metrics: openMetrics(),
     policies: { of: () => ({ soft: null, hard: 'included' }) } as unknown as Policies,
     journal: new Journal(log),
+    streams: 1,
     metricOf: (key) => ({
       key,
       version: 1,
