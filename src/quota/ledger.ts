@@ -407,9 +407,15 @@ export class Ledger {
 
   #accountOf({ tenant, metric, quotas }: NewReservation): Account {
     let byMetric = this.#accountsOf.get(tenant)
-    if (byMetric === undefined) this.#accountsOf.set(tenant, (byMetric = new Map()))
+    if (byMetric === undefined) {
+      byMetric = new Map()
+      this.#accountsOf.set(tenant, byMetric)
+    }
     let accounts = byMetric.get(metric)
-    if (accounts === undefined) byMetric.set(metric, (accounts = []))
+    if (accounts === undefined) {
+      accounts = []
+      byMetric.set(metric, accounts)
+    }
     for (const account of accounts)
       if (account.quotas.length === quotas.length && account.quotas.every((quota, i) => quota === quotas[i]))
         return account
