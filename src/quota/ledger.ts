@@ -421,7 +421,10 @@ export class Ledger {
         return account
     const holds = quotas.map((quota) => {
       let hold = this.#holds.get(quota)
-      if (hold === undefined) this.#holds.set(quota, (hold = { quota, amount: 0n, uses: 0 }))
+      if (hold === undefined) {
+        hold = { quota, amount: 0n, uses: 0 }
+        this.#holds.set(quota, hold)
+      }
       hold.uses += 1
       return hold
     })
