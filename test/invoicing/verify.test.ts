@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { changePlan } from '../../src/catalog/part.js'
-import { seedContracts, seedCustomers } from '../../src/catalog/seeds.js'
+import { seedContracts, seedCustomers, seedLegalEntity } from '../../src/catalog/seeds.js'
 import { serviceFile } from '../../src/cli/call.js'
 import { buildHttp } from '../../src/http/http.js'
 import { hashOf, type Invoice } from '../../src/invoicing/invoice.js'
@@ -66,11 +66,19 @@ async function retailMonth(): Promise<void> {
     feeRule: 'retail_fee',
     metrics: [{ metric: 'kyc_verification', included: '50', rule: 'retail_kyc' }],
   })
+  await put('/v1/legal-entities', {
+    ...seedLegalEntity,
+    key: 'baobab',
+    registrations: { RCCM: 'CI-ABJ-03-2019-B12-04321', NCC: '1912345 A' },
+    invoicePattern: 'BB-{YYYY}-{NNNN}',
+    creditNotePattern: 'BA-{YYYY}-{NNNN}',
+  })
   await put('/v1/customers', { ...seedCustomers[0]!, tenant: RETAIL, name: 'Boutique Baobab' })
   await put('/v1/contracts', {
     ...seedContracts[1]!,
     id: contractOf(RETAIL),
     tenant: RETAIL,
+    legalEntity: 'baobab',
     start: '2026-03-01',
     items: [{ id: `${contractOf(RETAIL)}/1`, plan: 'retail' }],
     adjustments: { discounts: [{ name: 'FID', kind: 'percent', value: '10' }] },
