@@ -7,6 +7,7 @@
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
+import { formatMoney, formatPercent } from '../format.js'
 import { splitInclusive, type Totals } from '../rating/tax.js'
 import type { Invoice, InvoiceLine } from './invoice.js'
 import { creditable, opposite } from './state.js'
@@ -61,7 +62,16 @@ export function draftCreditNote(id: string, invoice: Invoice, before: Credited, 
   const inclusive = invoice.lines.every((one) => one.taxBehavior === 'inclusive')
   const { taxBehavior: _, net: __, ...shown } = first
   const off = opposite(inclusive ? part.ttc : part.ht)
-  const text = { fr: `avoir partiel sur ${number}`, en: `partial credit on ${number}` }
+  const text = { fr: `Avoir partiel sur ${number}`, en: `Partial credit on ${number}` }
+  const words = (language: 'fr' | 'en'): string => {
+    const [some, all, tax] = [part.ttc, invoice.ttc, part.tva].map((one) =>
+      formatMoney(one, invoice.currency, language),
+    )
+    const percent = formatPercent(row.rate, language)
+    return language === 'fr'
+      ? `${some} TTC sur ${all} facturés, dont TVA ${percent} : ${tax}`
+      : `${some} incl. VAT of ${all} billed, of which VAT ${percent}: ${tax}`
+  }
   const line: InvoiceLine = {
     ...shown,
     no: 1,
@@ -76,7 +86,7 @@ export function draftCreditNote(id: string, invoice: Invoice, before: Credited, 
     exact: off,
     amount: off,
     ...(inclusive ? { taxBehavior: 'inclusive', net: opposite(part.ht) } : {}),
-    explanation: text,
+    explanation: { fr: words('fr'), en: words('en') },
     price: null,
     proof: null,
   }

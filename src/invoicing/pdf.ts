@@ -44,10 +44,11 @@ const words = {
   billedTo: { fr: 'Facturé à', en: 'Billed to' },
   description: { fr: 'Désignation', en: 'Description' },
   quantity: { fr: 'Quantité', en: 'Quantity' },
-  price: { fr: 'Prix unitaire HT', en: 'Unit price' },
+  price: { fr: 'Prix unitaire HT', en: 'Price excl. VAT' },
+  price_of_either: { fr: 'Prix unitaire', en: 'Unit price' },
   price_with_tax: { fr: 'Prix unit. TTC', en: 'Price incl. VAT' },
   rate: { fr: 'TVA', en: 'VAT' },
-  amount: { fr: 'Montant HT', en: 'Amount' },
+  amount: { fr: 'Montant HT', en: 'Amount excl. VAT' },
   amount_with_tax: { fr: 'Montant TTC', en: 'Amount incl. VAT' },
   with_tax: { fr: 'TTC', en: 'incl. VAT' },
   prices_with_tax: {
@@ -126,7 +127,8 @@ class Sheet {
     const lines: string[] = []
     let line = ''
     const push = (): void => {
-      if (line !== '') lines.push(line)
+      // What stands between two parts is not left at the end of a line.
+      if (line !== '') lines.push(line.replace(/ ·$/, ''))
       line = ''
     }
     for (const word of text.split(' ')) {
@@ -343,7 +345,12 @@ export async function toPdf(
     const columns: Column[] = [
       { title: say('description'), x: LEFT, width: 252, align: 'left' },
       { title: say('quantity'), x: LEFT + 258, width: 58, align: 'right' },
-      { title: say(inclusive ? 'price_with_tax' : 'price'), x: LEFT + 318, width: 70, align: 'right' },
+      {
+        title: say(inclusive ? 'price_with_tax' : mixed ? 'price_of_either' : 'price'),
+        x: LEFT + 318,
+        width: 70,
+        align: 'right',
+      },
       { title: say('rate'), x: LEFT + 390, width: 34, align: 'right' },
       {
         title: say(inclusive ? 'amount_with_tax' : 'amount'),
@@ -392,7 +399,10 @@ export async function toPdf(
       if (note !== '') sheet.text(note, description!.x, y + used + 2, noteWidth, noteStyle)
       for (const [i, cell] of cells.entries()) {
         const { x, width, align } = figures[i]!
-        sheet.line(cell, x, y, width, { size: 9, align, weight: i === 3 ? 600 : 400 })
+        const style: Style = { size: 9, align, weight: i === 3 ? 600 : 400 }
+        // A figure that is wider than its column is printed smaller, never over its neighbour.
+        const size = Math.min(9, (9 * (width - 3)) / Math.max(1, sheet.width(cell, style)))
+        sheet.line(cell, x, y + (9 - size) * 0.9, width, { ...style, size })
       }
       sheet.y = y + height + 7
       sheet.rule(sheet.y)

@@ -10,6 +10,7 @@ import { HandClock } from '../../src/clock.js'
 import { type CloseOptions, closePeriod, previewInvoice } from '../../src/invoicing/close.js'
 import { draftInvoice } from '../../src/invoicing/draft.js'
 import { type Drafted, draftBatch } from '../../src/invoicing/draft-batch.js'
+import { FleetRating } from '../../src/invoicing/fleet.js'
 import { type Invoice, Invoicing } from '../../src/invoicing/invoicing.js'
 import { unpackJson } from '../../src/invoicing/pack.js'
 import { shadowPeriod } from '../../src/invoicing/shadow.js'
@@ -362,6 +363,36 @@ describe('prices that include tax', () => {
     const document = unpackJson(Buffer.from(bytes.subarray(from, from + length)))
     expect(document).toEqual(draftInvoice('b', terms, march, usage))
     expect([drafted.ht, drafted.tva, drafted.ttc]).toEqual(['59.32', '10.68', '70.00'])
+  })
+
+  test('a fleet, packs and calculated amounts are with tax as the prices are', async () => {
+    await of('ttc-fleet', 'ttc')
+    const base = catalog.terms('ttc-fleet', march)
+    const [item] = base.items
+    const items = base.contract.items.map((one) => ({ ...one, fleet: { months: 12 } }))
+    const terms = { ...base, contract: { ...base.contract, items } }
+    const fleet = new FleetRating(terms, item!, march)
+    const used = new Map([['kyc_verification', { quantity: '62', events: 62, data: null }]])
+    for (const id of ['o1', 'o2', 'o3']) fleet.add({ id, subject: id, covers: march, usage: used })
+    const proof = { item: item!.item, cut: {}, query: '', count: 0, digest: '' }
+    const invoice = draftInvoice('f', terms, march, [
+      ...fleet.charges().map((charge) => ({ ...proof, ...charge })),
+      { ...proof, metric: 'forfait', quantity: '11.80', charge: true as const },
+    ])
+    expect(shown(invoice)).toEqual([
+      ['fee', '177.00', '150.00', '18'],
+      ['usage', '106.20', '90.00', '18'],
+      ['usage', '11.80', '10.00', '18'],
+    ])
+    const purchases = [{ item: item!.item, pack: 'p', name: 'Pack', amount: '23.60' }]
+    const sold = draftInvoice('p', { ...base, items: [{ ...item!, metrics: [] }] }, march, [], [], [], {
+      fundings: [],
+      purchases,
+    })
+    expect(shown(sold)).toEqual([
+      ['fee', '59.00', '50.00', '18'],
+      ['add_on', '23.60', '20.00', '18'],
+    ])
   })
 
   test('a plan with tax against one without, over the same usage: both HT', async () => {
