@@ -33,6 +33,8 @@ function level(file: string): number {
       'refusals.ts',
       'cardinality.ts',
       'billing.ts',
+      'counting.ts',
+      'shadow-rating.ts',
       'shared-usage.ts',
       'live-items.ts',
       'meters.ts',

@@ -25,15 +25,12 @@ import {
   type Terms,
   versionOrder,
 } from './book.js'
+import { type Contract, DEFAULT_THRESHOLDS, type ItemEntitlement, parseContract } from './contract.js'
 import {
-  type Contract,
   type Customer,
-  DEFAULT_THRESHOLDS,
-  type ItemEntitlement,
   type LegalEntity,
   type Plan,
   type Product,
-  parseContract,
   parseCustomer,
   parseLegalEntity,
   parseMetric,
@@ -49,16 +46,8 @@ import { assertSubscriptionMove, type SubscriptionState } from './subscription.j
 import { convertUnit } from './unit.js'
 
 export type { PriceStatus, PriceVersion, Terms } from './book.js'
-export type {
-  Contract,
-  ContractInput,
-  Customer,
-  LegalEntity,
-  MetricInput,
-  Plan,
-  PlanInput,
-  Product,
-} from './definition.js'
+export type { Contract, ContractInput } from './contract.js'
+export type { Customer, LegalEntity, MetricInput, Plan, PlanInput, Product } from './definition.js'
 
 /** What a change did: the catalogue's version after it, and whether there was anything to change. */
 export interface Changed<T> {

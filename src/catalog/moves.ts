@@ -7,7 +7,7 @@
  */
 import { DateTime } from 'luxon'
 import { ReleveError } from '../errors.js'
-import type { Contract } from './definition.js'
+import type { Contract } from './contract.js'
 import { endAfterNotice, lastDayOf } from './renewal.js'
 import { assertSubscriptionMove, type SubscriptionState, TRIAL_DAYS, trialStatus } from './subscription.js'
 

@@ -5,7 +5,7 @@
 import { DateTime } from 'luxon'
 import { ReleveError } from '../errors.js'
 import { billingPeriodOf, type Period } from '../period.js'
-import type { Contract, ContractInput } from './definition.js'
+import type { Contract, ContractInput } from './contract.js'
 import { lastDayOf } from './renewal.js'
 import { midnightOf } from './schedule.js'
 

@@ -8,7 +8,7 @@
 import { DateTime } from 'luxon'
 import { dateIn } from '../format.js'
 import { billingPeriodOf } from '../period.js'
-import type { Contract } from './definition.js'
+import type { Contract } from './contract.js'
 import { midnightOf } from './schedule.js'
 
 export interface Renewal {

@@ -5,7 +5,7 @@
 import { DateTime } from 'luxon'
 import { ReleveError } from '../errors.js'
 import { billingPeriodOf, type Period } from '../period.js'
-import type { Contract } from './definition.js'
+import type { Contract } from './contract.js'
 
 /** Midnight of a calendar date (YYYY-MM-DD) in a zone, epoch ms. Throws ReleveError `invalid_request`. */
 export function midnightOf(date: string, zone: string): number {

@@ -7,8 +7,9 @@
  * There is no price for certificates above the quota on the screens, so there is none here, and invoices say so.
  */
 import type { Catalog, PriceInput } from './catalog.js'
-import type { ContractInput, Customer, LegalEntity, MetricInput, PlanInput, Product } from './definition.js'
-import { DEFAULT_THRESHOLDS } from './definition.js'
+import type { ContractInput } from './contract.js'
+import { DEFAULT_THRESHOLDS } from './contract.js'
+import type { Customer, LegalEntity, MetricInput, PlanInput, Product } from './definition.js'
 
 const JANUARY_2026 = Date.UTC(2026, 0, 1)
 

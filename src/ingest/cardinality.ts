@@ -3,8 +3,9 @@
  * receivedAt). Judged at the door of the tenant's stream and only there; a refusal travels in the record, so that a replay counts
  * nothing. It lives in the stream's thread and holds what limited tenants have named, as hashes of 53 bits.
  *
- * What is known is never refused, and nothing is let in beyond the limit. While the counts of the month are still being read (after
- * a start, or when a limit is new) an unknown name at the limit is neither: the batch is told to come again.
+ * What is known is never refused, and nothing is let in beyond the limit. While the names of a tenant's month are still being read
+ * (after a start, or when its limit is new) an unknown name is neither: it may be one of them, or the one too many. The batch is told
+ * to come again.
  *
  * Exact but for two things. Hashes may meet: then one name more is let in. And what only duplicates or conflicts named is
  * forgotten at a restart, since the rollups do not have it.
@@ -82,8 +83,8 @@ class Names {
     }
   }
 
-  /** Takes a series over, or says why not; null: it is known or let in. `bound`: no limit acts, what is there is there. */
-  add(name: KnownSeries, of: CardinalityLimits | null, room: number): Denial | 'known' | number {
+  /** How many names are new with this series, or why it is not let in. Without limits none acts: what is there is there. */
+  add(name: KnownSeries, of: CardinalityLimits | null, room: number, complete: boolean): Denial | 'known' | number {
     const { metric, subject, dims } = name
     const seriesHash = hash(`${metric}\0${subject}\0${dims}`)
     if (this.series.has(seriesHash)) return 'known'
@@ -92,7 +93,8 @@ class Names {
     const isNewMetric = !this.metrics.has(metric)
     const isNewSubject = subject !== '' && !this.subjects.has(subjectHash)
     const values = this.#dims.has(dimsHash) ? [] : this.#newValues(metric, dims)
-    const over = (limit: number | null | undefined, size: number): boolean => typeof limit === 'number' && size >= limit
+    const over = (limit: number | null | undefined, size: number): boolean =>
+      typeof limit === 'number' && (!complete || size >= limit)
     if (isNewMetric && over(of?.metrics, this.metrics.size)) return denial('metrics', 'metric', metric, of!.metrics!)
     if (isNewSubject && over(of?.subjects, this.subjects.size))
       return denial('subjects', 'subject', subject, of!.subjects!)
@@ -167,7 +169,9 @@ export class Cardinality {
   #names = new Map<string, Names>()
   #size = 0
   #month = 0
-  #complete = true
+  /** Whose names of the month are still to be learned: of all, or of some. */
+  #allUnread = false
+  readonly #unread = new Set<string>()
 
   constructor(namesMax: number = limits.cardinalityNamesMax) {
     this.#namesMax = namesMax
@@ -178,11 +182,13 @@ export class Cardinality {
     return this.#default === null && this.#own.size === 0
   }
 
-  /** Until `complete`, the counts of the month are not known yet. */
+  /** Until `complete`, the names of whom had no limit before are not known. */
   setLimits(fallback: CardinalityLimits | null, own: ReadonlyMap<string, CardinalityLimits>): void {
+    if (fallback !== null && this.#default === null) this.#allUnread = true
+    for (const tenant of own.keys()) if (this.limitsOf(tenant) === null) this.#unread.add(tenant)
     this.#default = fallback
     this.#own = own
-    this.#complete = this.isIdle
+    if (this.isIdle) this.complete()
     for (const [tenant, names] of this.#names) {
       if (this.limitsOf(tenant) !== null) continue
       this.#names.delete(tenant)
@@ -202,7 +208,8 @@ export class Cardinality {
   }
 
   complete(): void {
-    this.#complete = true
+    this.#allUnread = false
+    this.#unread.clear()
   }
 
   /** A record of the log: what it has was let in. */
@@ -234,7 +241,7 @@ export class Cardinality {
       if (of === null) continue
       const answer = this.#add({ tenant, metric: frame.metrics[metric]!.key, subject, dims }, of)
       if (answer === null) continue
-      if (!this.#complete) {
+      if (!this.#isComplete(tenant)) {
         throw new ReleveError('overloaded', `the counts of ${tenant} are still being read: send the batch again`, {
           retryAfterS: 1,
         })
@@ -248,8 +255,12 @@ export class Cardinality {
     return {
       counts: (this.#names.get(tenant) ?? new Names()).counts,
       month: `${Math.floor(this.#month / 12)}-${String((this.#month % 12) + 1).padStart(2, '0')}`,
-      complete: this.#complete,
+      complete: this.#isComplete(tenant),
     }
+  }
+
+  #isComplete(tenant: string): boolean {
+    return !this.#allUnread && !this.#unread.has(tenant)
   }
 
   /** Null: it is known now. */
@@ -262,7 +273,7 @@ export class Cardinality {
     const room = this.#namesMax - this.#size
     // What is there already is learned up to the bound; behind it nothing new is let in either.
     if (of === null && room <= 0) return null
-    const answer = names.add(name, of, room)
+    const answer = names.add(name, of, room, this.#isComplete(name.tenant))
     if (answer === 'known') return null
     if (typeof answer !== 'number') return answer
     this.#size += answer
@@ -274,7 +285,7 @@ export class Cardinality {
     const month = monthOf(at)
     if (month <= this.#month) return
     // The names of a new month begin with none, so there is nothing to read for it.
-    if (this.#month !== 0) this.#complete = true
+    if (this.#month !== 0) this.complete()
     this.#month = month
     this.#names.clear()
     this.#size = 0

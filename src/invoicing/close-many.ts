@@ -8,7 +8,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { PoolClient } from 'pg'
-import type { Contract } from '../catalog/definition.js'
+import type { Contract } from '../catalog/contract.js'
 import { isBilled, periodAt } from '../catalog/part.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'

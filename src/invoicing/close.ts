@@ -45,10 +45,25 @@ export type UsageAtCut = (request: {
   readonly closing: string
   readonly tenant: string
   readonly contract: string
-  /** An item with a period of its own covers only this part. */
-  readonly items: readonly { readonly item: string; readonly metrics: readonly string[]; readonly period?: Period }[]
+  readonly items: readonly Wanted[]
   readonly period: Period
 }) => Promise<readonly ItemUsage[]>
+
+/** What is to be counted of an item. */
+export interface Wanted {
+  readonly item: string
+  readonly metrics: readonly string[]
+  /** Absent: the whole period. */
+  readonly period?: Period
+}
+
+export function wantedOf({ items }: Pick<Terms, 'items'>): Wanted[] {
+  return items.map(({ item, metrics, period }) => ({
+    item,
+    metrics: metrics.map((metric) => metric.metric),
+    ...(period === undefined ? {} : { period }),
+  }))
+}
 
 /** Counts what an item has of one metric in a part of a period, shared with others as the whole is. */
 export type PartAtCut = (request: {
@@ -375,11 +390,7 @@ export async function countItems(
   period: Period,
 ): Promise<readonly ItemUsage[]> {
   const { contract } = terms
-  const items = terms.items.map((item) => ({
-    item: item.item,
-    metrics: item.metrics.map((metric) => metric.metric),
-    ...(item.period === undefined ? {} : { period: item.period }),
-  }))
+  const items = wantedOf(terms)
   const asked = { closing: cut, tenant: contract.tenant, contract: contract.id }
   const counted = await options.usageAtCut({ ...asked, items, period })
   const usage = await withPriceParts(terms, period, counted, partsAt(options, cut, terms))

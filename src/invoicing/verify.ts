@@ -68,9 +68,11 @@ export type RecountData = (
   order: number,
 ) => Promise<readonly ItemUsage[]>
 
+/** What an item has of a part of a period, from the archive, shared as it was; null without an archive. */
+export type RecountPart = (one: ItemUsage, tenant: string, part: Period) => Promise<string | null>
+
 export interface VerifyOptions {
-  /** What an item has of a part of a period, from the archive, shared as it was; null without an archive. */
-  readonly recountPart: (one: ItemUsage, tenant: string, part: Period) => Promise<string | null>
+  readonly recountPart: RecountPart
   readonly postgres: Pool
   readonly invoicing: Invoicing
   readonly book: Book

@@ -9,7 +9,7 @@
 import { DateTime } from 'luxon'
 import type { ClientBase, Pool } from 'pg'
 import type { Catalog } from '../catalog/catalog.js'
-import type { Contract, ContractItem } from '../catalog/definition.js'
+import type { Contract, ContractItem } from '../catalog/contract.js'
 import { periodAt } from '../catalog/part.js'
 import { midnightOf, schedule } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'

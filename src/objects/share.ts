@@ -6,7 +6,7 @@
  * The rule of an item is kept with what it measured, so that a verification shares out as the closing did.
  */
 import type { Book } from '../catalog/book.js'
-import type { Contract } from '../catalog/definition.js'
+import type { Contract } from '../catalog/contract.js'
 import { partOf } from '../catalog/part.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Period } from '../period.js'

@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Book } from '../../src/catalog/book.js'
-import { type Contract, parseContract } from '../../src/catalog/definition.js'
+import { type Contract, parseContract } from '../../src/catalog/contract.js'
 import { extendTrial, giveNotice, moveContract } from '../../src/catalog/moves.js'
 import { isBilled, partOf, pausesIn } from '../../src/catalog/part.js'
 import { endAfterNotice, renewalOf } from '../../src/catalog/renewal.js'

@@ -88,17 +88,47 @@ test('records of the log, replayed after a start => what they name is known; of 
   expect(cardinality.state('acme').counts.subjects).toBe(2)
 })
 
-test('before the counts are known => nobody is refused: below the limit let in, at it told to come again', () => {
+test('before the names of the month are known => an unknown one is told to come again, below the limit too', () => {
   const cardinality = withLimits({ subjects: 2 })
-  expect(admit(cardinality, [event('a'), event('b')])).toBeNull()
-  expect(() => admit(cardinality, [event('c')])).toThrow(
-    expect.objectContaining({ code: 'overloaded', retryAfterS: 1 }),
-  )
+  cardinality.learnFrame(frameOf([event('a')]))
+  const come = expect.objectContaining({ code: 'overloaded', retryAfterS: 1 })
+  expect(admit(cardinality, [event('a')])).toBeNull()
+  // It would be the second that is known, and the third of the month.
+  expect(() => admit(cardinality, [event('b')])).toThrow(come)
+  // What no limit counts needs no count.
+  expect(admit(cardinality, [event('a', { dims: '{"region":"x"}' })])).toBeNull()
   cardinality.learn([{ tenant: 'acme', metric: 'data', subject: 'c', dims: '{}' }], MARCH)
-  cardinality.complete()
-  // It was known all the time.
   expect(admit(cardinality, [event('c')])).toBeNull()
-  expect(admit(cardinality, [event('d')])!.refusals).toHaveLength(1)
+  expect(() => admit(cardinality, [event('b')])).toThrow(come)
+  cardinality.complete()
+  expect(admit(cardinality, [event('b')])!.refusals).toHaveLength(1)
+  expect(cardinality.state('acme').counts.subjects).toBe(2)
+})
+
+test('a limit that changes, and one of another tenant => who was known stays known', () => {
+  const cardinality = withLimits({ subjects: 2 })
+  cardinality.complete()
+  const other = (subject: string): UsageEvent => ({ ...event(subject), tenant: 'beta' })
+  expect(admit(cardinality, [event('a')])).toBeNull()
+  const own = { ...none, subjects: 3 }
+  cardinality.setLimits(
+    null,
+    new Map([
+      ['acme', own],
+      ['beta', own],
+    ]),
+  )
+  expect(admit(cardinality, [event('b'), event('c')])).toBeNull()
+  expect(() => admit(cardinality, [other('a')])).toThrow(expect.objectContaining({ code: 'overloaded' }))
+  expect(cardinality.state('acme').complete).toBe(true)
+  expect(cardinality.state('beta').complete).toBe(false)
+  cardinality.complete()
+  // A limit for everybody else is new for them.
+  cardinality.setLimits(own, new Map([['acme', own]]))
+  expect(cardinality.state('gamma').complete).toBe(false)
+  // Without any limit there is nothing to know.
+  cardinality.setLimits(null, new Map())
+  expect(cardinality.state('gamma').complete).toBe(true)
 })
 
 test(`names without end => no more are held than the bound, and those that are there go on ${promises('system:bounded')}`, () => {

@@ -1,9 +1,9 @@
 /** Other prices and plans over the usage that was really there: on real engines, against figures made by hand. */
 import type { FastifyInstance } from 'fastify'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { ShadowAnswer } from '../../src/billing.js'
 import { seedContracts, seedCustomers } from '../../src/catalog/seeds.js'
 import { buildHttp } from '../../src/http/http.js'
+import type { ShadowAnswer } from '../../src/shadow-rating.js'
 import { MARCH, openTestService, type TestService } from './service.js'
 
 let service: TestService

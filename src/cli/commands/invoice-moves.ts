@@ -1,10 +1,10 @@
 /** `ods-billing invoice …`: what changes an invoice, its journal, and what other prices would have made; through the service's API. */
 import type { Command } from 'commander'
-import type { ShadowAnswer } from '../../billing.js'
 import { formatMoney } from '../../format.js'
 import type { LateFinding } from '../../invoicing/correct.js'
 import type { InvoiceMove, KeptInvoice } from '../../invoicing/invoicing.js'
 import { renderInvoice } from '../../invoicing/render.js'
+import type { ShadowAnswer } from '../../shadow-rating.js'
 import { call, type TargetOptions, withTarget } from '../call.js'
 
 interface Options extends TargetOptions {

@@ -3,7 +3,7 @@
  * what is allowed is catalog/moves.ts, when it ends catalog/renewal.ts.
  */
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
-import type { Contract } from '../../catalog/definition.js'
+import type { Contract } from '../../catalog/contract.js'
 import { changePlan } from '../../catalog/part.js'
 import { renewalOf } from '../../catalog/renewal.js'
 import { SubscriptionMoves, type SubscriptionState } from '../../catalog/subscription.js'
