@@ -406,16 +406,14 @@ export class Ledger {
   // ---- Inside ------------------------------------------------------------------------------------------------------------
 
   #accountOf({ tenant, metric, quotas }: NewReservation): Account {
-    let byMetric = this.#accountsOf.get(tenant)
-    if (byMetric === undefined) this.#accountsOf.set(tenant, (byMetric = new Map()))
-    let accounts = byMetric.get(metric)
-    if (accounts === undefined) byMetric.set(metric, (accounts = []))
+    const byMetric = this.#accountsOf.get(tenant) ?? new Map<string, Account[]>()
+    const accounts = byMetric.get(metric) ?? []
     for (const account of accounts)
       if (account.quotas.length === quotas.length && account.quotas.every((quota, i) => quota === quotas[i]))
         return account
     const holds = quotas.map((quota) => {
-      let hold = this.#holds.get(quota)
-      if (hold === undefined) this.#holds.set(quota, (hold = { quota, amount: 0n, uses: 0 }))
+      const hold = this.#holds.get(quota) ?? { quota, amount: 0n, uses: 0 }
+      this.#holds.set(quota, hold)
       hold.uses += 1
       return hold
     })
@@ -423,6 +421,8 @@ export class Ledger {
     const account: Account = { tenant, metric, quotas, holds, number, uses: 0 }
     this.#accounts[number] = account
     accounts.push(account)
+    byMetric.set(metric, accounts)
+    this.#accountsOf.set(tenant, byMetric)
     return account
   }
 
