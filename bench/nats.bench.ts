@@ -169,6 +169,10 @@ async function road(
   format: BenchFormat,
   messages: number,
 ): Promise<Taken> {
+  let receivedBefore = 0
+  await service.flushed((received) => {
+    receivedBefore = received
+  })
   const before = { cpu: service.cpu(), server: cpuOfProcess(server.pid), own: ownCpu() }
   const began = performance.now()
   await publish(server.url, bodies, format, messages)
@@ -178,15 +182,18 @@ async function road(
   while ((await manager.streams.info('RELEVE_USAGE')).state.messages > 0) await sleep(10)
   await connection.close()
   const taken = (performance.now() - began) / 1000
-  await service.flushed()
-  const flushed = (performance.now() - began) / 1000
+  // As in canonical.bench.ts: what is left for the last epoch waits for its timer, which is no work.
+  let flushedPerS = 0
+  await service.flushed((received) => {
+    flushedPerS = Math.max(flushedPerS, ((received - receivedBefore) * 1000) / (performance.now() - began))
+  })
   const events = messages * BATCH
   const cpuNs = nsPerEvent(
     { ...before.cpu, 'nats-server': before.server, publisher: before.own },
     { ...service.cpu(), 'nats-server': cpuOfProcess(server.pid), publisher: ownCpu() },
     events,
   )
-  return { takenPerS: events / taken, flushedPerS: events / flushed, cpuNs }
+  return { takenPerS: events / taken, flushedPerS, cpuNs }
 }
 
 export async function benchNats(options: {

@@ -78,13 +78,14 @@ function makeBody(batch: number, seed: number, format: BenchFormat, shape: Shape
   for (let i = 0; i < batch; i += 1) {
     const r = (seed * 7919 + i * 104_729) % 100_000
     // A square spreads the series unevenly: a tenth of them gets a third of the events.
-    const series =
-      shape.series === undefined ? Math.floor((r * r) / 1_000_000) : ((seed - 1) * batch + i) % shape.series
+    const any = shape.series === undefined ? Math.floor((r * r) / 1_000_000) : ((seed - 1) * batch + i) % shape.series
+    // A series is of one tenant, whoever the body speaks for.
+    const series = isTenantOnly ? any - (any % tenants) + ((seed - 1) % tenants) : any
     const value = (r % 997) + 1
     sum += value
     events.push({
       id: `${idHead}00000000${i.toString(16).padStart(4, '0')}`,
-      tenant: tenantOf((isTenantOnly ? seed - 1 : series) % tenants),
+      tenant: tenantOf(series % tenants),
       metric,
       subject: `dev-${series}`,
       time: now - (r % 600_000),

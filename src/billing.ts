@@ -5,15 +5,18 @@
 import { availableParallelism } from 'node:os'
 import type pg from 'pg'
 import type { Catalog, Terms } from './catalog/catalog.js'
+import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import { Counting } from './counting.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
+import { dateIn } from './format.js'
 import {
   type Closed,
   type CloseOptions,
   closePeriod,
   type DataPort,
+  invoicedUntil,
   measuredFor,
   measuredOf,
   periodOf,
@@ -276,6 +279,18 @@ export class Billing {
   async shadow(request: ShadowRequest): Promise<ShadowAnswer> {
     const options = { clock: this.#clock, catalog: this.#catalog, counting: this.#counting, prepaid: this.#prepaid }
     return rateShadow({ ...options, packsFor: (...part) => this.#packsFor(...part) }, request)
+  }
+
+  /** Throws ReleveError `conflict` for a day of a period that was invoiced: what changes then would be in no document. */
+  async assertNotInvoiced(contract: string, day: string, field: string): Promise<void> {
+    const { timeZone } = this.#catalog.book().contractOf(contract)
+    const until = await invoicedUntil(this.#postgres, contract)
+    if (until === null || midnightOf(day, timeZone, field) >= until) return
+    const open = dateIn(until, timeZone)
+    throw new ReleveError(
+      'conflict',
+      `${field}: ${contract} is invoiced up to ${open}; choose that day or a later one, and correct what was invoiced by a credit note`,
+    )
   }
 
   /** Whether an invoice is what its archived events and pinned prices say; nothing is changed. */

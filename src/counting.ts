@@ -184,6 +184,7 @@ export class Counting {
       stream,
       folded: position.folded,
       metricOf: (key) => this.#catalog.metric(key),
+      headsOf: (key) => this.#catalog.book().pricedByEvent(key),
       book,
       which,
     }

@@ -367,6 +367,8 @@ export const limits = {
   comparedPlansMax: 20,
   /** Items of one contract. */
   contractItemsMax: 1_000,
+  /** How far ahead a move of a contract may be dated. */
+  moveAheadMs: 366 * DAY,
   /** Subjects that one contract item names; a fleet has its own table. */
   itemSubjectsMax: 1_000,
   /** Connected objects of one request. */

@@ -208,6 +208,7 @@ export class LiveItems {
       stream,
       folded: Math.min(position.folded, epoch),
       metricOf: (key) => catalog.metric(key),
+      headsOf: () => null,
       book,
       which: 'all',
       source: 'rollups',

@@ -4,15 +4,19 @@
  * they differ in where figures are read, which data count, and whether the detail is kept.
  */
 import type { ClientBase, Pool } from 'pg'
+import { assert } from './assert.js'
 import type { Book, Terms } from './catalog/book.js'
 import type { Metric } from './catalog/metric.js'
-import { Decimal, printDecimal } from './decimal.js'
+import { Decimal, printDecimal, sum } from './decimal.js'
+import { ReleveError } from './errors.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import { FleetRating, type ObjectCharge } from './invoicing/fleet.js'
 import { limits } from './limits.js'
 import { boundsWithin, itemsWithin, type ObjectItem } from './objects/objects.js'
 import { compareSubjects, type Share, shareOf, startsOf, takes } from './objects/share.js'
 import type { Period } from './period.js'
+import { type MeasuredUsage, measurePart } from './rollup/measure.js'
+import type { Heads } from './rollup/proof.js'
 import type { Rollup } from './rollup/rollup.js'
 import { addDigests, printDigest, type SplitRow, splitBySubject } from './rollup/split.js'
 import { dataByObject, type Part, type Which, withData } from './usage-data/collect.js'
@@ -23,6 +27,8 @@ export interface CompleteOptions {
   readonly stream: number
   readonly folded: number
   readonly metricOf: (key: string) => Metric
+  /** The values of a metric's events are wanted too: some price is by the event. */
+  readonly headsOf: (metric: string) => Heads | null
   /** Who shares what, by the contracts as they are; null: as it was kept when it was measured, and from the archive alone. */
   readonly book: Book | null
   readonly which: Which
@@ -69,19 +75,13 @@ async function sharedUsage(
   covers: Period,
 ): Promise<ItemUsage> {
   const metric = options.metricOf(one.metric)
-  const nothing = { quantity: '0', count: 0, digest: printDigest(0n), share }
-  if (!isSplit(metric)) {
-    // Not to be shared by subject: the first who takes everything has it.
-    const taken = share.others.some((other) => other.subjects === null && other.fleet === undefined)
-    return taken ? { ...one, ...nothing } : one
-  }
   const fleets = share.others.some((other) => other.fleet !== undefined)
-  const starts = startsOf(covers, [
-    ...share.others,
-    ...(fleets ? await boundsWithin(options.store, tenant, covers) : []),
-  ])
+  if (!fleets) return partUsage(options, one, share, tenant, covers)
+  // Objects have sums and counts alone (catalog.ts).
+  assert(isSplit(metric), `${one.metric} of a fleet is a sum or a count`)
+  const starts = startsOf(covers, [...share.others, ...(await boundsWithin(options.store, tenant, covers))])
   let [quantity, count, digest] = [new Decimal(0), 0, 0n]
-  const objects = new Objects(fleets ? itemsWithin(options.store, { tenant, period: covers }) : nobody())
+  const objects = new Objects(itemsWithin(options.store, { tenant, period: covers }))
   for await (const row of rowsOf(options, one, tenant, covers, starts)) {
     if (!takes(share, row.subject, row.segment, await objects.of(row.subject))) continue
     quantity = quantity.plus(row.quantity)
@@ -98,6 +98,40 @@ async function sharedUsage(
     query: `${one.query}${named === undefined ? ' /* without what others name */' : ` AND subject IN (${named}${(subjects?.length ?? 0) > 20 ? ', …' : ''})`}`,
     share,
   }
+}
+
+/** What an item has of a metric that it shares with items alone: one question, whatever the metric makes of its events. */
+async function partUsage(
+  options: CompleteOptions,
+  one: ItemUsage,
+  share: Share,
+  tenant: string,
+  covers: Period,
+): Promise<ItemUsage> {
+  const { rollup, stream, folded, metricOf, book, source = book === null ? 'archive' : 'both' } = options
+  const metric = metricOf(one.metric)
+  const epoch = one.cut[String(stream)] ?? 0
+  // A level goes on across the instants at which others come and go, and comes from before: it is asked between them, and whose
+  // it is then is whose its past is.
+  const isLevel = metric.aggregation === 'weighted_sum'
+  const starts = isLevel ? startsOf(covers, share.others) : [covers.from]
+  const parts: MeasuredUsage[] = []
+  for (const [i, from] of starts.entries()) {
+    const period = { from, to: starts[i + 1] ?? covers.to }
+    const others = share.others
+      .filter((other) => other.from < period.to && other.to > period.from)
+      .map((other) => (isLevel ? { ...other, from: 0 } : other))
+    const heads = options.headsOf(one.metric) ?? undefined
+    const asked = { tenant, metric, period, heads, only: { subjects: share.subjects, others } }
+    const found = await measurePart(rollup, asked, { stream, epoch, folded }, source)
+    if (found.mismatch !== null) throw new ReleveError('conflict', found.mismatch)
+    parts.push(found)
+  }
+  const { mismatch: _, ...first } = parts[0]!
+  const quantity = printDecimal(sum(parts.map((part) => new Decimal(part.quantity))))
+  const count = parts.reduce((all, part) => all + part.count, 0)
+  const digest = printDigest(parts.reduce((all, part) => addDigests(all, BigInt(`0x${part.digest || '0'}`)), 0n))
+  return { ...one, ...first, quantity, count, digest, share }
 }
 
 /** What the objects of a fleet have of a metric. */
@@ -206,7 +240,6 @@ function rowsOf(
   return splitBySubject(rollup, { tenant, metric, period, starts, stream, epoch, folded, source })
 }
 
-async function* nobody(): AsyncGenerator<ObjectItem> {}
 async function* nothing(): AsyncGenerator<SplitRow> {}
 
 /** A list in the order of subjects, read forward: what there is of each subject that is asked, in the same order. */

@@ -26,6 +26,8 @@ export interface PriceVersion {
   readonly effectiveFrom: number
   /** Whether it holds within the period that `effectiveFrom` lies in, for usage from then on; absent: from the next period on. */
   readonly takesEffect?: 'event_time'
+  /** Epoch ms: takes no period that begins, and no usage that happens, from then on. */
+  readonly archivedAt?: number
   /** The rule's JSON as a person wrote it. */
   readonly definition: unknown
   /** Whether an issued invoice used it: then it is never changed. */
@@ -221,7 +223,7 @@ export class Book {
   /** The version of a rule that a period beginning at `at` is billed with: never a draft. Null when there is none yet. */
   priceInForce(rule: string, at: number): PriceVersion | null {
     const candidates = (this.prices.get(rule) ?? []).filter(
-      (price) => price.status !== 'draft' && price.effectiveFrom <= at,
+      (price) => price.status !== 'draft' && price.effectiveFrom <= at && at < (price.archivedAt ?? Infinity),
     )
     return candidates.reduce<PriceVersion | null>(
       (best, price) => (best === null || price.effectiveFrom >= best.effectiveFrom ? price : best),
@@ -241,8 +243,8 @@ export class Book {
   /** Versions that hold from an instant within the range on. Of one instant the last one counts. */
   versionsWithin(rule: string, range: Period): { from: number; price: Price }[] {
     const within = (this.prices.get(rule) ?? []).filter(
-      ({ status, takesEffect, effectiveFrom: at }) =>
-        status !== 'draft' && takesEffect === 'event_time' && at > range.from && at < range.to,
+      ({ status, takesEffect, effectiveFrom: at, archivedAt = Infinity }) =>
+        status !== 'draft' && takesEffect === 'event_time' && at > range.from && at < range.to && at < archivedAt,
     )
     const byTime = new Map(within.map((version) => [version.effectiveFrom, version]))
     return [...byTime.values()]

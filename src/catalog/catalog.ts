@@ -11,6 +11,8 @@ import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import { canonical } from '../canonical.js'
 import type { Clock } from '../clock.js'
+import { exponentOf } from '../currency.js'
+import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
@@ -25,7 +27,8 @@ import {
   type Terms,
   versionOrder,
 } from './book.js'
-import { type Contract, DEFAULT_THRESHOLDS, type ItemEntitlement, parseContract } from './contract.js'
+import { assertContractsByEvent, assertMetricByEvent, isByEvent } from './by-event.js'
+import { type Contract, DEFAULT_THRESHOLDS, type ItemEntitlement, parseContract, withLife } from './contract.js'
 import {
   type Customer,
   type LegalEntity,
@@ -37,12 +40,12 @@ import {
   parsePlan,
   parseProduct,
 } from './definition.js'
-import { type Finding, lint, lintPrice } from './lint.js'
+import { type Finding, lint, lintMetric, lintPrice } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
 import { endTrial, extendTrial, giveNotice, type Move, type Moved, moveContract } from './moves.js'
 import { type Price, parsePrice } from './price.js'
 import { midnightOf } from './schedule.js'
-import { assertSubscriptionMove, type SubscriptionState } from './subscription.js'
+import type { SubscriptionState } from './subscription.js'
 import { convertUnit } from './unit.js'
 
 export type { PriceStatus, PriceVersion, Terms } from './book.js'
@@ -149,7 +152,8 @@ export class Catalog {
   /** What is probably not meant in one price; a rule that cannot be read is refused with its reason. */
   lintPrice(rule: unknown): Finding[] {
     const price = parsePrice(rule)
-    return lintPrice(price, 'metric' in price ? this.#book.metrics.get(price.metric)?.at(-1)?.unit : undefined)
+    const unit = 'metric' in price ? this.#book.metrics.get(price.metric)?.at(-1)?.unit : undefined
+    return [...lintPrice(price, unit), ...lintMetric(this.#book, price)]
   }
 
   /** Calls back after each change that this process made or took in. Returns the way to stop. */
@@ -182,6 +186,7 @@ export class Catalog {
     const input = parseMetric(json)
     return this.#change('metric', input.key, (book) => {
       const last = book.metrics.get(input.key)?.at(-1)
+      assertLatest(json, last?.version ?? 0, `metric ${input.key}`)
       if (last !== undefined && same({ ...input, version: last.version }, last)) return last
       for (const locked of ['unit', 'aggregation', 'uniqueBy', 'percentile'] as const) {
         if (last !== undefined && last[locked] !== input[locked]) {
@@ -190,6 +195,7 @@ export class Catalog {
         }
       }
       const value = { ...input, version: (last?.version ?? 0) + 1 }
+      if (book.pricedByEvent(value.key) !== null) assertMetricByEvent(value)
       return {
         value,
         part: 'metrics',
@@ -265,6 +271,7 @@ export class Catalog {
       if (input.feeRule !== null && !book.prices.has(input.feeRule))
         unprocessable(`feeRule: there is no rule ${input.feeRule}`)
       const last = book.plans.get(input.key)?.at(-1)
+      assertLatest(json, last?.version ?? 0, `plan ${input.key}`)
       if (last !== undefined && same({ ...input, version: last.version }, last)) return last
       const value = { ...input, version: (last?.version ?? 0) + 1 }
       return {
@@ -295,18 +302,29 @@ export class Catalog {
       const price = parsePrice(input.rule, version)
       const unit = 'metric' in price ? book.metrics.get(price.metric)?.at(-1)?.unit : undefined
       if (price.unit !== undefined && unit !== undefined) convertUnit('1', unit, price.unit)
+      if (isByEvent(price)) assertByEvent(book, price)
       const kept = all.find((price) => price.version === version)
       const status = input.status ?? kept?.status ?? 'draft'
       if (status === 'archived' && kept === undefined) unprocessable('status: a new version is a draft or active')
-      const effectiveFrom = input.effectiveFrom ?? kept?.effectiveFrom ?? this.#clock.now()
+      const now = this.#clock.now()
+      // A draft may be old when it is made active: the period that runs then keeps its price.
+      const since =
+        kept?.status === 'draft' && status === 'active' ? Math.max(kept.effectiveFrom, now) : kept?.effectiveFrom
+      const effectiveFrom = input.effectiveFrom ?? since ?? now
       const takesEffect = input.takesEffect ?? kept?.takesEffect ?? 'next_period'
-      if (takesEffect === 'event_time') assertByEventTime(price, effectiveFrom)
+      if (takesEffect === 'event_time') {
+        assertByEventTime(price, effectiveFrom)
+        const before = book.priceInForce(rule, effectiveFrom - 1)
+        if (before !== null && parsePrice(before.definition).taxBehavior !== price.taxBehavior)
+          unprocessable('takesEffect: tax_behavior changes with the next period, not within one')
+      }
       const value: PriceVersion = {
         rule,
         version,
         status,
         effectiveFrom,
         ...(takesEffect === 'event_time' ? { takesEffect } : {}),
+        ...(status === 'archived' ? { archivedAt: now } : {}),
         definition: input.rule,
         billed: kept?.billed ?? false,
       }
@@ -332,27 +350,38 @@ export class Catalog {
         part: 'prices',
         before: kept ?? null,
         after: value,
-        sql: `INSERT INTO catalog_prices (rule, version, status, effective_from, definition, takes_effect, changed_in)
-              VALUES ($2, $3, $4, $5, $6, $7, $1)
+        sql: `INSERT INTO catalog_prices (rule, version, status, effective_from, definition, takes_effect, archived_at, changed_in)
+              VALUES ($2, $3, $4, $5, $6, $7, $8, $1)
               ON CONFLICT (rule, version) DO UPDATE SET status = excluded.status, effective_from = excluded.effective_from,
-                definition = excluded.definition, takes_effect = excluded.takes_effect, changed_in = excluded.changed_in`,
-        values: [rule, version, status, effectiveFrom, JSON.stringify(input.rule), takesEffect],
+                definition = excluded.definition, takes_effect = excluded.takes_effect, archived_at = excluded.archived_at,
+                changed_in = excluded.changed_in`,
+        values: [
+          rule,
+          version,
+          status,
+          effectiveFrom,
+          JSON.stringify(input.rule),
+          takesEffect,
+          value.archivedAt ?? null,
+        ],
       }
     })
   }
 
-  /** Draft to active, from a time on (default: now); versions that were active stay in force for periods that began before. */
+  /**
+   * Draft to active, from a time on (default: that of the draft, or now when it has passed); versions that were active stay in
+   * force for periods that began before.
+   */
   async activatePrice(rule: string, version: string, effectiveFrom?: number): Promise<Changed<PriceVersion>> {
-    const kept = this.#priceVersion(rule, version)
-    return this.putPrice({
-      rule: kept.definition,
-      version,
-      status: 'active',
-      effectiveFrom: effectiveFrom ?? kept.effectiveFrom,
-    })
+    const { definition } = this.#priceVersion(rule, version)
+    const from = effectiveFrom === undefined ? {} : { effectiveFrom }
+    return this.putPrice({ rule: definition, version, status: 'active', ...from })
   }
 
-  /** An archived version takes no new periods once a later one is in force; what it billed stays explained by it. */
+  /**
+   * An archived version takes no period that begins from now on: the version before it does, or nothing, which invoices say. What it
+   * billed stays explained by it.
+   */
   async archivePrice(rule: string, version: string): Promise<Changed<PriceVersion>> {
     const kept = this.#priceVersion(rule, version)
     return this.putPrice({ rule: kept.definition, version, status: 'archived' })
@@ -360,12 +389,14 @@ export class Catalog {
 
   /**
    * A contract with its items. Entitlements that are not given are the plan's, with thresholds at 80 % and 100 %. A changed limit
-   * or threshold gets a higher limitVersion, so that it may ring again. JSON as ContractInput.
+   * or threshold gets a higher limitVersion, so that it may ring again. What moves have made of a contract that is there (its state,
+   * suspensions, trial, last day) stays when it is left out. JSON as ContractInput.
    */
   async putContract(json: unknown): Promise<Changed<Contract>> {
-    const input = parseContract(json)
-    return this.#change('contract', input.id, (book) => {
-      const before = book.contracts.get(input.id)
+    const { id } = parseContract(withLife(json, undefined))
+    return this.#change('contract', id, (book) => {
+      const before = book.contracts.get(id)
+      const input = parseContract(withLife(json, before))
       if (!book.customers.has(input.tenant)) unprocessable(`tenant: there is no customer ${input.tenant}`)
       if (!book.legalEntities.has(input.legalEntity)) unprocessable(`legalEntity: there is no ${input.legalEntity}`)
       if (before !== undefined && before.tenant !== input.tenant)
@@ -373,7 +404,11 @@ export class Catalog {
       for (const fixed of ['start', 'timeZone', 'cycle'] as const)
         if (before !== undefined && before[fixed] !== input[fixed])
           unprocessable(`${fixed}: periods are counted from it; make a new contract`)
-      if (before !== undefined && before.state !== input.state) assertSubscriptionMove(before.state, input.state)
+      if (before !== undefined && before.state !== input.state)
+        throw new ReleveError(
+          'conflict',
+          `state: ${id} is ${before.state}; leave the state out, and move it with POST /v1/contracts/${id}/move, which keeps who did it and why`,
+        )
       const items = input.items.map((item) => {
         const kept = before?.items.find((other) => other.id === item.id)
         const known = book.plans.get(item.plan)
@@ -406,14 +441,16 @@ export class Catalog {
           unprocessable(
             `items: ${item.id} is a fleet, whose quotas are those of its objects one by one: packs stand behind one quota`,
           )
-        if (item.subjects !== undefined || item.fleet !== undefined) {
-          // Shared out by subject, and added up again.
-          const other = entitlements.find(({ metric }) => !['sum', 'count'].includes(book.metricOf(metric).aggregation))
-          if (other !== undefined)
-            unprocessable(
-              `items: ${other.metric} of ${item.id} is neither a sum nor a count, and is not shared by subject: its parts do not add up to the whole, so that something would be billed twice or not at all`,
-            )
-        }
+        const { currency } = book.customers.get(input.tenant)!
+        for (const { metric, recharge } of item.prepaid ?? [])
+          if (recharge !== undefined && new Decimal(recharge.amount).decimalPlaces() > exponentOf(currency))
+            unprocessable(`items: the recharge of ${metric} costs ${recharge.amount}, which ${currency} does not have`)
+        // Charged object by object, and shown as the sum of them.
+        const other = entitlements.find(({ metric }) => !['sum', 'count'].includes(book.metricOf(metric).aggregation))
+        if (item.fleet !== undefined && other !== undefined)
+          unprocessable(
+            `items: ${other.metric} of ${item.id} is neither a sum nor a count, and the objects of a fleet are summed: give it to an item that names its subjects`,
+          )
         for (const { name, metric } of item.calculators ?? []) {
           if (metric === null && item.fleet !== undefined)
             unprocessable(`items: calculator ${name} of a fleet gives a quantity of a metric`)
@@ -430,6 +467,10 @@ export class Catalog {
       })
       const value: Contract = { ...input, items }
       if (before !== undefined && same(before, value)) return before
+      if (value.items.some((item) => item.entitlements.some(({ metric }) => book.pricedByEvent(metric) !== null))) {
+        const others = book.contractsOf(value.tenant).filter((one) => one.id !== value.id)
+        assertContractsByEvent(book, [value, ...others], 'items')
+      }
       return {
         value,
         part: 'contracts',
@@ -465,7 +506,9 @@ export class Catalog {
       const before = book.contractOf(id)
       const now = this.#clock.now()
       const on = by.on ?? dateIn(now, before.timeZone)
-      midnightOf(on, before.timeZone)
+      // A mistyped year would leave a contract unbilled for so long.
+      if (midnightOf(on, before.timeZone, 'on') > now + limits.moveAheadMs)
+        unprocessable(`on: ${on} is more than a year ahead; say it when the day is nearer`)
       const { contract, move } = judge(before, on)
       return {
         value: contract,
@@ -616,6 +659,16 @@ function isWrite<T extends object>(judged: T | Write<T>): judged is Write<T> {
   return 'sql' in judged && 'values' in judged
 }
 
+/** A definition that was read with its version and changed since by somebody else is not written over it. */
+function assertLatest(json: unknown, latest: number, what: string): void {
+  const { version } = json as { version?: unknown }
+  if (version === undefined || version === latest) return
+  throw new ReleveError(
+    'conflict',
+    `version: ${what} is at ${latest}; read it again, or leave the version out: the next one is given by the store`,
+  )
+}
+
 /** Doors hand in what they were sent. */
 function assertPriceInput(input: PriceInput): void {
   const wrong = (detail: string): never => {
@@ -631,6 +684,18 @@ function assertPriceInput(input: PriceInput): void {
   if (effectiveFrom !== undefined && !Number.isSafeInteger(effectiveFrom)) wrong('effectiveFrom: epoch milliseconds')
   if (takesEffect !== undefined && takesEffect !== 'next_period' && takesEffect !== 'event_time')
     wrong('takesEffect: next_period or event_time')
+}
+
+/** Throws ReleveError `unprocessable` where the amounts that a price asks for cannot be had. */
+function assertByEvent(book: Book, price: Price): void {
+  const metric = 'metric' in price ? book.metrics.get(price.metric)?.at(-1) : undefined
+  if (metric !== undefined) assertMetricByEvent(metric)
+  for (const { tenant, items } of book.contracts.values()) {
+    const uses = items.some((item) =>
+      book.planOf(item.plan, item.planVersion).metrics.some((one) => one.rule === price.rule),
+    )
+    if (uses) assertContractsByEvent(book, book.contractsOf(tenant), 'rule', (rule) => rule === price.rule)
+  }
 }
 
 /** Usage of the running period is cut at the instant, so it must be a quantity that can be, at a minute it is counted by. */
@@ -665,8 +730,9 @@ async function readBook(client: PoolClient): Promise<Book> {
     effective_from: string
     definition: unknown
     takes_effect: 'next_period' | 'event_time'
+    archived_at: string | null
     billed: boolean
-  }>('SELECT rule, version, status, effective_from, definition, takes_effect, billed FROM catalog_prices')
+  }>('SELECT rule, version, status, effective_from, definition, takes_effect, archived_at, billed FROM catalog_prices')
   return new Book({
     version: Number(head.rows[0]?.version),
     metrics: await definitions<Metric>('catalog_metrics'),
@@ -678,6 +744,7 @@ async function readBook(client: PoolClient): Promise<Book> {
       status: row.status,
       effectiveFrom: Number(row.effective_from),
       ...(row.takes_effect === 'event_time' ? { takesEffect: row.takes_effect } : {}),
+      ...(row.archived_at === null ? {} : { archivedAt: Number(row.archived_at) }),
       definition: row.definition,
       billed: row.billed,
     })),

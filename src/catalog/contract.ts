@@ -10,7 +10,20 @@ import type { Threshold } from '../quota/entitlement.js'
 import { type Calculator, parseCalculators } from './calculator.js'
 import { Exhaustion } from './exhaustion.js'
 import type { Days } from './part.js'
-import { assertOnce, date, daysOf, fieldsOf, flag, list, name, oneOf, quantity, wholeNumber, zone } from './reading.js'
+import {
+  assertOnce,
+  date,
+  daysOf,
+  type Fields,
+  fieldsOf,
+  flag,
+  list,
+  name,
+  oneOf,
+  quantity,
+  wholeNumber,
+  zone,
+} from './reading.js'
 import type { Renewal } from './renewal.js'
 import { midnightOf } from './schedule.js'
 import { isSubscriptionState, type SubscriptionState, TRIAL_DAYS } from './subscription.js'
@@ -36,7 +49,7 @@ export interface AddOn extends Days {
 export interface PrepaidRule {
   readonly metric: string
   readonly exhaustion: Exhaustion
-  /** Exactly with auto_recharge: the pack that is bought again, HT each, and for how many days it pays. */
+  /** Exactly with auto_recharge: the pack that is bought again, the amount of each, and for how many days it pays. */
   readonly recharge?: {
     readonly quantity: string
     readonly amount: string
@@ -76,7 +89,7 @@ export interface Discount extends Days {
   readonly value: string
 }
 
-/** What is agreed on for the charges of a period in all, HT in the customer's currency. */
+/** What is agreed on for the charges of a period in all, in the customer's currency; `taxBehavior` of the contract says HT or TTC. */
 export interface Adjustments {
   readonly discounts?: readonly Discount[]
   readonly minimum?: string
@@ -120,6 +133,11 @@ export interface Contract {
   readonly end?: string
   /** How a part of a period is measured; default by day. */
   readonly prorate?: 'day' | 'second'
+  /**
+   * Whether amounts that are agreed on here and not in the catalogue (discounts and coupons, minimum, cap, packs, what calculators
+   * come to) are with tax. Absent: as the prices are, when all of them are with tax; else without.
+   */
+  readonly taxBehavior?: 'inclusive' | 'exclusive'
   readonly adjustments?: Adjustments
   readonly late?: LatePolicies
   readonly items: readonly ContractItem[]
@@ -169,6 +187,27 @@ function parseLate(json: unknown): LatePolicies {
   }
 }
 
+/**
+ * A definition with what moves have made of the contract since, where it says nothing of it: to put a contract again is not to take
+ * back its suspension. null says that there is none (any more).
+ */
+export function withLife(json: unknown, before: Contract | undefined): unknown {
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) return json
+  const fields: Fields = { ...(before === undefined ? {} : { state: before.state }), ...json }
+  for (const member of ['trial', 'billedFrom', 'pauses', 'end'] as const) {
+    if (fields[member] === null) delete fields[member]
+    else if (before?.[member] !== undefined) fields[member] ??= before[member]
+  }
+  const { convertedOn, extensionDays } = before?.trial ?? {}
+  if (typeof fields.trial === 'object' && fields.trial !== null)
+    fields.trial = {
+      ...(convertedOn === undefined ? {} : { convertedOn }),
+      ...(extensionDays === undefined ? {} : { extensionDays }),
+      ...fields.trial,
+    }
+  return fields
+}
+
 export function parseContract(json: unknown): ContractInput {
   const fields = fieldsOf(json, 'contract', [
     'id',
@@ -187,13 +226,14 @@ export function parseContract(json: unknown): ContractInput {
     'renewal',
     'end',
     'prorate',
+    'taxBehavior',
     'adjustments',
     'late',
     'items',
   ])
   const timeZone = zone(fields.timeZone)
   const start = name(fields.start, 'start')
-  midnightOf(start, timeZone)
+  midnightOf(start, timeZone, 'start')
   const state = name(fields.state ?? 'active', 'state')
   if (!isSubscriptionState(state)) throw new ReleveError('invalid_request', `state: unknown ${state}`)
   const items = list(fields.items, 'items', limits.contractItemsMax).map((entry, i) => {
@@ -263,6 +303,9 @@ export function parseContract(json: unknown): ContractInput {
     ...(fields.renewal === undefined ? {} : { renewal: renewal(fields.renewal) }),
     ...(fields.end === undefined ? {} : { end: lastDay(fields.end, start, timeZone) }),
     ...(fields.prorate === undefined ? {} : { prorate: oneOf(fields.prorate, ['day', 'second'] as const, 'prorate') }),
+    ...(fields.taxBehavior === undefined
+      ? {}
+      : { taxBehavior: oneOf(fields.taxBehavior, ['inclusive', 'exclusive'] as const, 'taxBehavior') }),
     ...(fields.adjustments === undefined ? {} : { adjustments: adjustments(fields.adjustments, timeZone) }),
     ...(fields.late === undefined ? {} : { late: parseLate(fields.late) }),
     items,
@@ -317,7 +360,7 @@ function renewal(value: unknown): Renewal {
 
 function lastDay(value: unknown, start: string, timeZone: string): string {
   const end = name(value, 'end')
-  if (midnightOf(end, timeZone) < midnightOf(start, timeZone))
+  if (midnightOf(end, timeZone, 'end') < midnightOf(start, timeZone))
     throw new ReleveError('invalid_request', 'end: lies before the start')
   return end
 }
@@ -404,7 +447,8 @@ function adjustments(value: unknown, timeZone: string): Adjustments {
 }
 
 function parseEntitlement(json: unknown, at: string): Omit<ItemEntitlement, 'limitVersion'> {
-  const fields = fieldsOf(json, at, ['metric', 'limit', 'thresholds'])
+  // As it is read: the version is given by the store.
+  const fields = fieldsOf(json, at, ['metric', 'limit', 'thresholds', 'limitVersion'])
   const limit = fields.limit === null ? null : quantity(fields.limit, `${at}.limit`)
   const thresholds = list(fields.thresholds ?? DEFAULT_THRESHOLDS, `${at}.thresholds`, limits.thresholdsMax).map(
     (raw, i) => {

@@ -63,7 +63,8 @@ export class Coupons {
       throw new ReleveError('invalid_request', 'currency: is given exactly for an amount')
     if (coupon.currency !== undefined && value.decimalPlaces() > exponentOf(coupon.currency))
       throw new ReleveError('invalid_request', `value: has more decimals than ${coupon.currency}`)
-    for (const day of [coupon.validFrom, coupon.validUntil]) if (day !== undefined) midnightOf(day, 'UTC')
+    for (const day of ['validFrom', 'validUntil'] as const)
+      if (coupon[day] !== undefined) midnightOf(coupon[day], 'UTC', day)
     const { code, name, kind, currency, validFrom, validUntil, periods, redemptionsMax } = coupon
     const values = [code, name, kind, printDecimal(value), currency ?? null, validFrom ?? null, validUntil ?? null]
     const all = [...values, periods ?? null, redemptionsMax ?? null]

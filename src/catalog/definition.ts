@@ -130,6 +130,7 @@ export function parseMetric(json: unknown): MetricInput {
     'archive',
     'percentile',
     'rounding',
+    'version',
   ])
   const aggregation = oneOf(fields.aggregation, Aggregation, 'aggregation')
   const scale = wholeNumber(fields.scale ?? 0, 'scale', 0, 9)
@@ -194,6 +195,7 @@ export function parsePlan(json: unknown): PlanInput {
     'prorateIncluded',
     'onQuote',
     'features',
+    'version',
   ])
   const metrics = list(fields.metrics ?? [], 'metrics', limits.planMetricsMax).map((entry, i) => {
     const at = fieldsOf(entry, `metrics[${i}]`, ['metric', 'included', 'rule', 'cardPrice'])

@@ -22,12 +22,16 @@ export interface Finding {
     | 'conversion_does_not_end'
     | 'currencies_differ'
     | 'includes_differ'
+    | 'tax_behaviors_differ'
+    | 'tax_behavior_unsaid'
     | 'tax_rate_unknown'
     | 'registrations_missing'
     | 'currency_of_other_customer'
     | 'rule_missing'
+    | 'rule_not_in_force'
     | 'rule_of_other_metric'
     | 'metric_missing_from_plan'
+    | 'metric_unknown'
     | 'unit_unknown'
     | 'card_shows_first_tier'
   /** The object, such as plan business or contract banque-atlantique-oid. */
@@ -49,11 +53,18 @@ export function lint(book: Book): Finding[] {
   for (const versions of book.prices.values()) {
     const price = parsePrice(versions.at(-1)?.definition, versions.at(-1)?.version)
     findings.push(...lintPrice(price, 'metric' in price ? book.metrics.get(price.metric)?.at(-1)?.unit : undefined))
+    findings.push(...lintMetric(book, price))
   }
   for (const versions of book.plans.values()) {
     const plan = versions.at(-1)!
     const at = `plan ${plan.key}`
     findings.push(...lintFee(book, plan, at))
+    for (const rule of new Set([plan.feeRule, ...plan.metrics.map((metric) => metric.rule)])) {
+      const versions = rule === null ? undefined : book.prices.get(rule)
+      if (versions === undefined || versions.some((one) => one.status === 'active')) continue
+      const message = `no version of ${rule} is active: nothing of it is billed, and invoices say so`
+      findings.push({ code: 'rule_not_in_force', at, message })
+    }
     for (const { metric, included, rule, cardPrice } of plan.metrics) {
       if (rule === null) {
         if (included !== null) {
@@ -100,6 +111,19 @@ export function lint(book: Book): Finding[] {
   }
   for (const contract of book.contracts.values()) {
     const { currency } = book.customers.get(contract.tenant) ?? { currency: '' }
+    const all = contract.items.flatMap(({ plan: key, planVersion, addOns = [] }) => {
+      const plan = book.planOf(key, planVersion)
+      return [plan.feeRule, ...plan.metrics.map((metric) => metric.rule), ...addOns.map((addOn) => addOn.rule)]
+    })
+    const prices = [...new Set(all)].map((rule) => {
+      const version = rule === null ? undefined : book.prices.get(rule)?.at(-1)
+      return version === undefined ? null : parsePrice(version.definition, version.version)
+    })
+    if (contract.adjustments !== undefined && contract.taxBehavior === undefined && behaviorsOf(prices).size > 1) {
+      const message =
+        'its prices are partly with tax, and nothing says whether its discounts, cap and minimum are: they are without'
+      findings.push({ code: 'tax_behavior_unsaid', at: `contract ${contract.id}`, message })
+    }
     for (const item of contract.items) {
       const plan = book.planOf(item.plan, item.planVersion)
       for (const rule of new Set([plan.feeRule, ...plan.metrics.map((metric) => metric.rule)])) {
@@ -172,6 +196,17 @@ function amountsOf(price: Price): string[] {
   }
 }
 
+/** A price of a metric that nobody counts. */
+export function lintMetric(book: Pick<Book, 'metrics'>, price: Price): Finding[] {
+  if (price.model === 'flat' || book.metrics.has(price.metric)) return []
+  const message = `there is no metric ${price.metric}: define it, or the rule prices nothing`
+  return [{ code: 'metric_unknown', at: `price ${price.rule}`, message }]
+}
+
+function behaviorsOf(prices: readonly (Price | null)[]): Set<string> {
+  return new Set(prices.flatMap((price) => (price === null ? [] : [price.taxBehavior ?? 'exclusive'])))
+}
+
 /** The fee of a plan against the rest of it. */
 function lintFee(book: Book, plan: Plan, at: string): Finding[] {
   const latest = (rule: string | null): Price | null => {
@@ -184,6 +219,11 @@ function lintFee(book: Book, plan: Plan, at: string): Finding[] {
     currencies.size > 1
       ? [{ code: 'currencies_differ', at, message: `its prices are in ${[...currencies].join(' and ')}` }]
       : []
+  if (behaviorsOf(prices).size > 1) {
+    const message =
+      'some of its prices are with tax and some without: its invoices say both, and print amounts without tax'
+    findings.push({ code: 'tax_behaviors_differ', at, message })
+  }
   const fee = prices[0]
   if (fee?.model !== 'flat') return findings
   for (const { metric, included } of plan.metrics) {

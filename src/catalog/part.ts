@@ -70,10 +70,21 @@ export function changePlan(
   contract: Contract,
   change: { readonly item: string; readonly plan: string; readonly planVersion?: number; readonly from: string },
 ): ContractInput {
+  midnightOf(change.from, contract.timeZone, 'from')
   const before = DateTime.fromISO(change.from, { zone: 'utc' }).minus({ days: 1 }).toFormat('yyyy-MM-dd')
-  midnightOf(change.from, contract.timeZone)
-  if (!contract.items.some((item) => item.id === change.item))
-    throw new ReleveError('not_found', `item: ${contract.id} has no ${change.item}`)
+  const old = contract.items.find((item) => item.id === change.item)
+  if (old === undefined) {
+    const there = contract.items.map((item) => item.id).join(', ')
+    throw new ReleveError('not_found', `item: ${contract.id} has no ${change.item}; its items are ${there}`)
+  }
+  const [first, last] = [old.from ?? contract.start, old.until ?? lastDayOf(contract)]
+  if (change.from <= first)
+    throw new ReleveError('unprocessable', `from: ${old.id} begins on ${first}, the change must be behind that day`)
+  if (last !== undefined && change.from > last)
+    throw new ReleveError(
+      'unprocessable',
+      `from: ${old.until === undefined ? contract.id : old.id} ends on ${last}${old.until === undefined ? '' : ', change the item that follows it'}`,
+    )
   const items = contract.items.flatMap((item): ContractInput['items'][number][] => {
     const { entitlements, ...rest } = item
     const own = { ...rest, entitlements: entitlements.map(({ limitVersion: _, ...one }) => one) }

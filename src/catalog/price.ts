@@ -88,13 +88,15 @@ export type Price = {
   /** Such as 3.1; «0.0» for a rule that is only tried. */
   readonly version: string
   readonly currency: string
+  /** Its amounts hold the tax (TTC); absent: they are without it (HT). */
+  readonly taxBehavior?: 'inclusive'
   /** What the quantity is priced in, when not in the metric's own unit: a price per Go of a metric in Mo. */
   readonly unit?: string
 } & (FlatPrice | UnitPrice | TieredPrice | PackagePrice | PercentagePrice | GraduatedPercentagePrice | DynamicPrice)
 
 type Fields = Readonly<Record<string, unknown>>
 
-/** Members of a rule by its type, besides rule_id, type and currency. */
+/** Members of a rule by its type, besides rule_id, type, currency and tax_behavior. */
 const MEMBERS = {
   flat_fee: ['amount', 'billing_cycle', 'includes'],
   per_unit: ['metric', 'unit', 'unit_price', 'tiers'],
@@ -120,7 +122,8 @@ const TIER_MEMBERS = ['from', 'to', 'up_to', 'unit_price', 'unit', 'flat_fee', '
 const PERCENT_TIER_MEMBERS = ['from', 'to', 'up_to', 'rate', 'flat_fee', 'flat'] as const
 
 /**
- * A rule's JSON to its normal form: `{rule_id, type, currency, …}` with the members of MEMBERS. A tier is `{from, to, unit_price,
+ * A rule's JSON to its normal form: `{rule_id, type, currency, tax_behavior?, …}` with the members of MEMBERS; amounts are without tax
+ * unless `tax_behavior` is inclusive. A tier is `{from, to, unit_price,
  * flat_fee?}` (inclusive unit numbers) or `{up_to, unit_price, flat_fee?}`, with `rate` in the place of `unit_price` for
  * graduated_percentage; `to` or `up_to` of the last one is null. `unit` is the unit that the price is for, when the metric is
  * counted in another one of the same kind.
@@ -136,12 +139,16 @@ export function parsePrice(rule: unknown, version = '0.0'): Price {
     const known = Object.keys(MEMBERS).join(', ')
     throw new ReleveError('invalid_request', `type: one of ${known} is expected, got ${JSON.stringify(type)}`)
   }
-  assertMembers(fields, ['rule_id', 'type', 'currency', ...MEMBERS[type as RuleType]], 'rule')
+  assertMembers(fields, ['rule_id', 'type', 'currency', 'tax_behavior', ...MEMBERS[type as RuleType]], 'rule')
+  const { tax_behavior: behavior = 'exclusive' } = fields
+  if (behavior !== 'inclusive' && behavior !== 'exclusive')
+    throw new ReleveError('invalid_request', 'tax_behavior: inclusive or exclusive is expected')
   const unit = fields.unit === undefined ? {} : { unit: textOf(fields.unit, 'unit') }
-  return { rule: id, version, currency, ...unit, ...parsers[type as RuleType](fields) }
+  const tax = behavior === 'inclusive' ? ({ taxBehavior: 'inclusive' } as const) : {}
+  return { rule: id, version, currency, ...tax, ...unit, ...parsers[type as RuleType](fields) }
 }
 
-type Model<P = Price> = P extends Price ? Omit<P, 'rule' | 'version' | 'currency' | 'unit'> : never
+type Model<P = Price> = P extends Price ? Omit<P, 'rule' | 'version' | 'currency' | 'taxBehavior' | 'unit'> : never
 
 const metricOf = (fields: Fields): { metric: string } => ({ metric: textOf(fields.metric, 'metric') })
 

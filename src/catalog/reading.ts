@@ -100,7 +100,7 @@ export function assertOnce(names: readonly string[], field: string): void {
 
 export function date(value: unknown, field: string, timeZone: string): string {
   const day = name(value, field)
-  midnightOf(day, timeZone)
+  midnightOf(day, timeZone, field)
   return day
 }
 

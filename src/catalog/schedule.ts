@@ -7,8 +7,8 @@ import { ReleveError } from '../errors.js'
 import { billingPeriodOf, type Period } from '../period.js'
 import type { Contract } from './contract.js'
 
-/** Midnight of a calendar date (YYYY-MM-DD) in a zone, epoch ms. Throws ReleveError `invalid_request`. */
-export function midnightOf(date: string, zone: string): number {
+/** Midnight of a calendar date (YYYY-MM-DD) in a zone, epoch ms. Throws ReleveError `invalid_request` naming the field. */
+export function midnightOf(date: string, zone: string, field = 'date'): number {
   const key = `${date} ${zone}`
   const known = midnights.get(key)
   if (known !== undefined) return known
@@ -16,7 +16,7 @@ export function midnightOf(date: string, zone: string): number {
   if (!/^\d{4}-\d{2}-\d{2}$/.test(date) || !at.isValid) {
     throw new ReleveError(
       'invalid_request',
-      `date: YYYY-MM-DD in a known time zone is expected, got ${date} in ${zone}`,
+      `${field}: YYYY-MM-DD in a known time zone is expected, got ${date} in ${zone}`,
     )
   }
   if (midnights.size >= MIDNIGHTS_MAX) midnights.clear()

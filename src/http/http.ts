@@ -189,42 +189,36 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     reply.raw.once('close', request.holdBody())
   }
 
-  app.setErrorHandler(
-    (
-      error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] },
-      request,
-      reply,
-    ) => {
-      const known = toReleveError(error, system)
-      if (known.code === 'internal') {
-        system.logger.error(
-          { request: request.id, method: request.method, url: request.url, error: error.stack ?? String(error) },
-          'request failed',
-        )
-      }
-      system.metrics.requestsRefused.inc({ code: known.code })
-      const { status, title, hint } = ErrorCode[known.code]
-      if (known.retryAfterS !== undefined || status === 429 || status === 503)
-        reply.header('retry-after', String(known.retryAfterS ?? 1))
-      if (status === 401) {
-        const scheme = request.url.startsWith('/docs') ? 'Basic' : 'Bearer'
-        reply.header('www-authenticate', `${scheme} realm="releve"`)
-      }
-      reply
-        .status(status)
-        .type('application/problem+json')
-        // At 500 only the code goes out.
-        .send({
-          type: 'about:blank',
-          title,
-          status,
-          code: known.code,
-          detail: status === 500 ? undefined : known.message,
-          hint,
-          instance: request.id,
-        })
-    },
-  )
+  app.setErrorHandler((error: Error & { statusCode?: number; code?: string; validation?: Fault[] }, request, reply) => {
+    const known = toReleveError(error, system)
+    if (known.code === 'internal') {
+      system.logger.error(
+        { request: request.id, method: request.method, url: request.url, error: error.stack ?? String(error) },
+        'request failed',
+      )
+    }
+    system.metrics.requestsRefused.inc({ code: known.code })
+    const { status, title, hint } = ErrorCode[known.code]
+    if (known.retryAfterS !== undefined || status === 429 || status === 503)
+      reply.header('retry-after', String(known.retryAfterS ?? 1))
+    if (status === 401) {
+      const scheme = request.url.startsWith('/docs') ? 'Basic' : 'Bearer'
+      reply.header('www-authenticate', `${scheme} realm="releve"`)
+    }
+    reply
+      .status(status)
+      .type('application/problem+json')
+      // At 500 only the code goes out.
+      .send({
+        type: 'about:blank',
+        title,
+        status,
+        code: known.code,
+        detail: status === 500 ? undefined : known.message,
+        hint,
+        instance: request.id,
+      })
+  })
   app.setNotFoundHandler({ preHandler: async () => {} }, (request) => {
     throw new ReleveError('not_found', `there is no ${request.method} ${request.url.split('?')[0]}`)
   })
@@ -295,8 +289,30 @@ function announcedBytes({ method, headers }: FastifyRequest): number {
   return stated > limits.bodyBytesMax ? 0 : stated
 }
 
+/** What a schema found, as ajv says it. */
+interface Fault {
+  readonly instancePath: string
+  readonly keyword: string
+  readonly params: Readonly<Record<string, unknown>>
+  readonly message?: string
+}
+
+/** The member that is wrong, as it is written in the body, and why. */
+function faultText({ instancePath, keyword, params, message = 'is wrong' }: Fault): string {
+  const path = instancePath
+    .slice(1)
+    .split('/')
+    .reduce((all, part) => (/^[0-9]+$/.test(part) ? `${all}[${part}]` : `${all}${all && '.'}${part}`), '')
+  const member = (name: unknown): string => `${path}${path && '.'}${String(name).slice(0, 80)}`
+  if (keyword === 'required') return `${member(params.missingProperty)}: is needed`
+  if (keyword === 'additionalProperties')
+    return `${member(params.additionalProperty)}: is not known here; /docs lists the members`
+  const said = keyword === 'enum' ? `one of ${(params.allowedValues as unknown[]).join(', ')} is expected` : message
+  return `${path || 'the request'}: ${said}`
+}
+
 function toReleveError(
-  error: Error & { statusCode?: number; code?: string; validation?: { instancePath: string; message?: string }[] },
+  error: Error & { statusCode?: number; code?: string; validation?: Fault[] },
   system: System,
 ): ReleveError {
   if (error instanceof ReleveError) return error
@@ -305,14 +321,8 @@ function toReleveError(
       cause: error,
       retryAfterS: 1,
     })
-  if (error.validation !== undefined) {
-    const [first] = error.validation
-    return new ReleveError(
-      'invalid_request',
-      `${first?.instancePath || 'the request'} ${first?.message ?? 'is wrong'}`,
-      { cause: error },
-    )
-  }
+  const fault = error.validation?.[0]
+  if (fault !== undefined) return new ReleveError('invalid_request', faultText(fault), { cause: error })
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE' || error.statusCode === 413) {
     return new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)
   }

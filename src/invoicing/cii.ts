@@ -5,11 +5,14 @@
  * A line whose price is one number is quantity × price. A line of several tiers is one unit at the line's amount with its
  * calculation as a note, since the standard has no tiers. Prices are not negative there (BR-27): a negative line has a negative
  * quantity. A credit note has type 381 and positive amounts. Discounts are lines, so allowances at document level do not occur.
+ *
+ * All prices and lines are without tax there (BT-131, BT-146). Of a price with tax, the net price is that of the whole quantity
+ * (BT-149), since that of one unit need not end.
  */
 import { Decimal, parseDecimal } from '../decimal.js'
 import { dateIn, type Language } from '../format.js'
 import type { Period } from '../period.js'
-import type { Invoice, InvoiceLine } from './invoice.js'
+import { type Invoice, type InvoiceLine, netOf } from './invoice.js'
 import { mentionsOf } from './mentions.js'
 import { opposite } from './state.js'
 
@@ -40,7 +43,12 @@ export function asShown(invoice: Invoice): Invoice {
   if (invoice.kind === 'invoice') return invoice
   return {
     ...invoice,
-    lines: invoice.lines.map((line) => ({ ...line, exact: opposite(line.exact), amount: opposite(line.amount) })),
+    lines: invoice.lines.map((line) => ({
+      ...line,
+      exact: opposite(line.exact),
+      amount: opposite(line.amount),
+      ...(line.net === undefined ? {} : { net: opposite(line.net) }),
+    })),
     taxes: invoice.taxes.map((row) => ({ rate: row.rate, base: opposite(row.base), tax: opposite(row.tax) })),
     ht: opposite(invoice.ht),
     tva: opposite(invoice.tva),
@@ -68,6 +76,16 @@ export function unitsOf(line: InvoiceLine): {
   }
   const negative = line.amount.startsWith('-')
   return { quantity: negative ? '-1' : '1', price: negative ? opposite(line.amount) : line.amount, agreed: false }
+}
+
+/** The same without tax: of a line with tax, `price` is that of `basis` units. */
+function netUnitsOf(line: InvoiceLine): ReturnType<typeof unitsOf> & { readonly basis?: string } {
+  const { net, ...rest } = line
+  if (net === undefined) return unitsOf(line)
+  const units = unitsOf(line)
+  if (!units.agreed || parseDecimal(units.quantity, 'quantity').lte(0))
+    return unitsOf({ ...rest, steps: [], amount: net })
+  return { ...units, price: net, basis: units.quantity }
 }
 
 /** A sub-tree as text. Members that are undefined or empty are left out. */
@@ -141,7 +159,7 @@ export function toCii(document: Invoice, language: Language = document.language)
 }
 
 function lineXml(invoice: Invoice, line: InvoiceLine, category: string, language: Language): string {
-  const { quantity, price, agreed } = unitsOf(line)
+  const { quantity, price, agreed, basis } = netUnitsOf(line)
   const unitCode = (agreed && line.unit !== null && UNIT_CODES[line.unit]) || 'C62'
   return el('ram:IncludedSupplyChainTradeLineItem', [
     el('ram:AssociatedDocumentLineDocument', [
@@ -152,7 +170,12 @@ function lineXml(invoice: Invoice, line: InvoiceLine, category: string, language
       leaf('ram:SellerAssignedID', line.metric ?? line.plan.key),
       leaf('ram:Name', line.label[language]),
     ]),
-    el('ram:SpecifiedLineTradeAgreement', [el('ram:NetPriceProductTradePrice', [leaf('ram:ChargeAmount', price)])]),
+    el('ram:SpecifiedLineTradeAgreement', [
+      el('ram:NetPriceProductTradePrice', [
+        leaf('ram:ChargeAmount', price),
+        leaf('ram:BasisQuantity', basis, { unitCode }),
+      ]),
+    ]),
     el('ram:SpecifiedLineTradeDelivery', [leaf('ram:BilledQuantity', quantity, { unitCode })]),
     el('ram:SpecifiedLineTradeSettlement', [
       el('ram:ApplicableTradeTax', [
@@ -161,7 +184,7 @@ function lineXml(invoice: Invoice, line: InvoiceLine, category: string, language
         category !== 'O' && leaf('ram:RateApplicablePercent', line.taxRate),
       ]),
       periodXml(line.period, invoice.period.timeZone),
-      el('ram:SpecifiedTradeSettlementLineMonetarySummation', [leaf('ram:LineTotalAmount', line.amount)]),
+      el('ram:SpecifiedTradeSettlementLineMonetarySummation', [leaf('ram:LineTotalAmount', netOf(line))]),
     ]),
   ])
 }

@@ -31,7 +31,7 @@ import type { PartsOf, Prepaid, Refunding } from './funding.js'
 import type { Invoice, Notice } from './invoice.js'
 import type { Invoicing, KeptInvoice } from './invoicing.js'
 import { packJson, unpackJson } from './pack.js'
-import { soldBy } from './pack-ledger.js'
+import { soldBy, soldLate } from './pack-ledger.js'
 import { silentMeters } from './silent.js'
 import { opposite } from './state.js'
 
@@ -321,12 +321,13 @@ async function measure(options: CloseOptions, row: Row, cut: string, contract: s
       const closing = { id: row.id, attempt: row.attempt }
       await options.prepaid?.lock(client, contract)
       const late: LatePart[] = []
-      for (const [i, { packs, ...part }] of recounted.entries()) {
-        const billed = lastCounted(measured, part.period.from)
-        const again = withData?.usage[i + 1] ?? part.usage
+      for (const [i, { packs, ...counted }] of recounted.entries()) {
+        const billed = lastCounted(measured, counted.period.from)
+        const again = withData?.usage[i + 1] ?? counted.usage
         if (billed === null || sameQuantities(billed, again)) continue
-        const counted = await refunded(options, client, { ...part, usage: again, billed }, packs, closing)
-        const one = policed(counted, terms)
+        const part = { ...counted, usage: again, billed, ...soldOf(measured, counted.period) }
+        const whole = await refunded(options, client, part, packs, closing)
+        const one = policed(whole, terms)
         // Packs pay before anything of the period that is closed now: what was used first is paid first.
         if (one.refused !== true) await options.prepaid?.settle(client, one, closing)
         late.push(one)
@@ -447,24 +448,29 @@ async function earlierClosings(
   postgres: Pool,
   contract: string,
   period: Period,
-): Promise<Pick<LatePart, 'period' | 'terms' | 'sold'>[]> {
+): Promise<Pick<LatePart, 'period' | 'terms'>[]> {
   const { rows } = await postgres.query<{ period_from: string; period_to: string; measured: Buffer }>(
     `SELECT period_from, period_to, measured FROM closings
      WHERE contract = $1 AND period_to <= $2 AND part = 0 AND measured IS NOT NULL ORDER BY period_from DESC LIMIT $3`,
     [contract, period.from, limits.latePeriodsMax],
   )
   return rows
-    .map((row) => {
-      const measured = unpackJson<Measured>(row.measured)
-      const period = { from: Number(row.period_from), to: Number(row.period_to) }
-      return { period, terms: measured.terms, ...soldIn(measured, period) }
-    })
+    .map((row) => ({
+      period: { from: Number(row.period_from), to: Number(row.period_to) },
+      terms: unpackJson<Measured>(row.measured).terms,
+    }))
     .reverse()
 }
 
-/** The packs that a measured closing has billed. */
-export function soldIn({ prepaid, terms, usage }: Measured, period: Period): Pick<LatePart, 'sold'> {
-  const sold = prepaid === undefined ? [] : soldBy(prepaid, terms, period, usage)
+/** The packs of a period that were billed so far: by its closing, and by all that counted it again. */
+export function soldOf(all: readonly ({ readonly from: number } & Measured)[], period: Period): Pick<LatePart, 'sold'> {
+  const sold = all.flatMap((one) => {
+    const again = one.late.filter((part) => part.period.from === period.from && part.refused !== true).flatMap(soldLate)
+    if (one.from !== period.from || one.sale === true) return again
+    const { prepaid, corrected, terms, usage } = one
+    if (corrected !== undefined) return [...again, ...soldLate({ ...corrected, terms, period, usage })]
+    return [...again, ...(prepaid === undefined ? [] : soldBy(prepaid, terms, period, usage))]
+  })
   return sold.length === 0 ? {} : { sold }
 }
 
@@ -596,6 +602,15 @@ export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice'
   )
   const row = rows[0]
   return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured
+}
+
+/** The end of the last period that is closed for good; null when there is none. */
+export async function invoicedUntil(postgres: Pool, contract: string): Promise<number | null> {
+  const { rows } = await postgres.query<{ until: string | null }>(
+    `SELECT max(period_to) AS until FROM closings WHERE contract = $1 AND part = 0 AND state = 'done'`,
+    [contract],
+  )
+  return rows[0]?.until == null ? null : Number(rows[0].until)
 }
 
 /** What the closing of a period has counted; null when it was not closed. */

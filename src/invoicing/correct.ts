@@ -25,7 +25,7 @@ import {
   periodOf,
   refunded,
   sameQuantities,
-  soldIn,
+  soldOf,
 } from './close.js'
 import { assertCreditable } from './credit.js'
 import { draftCorrection, type ItemUsage } from './draft.js'
@@ -83,12 +83,12 @@ async function find(options: CloseOptions, contract: string, period: Period, row
   const base = rows.find((row) => Number(row.period_from) === period.from && row.part === 0)
   if (base?.measured === null || base === undefined)
     throw new ReleveError('conflict', `period: it was not closed yet, so that nothing of it is late`)
-  const measured = unpackJson<Measured>(base.measured)
-  const { terms } = measured
+  const all = measuredIn(rows)
+  const { terms } = unpackJson<Measured>(base.measured)
   const kept = base.invoice === null ? null : await options.invoicing.get(base.invoice)
   const usage = await count.whole(terms, period)
   const packs = await options.prepaid?.partsOf(terms, period, count.part(terms), true)
-  const counted = { period, terms, billed: lastOf(rows, period), usage, ...soldIn(measured, period) }
+  const counted = { period, terms, billed: lastOf(all, period), usage, ...soldOf(all, period) }
   const part = await refunded(options, options.postgres, counted, packs)
   const same = sameQuantities(part.billed, part.usage)
   const { invoice, goes } = ((): { invoice: Invoice | null; goes: LateGoes } => {
@@ -136,7 +136,7 @@ export async function settleLate(
   const own = rows.filter((row) => Number(row.period_from) === period.from)
   const begun = own.find((row) => row.part > 0 && row.state === 'drafted')
   if (begun !== undefined) {
-    const nothing = { whole: async () => lastOf(rows, period), part: () => async () => '0' }
+    const nothing = { whole: async () => lastOf(measuredIn(rows), period), part: () => async () => '0' }
     const { prepaid: _, ...asMade } = options
     const { finding } = await find(asMade, request.contract, period, rows, nothing)
     return { ...finding, made: await issue(options, begun.id, begun.invoice!, request) }
@@ -168,7 +168,7 @@ export async function settleLate(
       finding.goes === 'credit_note' && kept !== null ? { id: kept.invoice.id, number: kept.invoice.number! } : null
     made = draftCorrection(id, late, refersTo)
     if (refersTo !== null && kept !== null)
-      assertCreditable(kept.invoice.ttc, await invoicing.creditedOf(client, refersTo.id), opposite(made.ttc))
+      assertCreditable(kept.invoice.ttc, (await invoicing.creditedOf(client, refersTo.id)).ttc, opposite(made.ttc))
     const measured: Measured = {
       order,
       terms: part.terms,
@@ -222,12 +222,15 @@ async function issue(
   return issued
 }
 
-/** What was counted last of a period, for any invoice. */
-function lastOf(rows: readonly Kept[], period: Period): readonly ItemUsage[] {
-  const measured = rows.flatMap((row) =>
+function measuredIn(rows: readonly Kept[]): ({ readonly from: number } & Measured)[] {
+  return rows.flatMap((row) =>
     row.measured === null ? [] : [{ from: Number(row.period_from), ...unpackJson<Measured>(row.measured) }],
   )
-  const last = lastCounted(measured, period.from)
+}
+
+/** What was counted last of a period, for any invoice. */
+function lastOf(all: ReturnType<typeof measuredIn>, period: Period): readonly ItemUsage[] {
+  const last = lastCounted(all, period.from)
   assert(last !== null, 'a measured period was counted')
   return last
 }

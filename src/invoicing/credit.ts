@@ -1,20 +1,27 @@
 /**
  * Credit notes: the only way to correct an issued invoice. For the whole, amounts are copied from the invoice with the other
- * sign, never computed again; for a part, the amount includes tax and is split as an inclusive price. Pure.
+ * sign, never computed again; for a part, the amount includes tax and is split as an inclusive price. Parts together have the HT and
+ * the TVA of what they take in all, so that those that take the whole are the invoice to the last unit. Pure.
  */
 
-import { parseDecimal } from '../decimal.js'
+import { printMoney } from '../currency.js'
+import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
+import { formatMoney, formatPercent } from '../format.js'
 import { splitInclusive, type Totals } from '../rating/tax.js'
 import type { Invoice, InvoiceLine } from './invoice.js'
 import { creditable, opposite } from './state.js'
+
+/** What credit notes took from an invoice before. */
+export type Credited = Pick<Totals, 'ht' | 'ttc'>
+export const NOT_CREDITED: Credited = { ht: '0', ttc: '0' }
 
 /**
  * `amount` is TTC; null is the whole, and needs that nothing was credited before. Throws ReleveError `unprocessable` beginning
  * with «exceeds_creditable:» when more is asked than is left.
  */
-export function draftCreditNote(id: string, invoice: Invoice, alreadyCredited: string, amount: string | null): Invoice {
-  assertCreditable(invoice.ttc, alreadyCredited, amount)
+export function draftCreditNote(id: string, invoice: Invoice, before: Credited, amount: string | null): Invoice {
+  assertCreditable(invoice.ttc, before.ttc, amount)
   const { number } = invoice
   if (number === null) throw new ReleveError('conflict', 'invoice: a draft is changed or discarded, not credited')
   const base: Invoice = {
@@ -28,7 +35,7 @@ export function draftCreditNote(id: string, invoice: Invoice, alreadyCredited: s
     usage: [],
     notices: [],
   }
-  if (amount === null && parseDecimal(alreadyCredited, 'alreadyCredited').isZero()) {
+  if (amount === null && parseDecimal(before.ttc, 'before').isZero()) {
     return {
       ...base,
       lines: invoice.lines.map((line) => ({
@@ -36,6 +43,7 @@ export function draftCreditNote(id: string, invoice: Invoice, alreadyCredited: s
         type: 'credit',
         exact: opposite(line.exact),
         amount: opposite(line.amount),
+        ...(line.net === undefined ? {} : { net: opposite(line.net) }),
         steps: [],
         explanation: { fr: `avoir sur ${number}, ligne ${line.no}`, en: `credit on ${number}, line ${line.no}` },
       })),
@@ -48,16 +56,24 @@ export function draftCreditNote(id: string, invoice: Invoice, alreadyCredited: s
   if (row === undefined || others.length > 0) {
     throw new ReleveError('unprocessable', 'a part can be credited only of an invoice with one tax rate')
   }
-  const part = splitInclusive(
-    amount ?? creditable({ ttc: invoice.ttc, alreadyCredited, amount: null }).creditable,
-    row.rate,
-    invoice.currency,
-  )
+  const part = partOf(invoice, before, amount, row.rate)
   const first = invoice.lines[0]
   if (first === undefined) throw new ReleveError('unprocessable', 'the invoice has no line')
-  const text = { fr: `avoir partiel sur ${number}`, en: `partial credit on ${number}` }
+  const inclusive = invoice.lines.every((one) => one.taxBehavior === 'inclusive')
+  const { taxBehavior: _, net: __, ...shown } = first
+  const off = opposite(inclusive ? part.ttc : part.ht)
+  const text = { fr: `Avoir partiel sur ${number}`, en: `Partial credit on ${number}` }
+  const words = (language: 'fr' | 'en'): string => {
+    const [some, all, tax] = [part.ttc, invoice.ttc, part.tva].map((one) =>
+      formatMoney(one, invoice.currency, language),
+    )
+    const percent = formatPercent(row.rate, language)
+    return language === 'fr'
+      ? `${some} TTC sur ${all} facturés, dont TVA ${percent} : ${tax}`
+      : `${some} incl. VAT of ${all} billed, of which VAT ${percent}: ${tax}`
+  }
   const line: InvoiceLine = {
-    ...first,
+    ...shown,
     no: 1,
     type: 'credit',
     metric: null,
@@ -67,9 +83,10 @@ export function draftCreditNote(id: string, invoice: Invoice, alreadyCredited: s
     included: '0',
     billable: '1',
     steps: [],
-    exact: opposite(part.ht),
-    amount: opposite(part.ht),
-    explanation: text,
+    exact: off,
+    amount: off,
+    ...(inclusive ? { taxBehavior: 'inclusive', net: opposite(part.ht) } : {}),
+    explanation: { fr: words('fr'), en: words('en') },
     price: null,
     proof: null,
   }
@@ -79,6 +96,16 @@ export function draftCreditNote(id: string, invoice: Invoice, alreadyCredited: s
     taxes: [{ rate: row.rate, base: opposite(part.ht), tax: opposite(part.tva) }],
     ...creditTotals(part),
   }
+}
+
+/** HT is that of all that is credited then, less what was credited before: no rounding is left over at the end. */
+function partOf({ ht, ttc, currency }: Invoice, before: Credited, amount: string | null, rate: string): Totals {
+  const part = amount ?? creditable({ ttc, alreadyCredited: before.ttc, amount: null }).creditable
+  const all = new Decimal(before.ttc).plus(part)
+  const allHt = all.eq(ttc) ? ht : splitInclusive(printDecimal(all), rate, currency).ht
+  const own = new Decimal(allHt).minus(before.ht)
+  const money = (value: Decimal): string => printMoney(value, currency)
+  return { ht: money(own), tva: money(new Decimal(part).minus(own)), ttc: money(new Decimal(part)) }
 }
 
 /** Copied with the other sign. */

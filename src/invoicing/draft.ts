@@ -28,7 +28,7 @@ import { rateDelta } from '../rating/delta.js'
 import { daysOf, lengthOf, prorate } from '../rating/prorate.js'
 import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
-import { taxByRate } from '../rating/tax.js'
+import { type Totals, taxLines } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
 import { type FleetCharge, fleetLines, fleetRegularisation } from './fleet.js'
 import {
@@ -106,10 +106,6 @@ export function draftInvoice(
   }
   if (lines.length > limits.invoiceLinesMax)
     throw new ReleveError('unprocessable', `an invoice has at most ${limits.invoiceLinesMax} lines`)
-  const totals = taxByRate(
-    lines.map((line) => ({ ht: line.amount, rate: line.taxRate })),
-    customer.currency,
-  )
   return {
     id,
     kind: 'invoice',
@@ -133,10 +129,9 @@ export function draftInvoice(
     seller: terms.legalEntity,
     customer,
     refersTo: null,
-    lines: lines.map((line, i) => ({ ...line, no: i + 1 })),
     usage: charged.statement,
     notices,
-    ...totals,
+    ...totalled(lines, customer.currency),
   }
 }
 
@@ -147,18 +142,49 @@ export function draftInvoice(
 export function draftCorrection(id: string, part: LatePart, refersTo: Invoice['refersTo']): Invoice {
   const { terms, period } = part
   const { lines, notices } = regularise(part, terms.customer.currency)
-  const totals = taxByRate(
-    lines.map((line) => ({ ht: line.amount, rate: line.taxRate })),
-    terms.customer.currency,
-  )
   return {
     ...draftInvoice(id, { ...terms, items: [] }, period, []),
     kind: refersTo === null ? 'invoice' : 'credit_note',
     refersTo,
-    lines: lines.map((line, i) => ({ ...line, no: i + 1 })),
     notices,
+    ...totalled(lines, terms.customer.currency),
+  }
+}
+
+/** Lines numbered, those with tax also without it and saying so, and what they come to. */
+function totalled(lines: readonly DraftLine[], currency: string): Totals & Pick<Invoice, 'lines' | 'taxes'> {
+  const { nets, ...totals } = taxLines(lines, currency)
+  return {
+    lines: lines.map((line, i): InvoiceLine => {
+      const no = i + 1
+      if (line.taxBehavior === undefined) return { ...line, no }
+      const net = nets[i]!
+      const { fr, en } = line.explanation
+      const explanation = {
+        fr: `${fr} ; TTC, soit ${formatMoney(net, currency, 'fr')} HT`,
+        en: `${en}; tax included, ${formatMoney(net, currency, 'en')} without it`,
+      }
+      return { ...line, no, net, explanation }
+    }),
     ...totals,
   }
+}
+
+/** Whether the amount of a line holds the tax: as its price says. */
+export function behaviorOf(price: Price | null): Pick<InvoiceLine, 'taxBehavior'> {
+  return price?.taxBehavior === undefined ? {} : { taxBehavior: price.taxBehavior }
+}
+
+/** The same of an amount that the contract says and no price of the catalogue. */
+export function contractBehaviorOf({ contract, items }: Terms): Pick<InvoiceLine, 'taxBehavior'> {
+  const prices = items.flatMap(({ fee, metrics, addOns = [] }) => [
+    fee,
+    ...[...metrics, ...addOns].map((one) => one.price),
+  ])
+  const known = prices.filter((price) => price !== null)
+  const asPrices = known.length > 0 && known.every((price) => price.taxBehavior === 'inclusive')
+  const inclusive = contract.taxBehavior === undefined ? asPrices : contract.taxBehavior === 'inclusive'
+  return inclusive ? { taxBehavior: 'inclusive' } : {}
 }
 
 /** Late usage that the contract does not bill, for the reader of the next invoice. */
@@ -184,7 +210,7 @@ function refusals({ terms, period, billed, usage }: LatePart): Notice[] {
   })
 }
 
-export type DraftLine = Omit<InvoiceLine, 'no'>
+export type DraftLine = Omit<InvoiceLine, 'no' | 'net'>
 
 interface Charges {
   readonly lines: readonly DraftLine[]
@@ -204,6 +230,7 @@ function chargesOf(
   const statement: UsageStatement[] = []
   const notices: Notice[] = []
   const month = monthOf(terms, period)
+  const agreed = contractBehaviorOf(terms)
   for (const item of terms.items) {
     const part = item.period ?? period
     const taxRate = taxRateOf(terms, item.product)
@@ -253,6 +280,7 @@ function chargesOf(
         ...(addOn.once
           ? rated(line, customer.currency)
           : byPart(rated(line, customer.currency), terms, { period, part: addOn.period })),
+        ...behaviorOf(addOn.price),
         price: addOn.price,
         proof: null,
         period: addOn.period,
@@ -289,6 +317,7 @@ function chargesOf(
               en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
             },
             ...line,
+            ...behaviorOf(price),
             price,
             proof,
             period: part,
@@ -318,7 +347,7 @@ function chargesOf(
     }
     for (const { name, amount } of prepaid.purchases.filter((one) => one.item === item.item)) {
       const label = { fr: `Pack prépayé — ${name}`, en: `Prepaid pack — ${name}` }
-      lines.push({ ...packLine(base, part, label, '1', amount), explanation: label })
+      lines.push({ ...packLine({ ...base, ...agreed }, part, label, '1', amount), explanation: label })
     }
     for (const charge of usage.filter((one) => one.item === item.item && one.charge === true)) {
       const amount = printMoney(new Decimal(charge.quantity), customer.currency)
@@ -338,6 +367,7 @@ function chargesOf(
         exact: charge.quantity,
         amount,
         explanation: chargeWords(charge, amount, customer.currency),
+        ...agreed,
         price: null,
         proof: proofOf(charge),
         period: part,
@@ -363,7 +393,14 @@ function rechargeLine(
   const { quantity, amount } = recharge!
   const total = printMoney(new Decimal(amount).times(packs), currency)
   const taxRate = taxRateOf(terms, item.product)
-  const base = { item: id, product: item.product.key, plan: item.plan, taxRate, since: null }
+  const base = {
+    item: id,
+    product: item.product.key,
+    plan: item.plan,
+    taxRate,
+    ...contractBehaviorOf(terms),
+    since: null,
+  }
   const name = (language: 'fr' | 'en'): string => `${formatNumber(quantity, language)} ${unit}`
   const label = { fr: `Recharge automatique — ${name('fr')}`, en: `Automatic recharge — ${name('en')}` }
   const say = (language: 'fr' | 'en'): string => {
@@ -409,6 +446,7 @@ function feeLines(terms: Terms, item: Ahead['items'][number], parts: readonly Fe
           en: `${item.plan.name} — subscription, ${month.en}`,
         },
         ...amounts,
+        ...behaviorOf(fee),
         price: fee,
         proof: null,
         period: one.part,
@@ -433,6 +471,13 @@ function feeCorrections(terms: Terms, period: Period, billed: Ahead): DraftLine[
   const now = linesOf(terms.items.filter((item) => item.fee !== null))
   return [...new Set([...before.keys(), ...now.keys()])].flatMap((key): DraftLine[] => {
     const [was, is] = [before.get(key), now.get(key)]
+    // With tax and without it are not subtracted from each other: the old fee is given back, the new one charged.
+    return was !== undefined && is !== undefined && was.taxBehavior !== is.taxBehavior
+      ? [...corrected(was, undefined), is]
+      : corrected(was, is)
+  })
+
+  function corrected(was: DraftLine | undefined, is: DraftLine | undefined): DraftLine[] {
     const line = (is ?? was)!
     const amount = printMoney(new Decimal(is?.amount ?? '0').minus(was?.amount ?? '0'), currency)
     if (new Decimal(amount).isZero()) return []
@@ -456,7 +501,7 @@ function feeCorrections(terms: Terms, period: Period, billed: Ahead): DraftLine[
         explanation: { fr: say('fr'), en: say('en') },
       },
     ]
-  })
+  }
 }
 
 /** A fee of a part: the amount by days (or seconds), without those of a suspension, with the days in words. */
@@ -481,7 +526,7 @@ function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePar
 }
 
 function packLine(
-  base: Pick<DraftLine, 'item' | 'product' | 'plan' | 'taxRate' | 'since'>,
+  base: Pick<DraftLine, 'item' | 'product' | 'plan' | 'taxRate' | 'taxBehavior' | 'since'>,
   period: Period,
   label: Words,
   quantity: string,
@@ -587,18 +632,22 @@ export function limitOf(
   return printDecimal(round(part, 0))
 }
 
-/** A period by its name: the month it begins in, or its days when it is no month. */
+/** A period by its name: the month that it is, or its days when it is none. */
 export function monthOf({ contract }: Terms, period: Period): Words {
   const { timeZone } = contract
   const say = (language: 'fr' | 'en'): string => {
-    if (isMonth(daysOf(period, timeZone))) return formatMonth(period.from, timeZone, language)
+    if (isMonth(period, timeZone)) return formatMonth(period.from, timeZone, language)
     const [first, last] = [period.from, period.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
     return language === 'fr' ? `du ${first} au ${last}` : `${first} to ${last}`
   }
   return { fr: say('fr'), en: say('en') }
 }
 
-const isMonth = (days: number): boolean => days >= 28 && days <= 31
+/** A month of the calendar: what begins on the 24th has no name. */
+function isMonth(period: Period, zone: string): boolean {
+  const [first, behind] = [dateIn(period.from, zone), dateIn(period.to, zone)]
+  return first.endsWith('-01') && behind.endsWith('-01') && daysOf(period, zone) <= 31
+}
 
 /**
  * Discounts, cap and minimum over the charges of a period. With `before` (the charges as they were billed) only what changed is
@@ -613,17 +662,26 @@ function adjustmentLines(
 ): DraftLine[] {
   const [item] = terms.items
   if (item === undefined || terms.contract.adjustments === undefined) return []
-  const total = (lines: readonly DraftLine[]): string =>
-    printDecimal(lines.reduce((all, line) => all.plus(line.amount), new Decimal(0)))
   const { currency } = terms.customer
+  const agreed = contractBehaviorOf(terms)
+  const kind = agreed.taxBehavior === undefined ? 'ht' : 'ttc'
+  const total = (lines: readonly DraftLine[]): string => printDecimal(new Decimal(taxLines(lines, currency)[kind]))
   const old = new Map<string, Adjustment>()
   if (regularised) for (const one of adjust(terms, period, total(before))) old.set(one.label.fr, one)
   const now = new Map(adjust(terms, period, total(charges)).map((one) => [one.label.fr, one]))
+  // It comes off each rate of tax by its share of the charges.
+  const byRate = (amount: string, lines: readonly DraftLine[]): Map<string, Decimal> => {
+    const { taxes } = taxLines(lines, currency)
+    if (taxes.length < 2) return new Map([[taxes[0]?.rate ?? terms.customer.taxRate, new Decimal(amount)]])
+    const weights = taxes.map(({ base, tax }) => (kind === 'ht' ? base : printDecimal(new Decimal(base).plus(tax))))
+    const shares = spread(amount, weights, currency)
+    return new Map(taxes.map(({ rate }, i) => [rate, new Decimal(shares[i]!)]))
+  }
   return [...new Set([...now.keys(), ...old.keys()])].flatMap((key): DraftLine[] => {
     const one = (now.get(key) ?? old.get(key))!
     const [is, was] = [now.get(key)?.amount ?? '0', old.get(key)?.amount ?? '0']
+    const [share, shareBefore] = [byRate(is, charges), byRate(was, before)]
     const amount = printMoney(new Decimal(is).minus(was), currency)
-    if (new Decimal(amount).isZero()) return []
     const month = monthOf(terms, period)
     const say = (language: 'fr' | 'en'): string => {
       const money = (value: string): string => formatMoney(value, currency, language)
@@ -632,14 +690,10 @@ function adjustmentLines(
         ? `${money(is)} au lieu de ${money(was)} = ${money(amount)}`
         : `${money(is)} instead of ${money(was)} = ${money(amount)}`
     }
-    const byRate = new Map<string, Decimal>()
-    for (const line of charges) byRate.set(line.taxRate, (byRate.get(line.taxRate) ?? new Decimal(0)).plus(line.amount))
-    const rates = byRate.size === 0 ? [terms.customer.taxRate] : [...byRate.keys()]
-    // A discount comes off each rate of tax by its share of the charges.
-    const shares = byRate.size < 2 ? [amount] : spread(amount, [...byRate.values()].map(printDecimal), currency)
-    return rates.flatMap((taxRate, i): DraftLine[] => {
-      const share = shares[i]!
-      if (new Decimal(share).isZero()) return []
+    return [...new Set([...share.keys(), ...shareBefore.keys()])].flatMap((taxRate): DraftLine[] => {
+      const due = new Decimal(share.get(taxRate) ?? 0).minus(shareBefore.get(taxRate) ?? 0)
+      if (due.isZero()) return []
+      const amount = printMoney(due, currency)
       return [
         {
           item: item.item,
@@ -655,10 +709,11 @@ function adjustmentLines(
           included: '0',
           billable: '1',
           steps: [],
-          exact: share,
-          amount: share,
+          exact: amount,
+          amount,
           explanation: { fr: say('fr'), en: say('en') },
           taxRate,
+          ...agreed,
           price: null,
           proof: null,
           period,
@@ -683,6 +738,15 @@ function regularise(
       lines.push(...fleetRegularisation(part, item, currency))
       continue
     }
+    // The fee of an item that is invoiced when it is used, by usage that nobody knew of, or of which nothing is left.
+    const [used, usedBefore] = [part.usage, part.billed].map((usage) => isTriggered(terms, item.item, usage))
+    if (item.fee !== null && terms.billedAhead === undefined && used !== usedBefore)
+      for (const line of feeLines(
+        terms,
+        item,
+        item.fees ?? [{ period: part.period, part: item.period ?? part.period }],
+      ))
+        lines.push(asRegularisation(line, used === true ? line.amount : opposite(line.amount)))
     for (const metric of item.metrics) {
       const now = usageOf(part.usage, item.item, metric.metric)
       const billed = usageOf(part.billed, item.item, metric.metric)
@@ -700,8 +764,10 @@ function regularise(
       const same = quantity === old && (metric.price?.model !== 'percentage' || now.count === billed.count)
       if (limit === null || (same && paid === paidBefore)) continue
       // Behind packs that block nothing is billed, early or late.
-      const rules = contract.items.find((one) => one.id === item.item)?.prepaid
-      if (rules?.some((rule) => rule.metric === metric.metric && rule.exhaustion === 'block')) continue
+      const isBlocked = (used: string, by: string): boolean =>
+        funding?.exhaustion === 'block' &&
+        new Decimal(pricedQuantity(used, metric, null).quantity).gt(new Decimal(limit).plus(by))
+      const [blocked, blockedBefore] = [isBlocked(quantity, paid), isBlocked(old, paidBefore)]
       const included = printDecimal(new Decimal(limit).plus(paid))
       const includedBefore = printDecimal(new Decimal(limit).plus(paidBefore))
       if (metric.price === null) {
@@ -728,7 +794,7 @@ function regularise(
         ? [
             { ...now, quantity, limit: included },
             { ...billed, quantity: old, limit: includedBefore },
-          ].map((one) => rateMetric(metric, one, one.limit, currency).total)
+          ].map((one, i) => ([blocked, blockedBefore][i] ? '0' : rateMetric(metric, one, one.limit, currency).total))
         : [delta.after.total, delta.before.total].map((total) => billedIn(currency, price, total))
       const amount = printMoney(new Decimal(after!).minus(before!), currency)
       if (new Decimal(amount).isZero()) continue
@@ -766,6 +832,7 @@ function regularise(
         amount,
         explanation: { fr: say('fr'), en: say('en') },
         taxRate: taxRateOf(terms, item.product),
+        ...behaviorOf(metric.price),
         price: metric.price,
         proof: proofOf(now),
         period: item.period ?? part.period,
@@ -773,7 +840,11 @@ function regularise(
         ...dataOf(now, billed),
       })
     }
-    for (const now of part.usage.filter((one) => one.item === item.item && one.charge === true)) {
+    const isCharge = (one: ItemUsage): boolean => one.item === item.item && one.charge === true
+    const gone = part.billed.filter(
+      (old) => isCharge(old) && !part.usage.some((one) => isCharge(one) && one.metric === old.metric),
+    )
+    for (const now of [...part.usage.filter(isCharge), ...gone.map((old) => ({ ...old, quantity: '0' }))]) {
       const old = part.billed.find((one) => one.item === now.item && one.metric === now.metric && one.charge === true)
       const money = (text: string): string => printMoney(new Decimal(text), currency)
       const amount = money(printDecimal(new Decimal(money(now.quantity)).minus(money(old?.quantity ?? '0'))))
@@ -797,6 +868,7 @@ function regularise(
         amount,
         explanation: chargeWords(now, amount, currency),
         taxRate: taxRateOf(terms, item.product),
+        ...contractBehaviorOf(terms),
         price: null,
         proof: proofOf(now),
         period: item.period ?? part.period,
@@ -813,6 +885,11 @@ function regularise(
     lines.push(...adjustmentLines(terms, part.period, charges(part.usage, prepaid), charges(part.billed, before), true))
   }
   return { lines, notices }
+}
+
+function asRegularisation(line: DraftLine, amount: string): DraftLine {
+  const label = { fr: `Régularisation — ${line.label.fr}`, en: `Adjustment — ${line.label.en}` }
+  return { ...line, type: 'regularisation', label, steps: [], exact: amount, amount, since: {} }
 }
 
 type MetricLine = Rated & { readonly price: Price }
@@ -835,6 +912,11 @@ function rateMetric(
   const lines: MetricLine[] = rating.lines.map((line) => ({ ...rated(line, currency, words), price: first }))
   let counted = atLeastZero(begun)
   for (const [i, { price }] of (parts.length === 0 ? [] : metric.later!).entries()) {
+    if (price.taxBehavior !== first.taxBehavior)
+      throw new ReleveError(
+        'unprocessable',
+        `${price.rule} v${price.version}: tax_behavior changes within the period; let it take effect with the next one`,
+      )
     const part = parts[i + 1]?.quantity
     const whole = part === undefined ? measured.quantity : atLeastZero(printDecimal(new Decimal(counted).plus(part)))
     const asked = askOf(metric, price, included)

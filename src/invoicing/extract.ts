@@ -8,7 +8,7 @@
  */
 import { crc32 } from 'node:zlib'
 import { assert } from '../assert.js'
-import type { Invoice } from './invoice.js'
+import { type Invoice, netOf } from './invoice.js'
 
 export interface Table {
   readonly columns: readonly string[]
@@ -37,8 +37,10 @@ const LINE_COLUMNS = [
   'price_version',
   'events',
   'digest',
+  'tax_behavior',
+  'net_amount',
 ]
-const NUMERIC = new Set(['line', 'quantity', 'included', 'billable', 'amount', 'tax_rate', 'events'])
+const NUMERIC = new Set(['line', 'quantity', 'included', 'billable', 'amount', 'net_amount', 'tax_rate', 'events'])
 
 /** One row per line of an invoice. */
 export function tableOf(invoice: Invoice): Table {
@@ -65,6 +67,8 @@ export function tableOf(invoice: Invoice): Table {
       line.price?.version ?? '',
       line.proof === null ? '' : String(line.proof.count),
       line.proof?.digest ?? '',
+      line.taxBehavior ?? 'exclusive',
+      netOf(line),
     ]),
   }
 }

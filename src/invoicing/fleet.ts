@@ -15,7 +15,7 @@ import { formatMoney, formatNumber, type Words } from '../format.js'
 import type { Period } from '../period.js'
 import { lengthOf, prorate } from '../rating/prorate.js'
 import { rate, type Step } from '../rating/rating.js'
-import { askOf, type DraftLine, type ItemUsage, limitOf, monthOf, proofOf, taxRateOf } from './draft.js'
+import { askOf, behaviorOf, type DraftLine, type ItemUsage, limitOf, monthOf, proofOf, taxRateOf } from './draft.js'
 
 /** What the objects of a fleet come to, of one kind. */
 export interface FleetCharge {
@@ -340,6 +340,7 @@ export function fleetLines(
         amount: fleet.amount,
         explanation: { fr: wordsOf(one, currency, 'fr'), en: wordsOf(one, currency, 'en') },
         taxRate,
+        ...behaviorOf(fleet.kind === 'usage' ? (metric?.price ?? null) : item.fee),
         price: fleet.kind === 'usage' ? (metric?.price ?? null) : item.fee,
         proof: fleet.kind === 'usage' ? proofOf(one) : null,
         period: item.period ?? period,
@@ -413,6 +414,7 @@ export function fleetRegularisation(
         amount,
         explanation: { fr: sum('fr'), en: sum('en') },
         taxRate: taxRateOf(part.terms, item.product),
+        ...behaviorOf(now.fleet.kind === 'usage' ? (metric?.price ?? null) : item.fee),
         price: now.fleet.kind === 'usage' ? (metric?.price ?? null) : item.fee,
         proof: proofOf(now),
         period: item.period ?? part.period,

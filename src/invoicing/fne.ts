@@ -18,7 +18,7 @@ import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import { spread } from '../rating/adjust.js'
 import type { Certifier, CertifyOutcome } from './certification.js'
-import type { Invoice } from './invoice.js'
+import { type Invoice, netOf } from './invoice.js'
 import { opposite } from './state.js'
 
 export interface FneOptions {
@@ -84,7 +84,9 @@ interface Item {
 function itemsOf(invoice: Invoice): Item[] {
   const rates = [...new Set(invoice.lines.map((line) => line.taxRate))]
   return rates.flatMap((rate) => {
-    const lines = invoice.lines.filter((line) => line.taxRate === rate)
+    const lines = invoice.lines
+      .filter((line) => line.taxRate === rate)
+      .map((line) => ({ ...line, amount: netOf(line) }))
     const charged = lines.filter((line) => !line.amount.startsWith('-') && !new Decimal(line.amount).isZero())
     const off = lines
       .filter((line) => line.amount.startsWith('-'))

@@ -9,7 +9,7 @@
  *    seller: LegalEntity, customer: Customer, refersTo: null | {id, number},
  *    lines: [{no, type: 'fee'|'add_on'|'usage'|'regularisation'|'discount'|'cap'|'minimum'|'credit', item, product, plan: {key, version, name}, metric|null, unit|null, label: {fr, en},
  *             quantity, included, billable, steps: [{after, upTo|null, quantity, unitPrice, flat, amount}], exact, amount,
- *             explanation: {fr, en}, taxRate, price: Price|null, proof: Proof|null, period: {from, to}, since: cut|null}],
+ *             explanation: {fr, en}, taxRate, taxBehavior?, net?, price: Price|null, proof: Proof|null, period: {from, to}, since: cut|null}],
  *    usage: [{item, product, metric, unit, quantity, limit|null, percent|null, overage|null, status, line|null, proof}],
  *    notices: [{code, item, metric|null, quantity|null, text: {fr, en}}],
  *    taxes: [{rate, base, tax}], ht, tva, ttc}
@@ -82,10 +82,14 @@ export interface InvoiceLine {
   /** They sum to `exact`; of a regularisation they are those of its whole period, billed part included. */
   readonly steps: readonly Step[]
   readonly exact: string
-  /** HT, rounded to the currency. */
+  /** Rounded to the currency: HT, or TTC when `taxBehavior` says so. */
   readonly amount: string
   readonly explanation: Words
   readonly taxRate: string
+  /** The amount, and with it the steps, hold the tax; absent: they are without. */
+  readonly taxBehavior?: 'inclusive'
+  /** HT, rounded to the currency, exactly of a line with tax: those of a rate sum to its base. */
+  readonly net?: string
   readonly price: Price | null
   readonly proof: Proof | null
   /** What the line covers, half-open, epoch ms: of a regularisation the earlier period, of an item that began or ended its part. */
@@ -188,6 +192,11 @@ export interface Invoice {
   readonly ht: string
   readonly tva: string
   readonly ttc: string
+}
+
+/** What a line is without tax. The lines of a document sum to its HT. */
+export function netOf(line: Pick<InvoiceLine, 'amount' | 'net'>): string {
+  return line.net ?? line.amount
 }
 
 /** SHA-256 of the document's canonical text, hex: kept beside an issued invoice, and comparable by anybody. */

@@ -44,13 +44,24 @@ export function soldBy(
   period: Period,
   usage: readonly ItemUsage[],
 ): PackPurchase[] {
-  const again = fundings.flatMap((funding) =>
-    fundedOf(funding, terms, period, usage).funded.recharges.map(({ pack, packs }): PackPurchase => {
-      const amount = printMoney(new Decimal(funding.recharge!.amount).times(packs), terms.customer.currency)
-      return { item: funding.item, pack, name: 'recharge', amount }
-    }),
-  )
-  return [...purchases, ...again]
+  return [...purchases, ...fundings.flatMap((funding) => boughtAgain(funding, terms, period, usage))]
+}
+
+/** The packs that were bought again, and billed, by counting a period once more. */
+export function soldLate({
+  terms,
+  period,
+  usage,
+  prepaid = [],
+}: Pick<LatePart, 'terms' | 'period' | 'usage' | 'prepaid'>): PackPurchase[] {
+  return prepaid.flatMap((funding) => boughtAgain(funding, terms, period, usage))
+}
+
+function boughtAgain(funding: Funding, terms: Terms, period: Period, usage: readonly ItemUsage[]): PackPurchase[] {
+  return fundedOf(funding, terms, period, usage).funded.recharges.map(({ pack, packs }) => {
+    const amount = printMoney(new Decimal(funding.recharge!.amount).times(packs), terms.customer.currency)
+    return { item: funding.item, pack, name: 'recharge', amount }
+  })
 }
 
 /** Of an earlier period that was counted again. */

@@ -16,7 +16,7 @@ import { asShown, toCii, unitsOf } from './cii.js'
 import { dataEntryText } from './data-entry.js'
 import { registerFonts, runsOf, type Weight } from './fonts.js'
 import { groupLines } from './group.js'
-import type { DataEntry, Invoice, InvoiceLine, UsageStatement } from './invoice.js'
+import { type DataEntry, type Invoice, type InvoiceLine, netOf, type UsageStatement } from './invoice.js'
 import { mentionsOf, registrationsText } from './mentions.js'
 import type { PrintedCertification } from './print.js'
 
@@ -44,9 +44,21 @@ const words = {
   billedTo: { fr: 'Facturé à', en: 'Billed to' },
   description: { fr: 'Désignation', en: 'Description' },
   quantity: { fr: 'Quantité', en: 'Quantity' },
-  price: { fr: 'Prix unitaire HT', en: 'Unit price' },
+  price: { fr: 'Prix unitaire HT', en: 'Price excl. VAT' },
+  price_of_either: { fr: 'Prix unitaire', en: 'Unit price' },
+  price_with_tax: { fr: 'Prix unit. TTC', en: 'Price incl. VAT' },
   rate: { fr: 'TVA', en: 'VAT' },
-  amount: { fr: 'Montant HT', en: 'Amount' },
+  amount: { fr: 'Montant HT', en: 'Amount excl. VAT' },
+  amount_with_tax: { fr: 'Montant TTC', en: 'Amount incl. VAT' },
+  with_tax: { fr: 'TTC', en: 'incl. VAT' },
+  prices_with_tax: {
+    fr: 'Les prix et les montants des lignes sont TTC ; la TVA comprise est détaillée par taux ci-dessous.',
+    en: 'Prices and amounts of the lines include VAT; the VAT in them is stated by rate below.',
+  },
+  prices_mixed: {
+    fr: 'Les prix marqués TTC comprennent la TVA ; les montants des lignes sont tous HT.',
+    en: 'Prices marked incl. VAT hold the tax; all amounts of the lines are without it.',
+  },
   total: { fr: 'Total HT', en: 'Total excl. VAT' },
   vat: { fr: 'TVA', en: 'VAT' },
   on: { fr: 'sur', en: 'on' },
@@ -115,7 +127,8 @@ class Sheet {
     const lines: string[] = []
     let line = ''
     const push = (): void => {
-      if (line !== '') lines.push(line)
+      // What stands between two parts is not left at the end of a line.
+      if (line !== '') lines.push(line.replace(/ ·$/, ''))
       line = ''
     }
     for (const word of text.split(' ')) {
@@ -325,13 +338,33 @@ export async function toPdf(
   }
 
   function lineTable(): void {
+    // One column of amounts sums to one total: TTC when all lines are with tax, else HT.
+    const inclusive = invoice.lines.length > 0 && invoice.lines.every((line) => line.taxBehavior === 'inclusive')
+    const mixed = !inclusive && invoice.lines.some((line) => line.taxBehavior === 'inclusive')
+    const printed = (line: InvoiceLine): string => (inclusive ? line.amount : netOf(line))
     const columns: Column[] = [
       { title: say('description'), x: LEFT, width: 252, align: 'left' },
       { title: say('quantity'), x: LEFT + 258, width: 58, align: 'right' },
-      { title: say('price'), x: LEFT + 318, width: 70, align: 'right' },
+      {
+        title: say(inclusive ? 'price_with_tax' : mixed ? 'price_of_either' : 'price'),
+        x: LEFT + 318,
+        width: 70,
+        align: 'right',
+      },
       { title: say('rate'), x: LEFT + 390, width: 34, align: 'right' },
-      { title: say('amount'), x: LEFT + 426, width: RIGHT - LEFT - 426, align: 'right' },
+      {
+        title: say(inclusive ? 'amount_with_tax' : 'amount'),
+        x: LEFT + 426,
+        width: RIGHT - LEFT - 426,
+        align: 'right',
+      },
     ]
+    if (inclusive || mixed)
+      sheet.y +=
+        sheet.text(say(inclusive ? 'prices_with_tax' : 'prices_mixed'), LEFT, sheet.y - 8, RIGHT - LEFT, {
+          size: 8,
+          color: GRAY,
+        }) + 4
     const [description, ...figures] = columns
     let sum = new Decimal(0)
     const carry = (label: string): void => {
@@ -366,7 +399,10 @@ export async function toPdf(
       if (note !== '') sheet.text(note, description!.x, y + used + 2, noteWidth, noteStyle)
       for (const [i, cell] of cells.entries()) {
         const { x, width, align } = figures[i]!
-        sheet.line(cell, x, y, width, { size: 9, align, weight: i === 3 ? 600 : 400 })
+        const style: Style = { size: 9, align, weight: i === 3 ? 600 : 400 }
+        // A figure that is wider than its column is printed smaller, never over its neighbour.
+        const size = Math.min(9, (9 * (width - 3)) / Math.max(1, sheet.width(cell, style)))
+        sheet.line(cell, x, y + (9 - size) * 0.9, width, { ...style, size })
       }
       sheet.y = y + height + 7
       sheet.rule(sheet.y)
@@ -375,7 +411,7 @@ export async function toPdf(
     tableHead(columns)
     if (invoice.lines.length > limits.printedLinesMax) {
       const { groups } = groupLines(
-        invoice.lines,
+        invoice.lines.map((line) => ({ ...line, amount: printed(line) })),
         (line) => groupKey(line, language, say('fee')),
         invoice.currency,
         limits.printedLinesMax,
@@ -394,11 +430,11 @@ export async function toPdf(
         several ? `${line.item} · ${line.explanation[language]}` : line.explanation[language],
         [
           agreed ? formatNumber(quantity, language) : '',
-          agreed ? money(price) : '',
+          agreed ? `${money(price)}${mixed && line.net !== undefined ? ` ${say('with_tax')}` : ''}` : '',
           formatPercent(line.taxRate, language),
-          money(line.amount),
+          money(printed(line)),
         ],
-        line.amount,
+        printed(line),
         i === invoice.lines.length - 1,
       )
     }

@@ -29,6 +29,8 @@ const words = {
   vat: { fr: 'TVA', en: 'VAT' },
   on: { fr: 'sur', en: 'on' },
   due_total: { fr: 'Total TTC', en: 'Total incl. tax' },
+  with_tax: { fr: 'TTC', en: 'incl. tax' },
+  without_tax: { fr: 'HT', en: 'excl. tax' },
   statement: { fr: 'Relevé de consommations', en: 'Usage statement' },
   unlimited: { fr: 'illimité', en: 'unlimited' },
   over: { fr: 'dépassement', en: 'over' },
@@ -63,8 +65,10 @@ export function renderInvoice(
   if (invoice.refersTo !== null) out.push(`${say('refers')} ${invoice.refersTo.number}`)
   out.push(rule)
 
+  const said = invoice.lines.some((line) => line.taxBehavior === 'inclusive')
   for (const line of invoice.lines) {
-    row(`${String(line.no).padStart(2)}. ${line.label[language]}`, money(line.amount))
+    const kind = said ? ` ${say(line.taxBehavior === 'inclusive' ? 'with_tax' : 'without_tax')}` : ''
+    row(`${String(line.no).padStart(2)}. ${line.label[language]}`, `${money(line.amount)}${kind}`)
     out.push(`    ${line.explanation[language]}`)
     if (line.price !== null) {
       const proof = line.proof === null || options.proofs === false ? '' : ` · ${proofText(line.proof)}`

@@ -12,7 +12,7 @@ import { periodAt } from '../catalog/part.js'
 import { ReleveError } from '../errors.js'
 import { inTransaction } from '../transaction.js'
 import type { CloseOptions, Measured } from './close.js'
-import { draftInvoice } from './draft.js'
+import { contractBehaviorOf, draftInvoice } from './draft.js'
 import type { PackPurchase } from './funding.js'
 import type { KeptInvoice, Mover } from './invoicing.js'
 import { packJson } from './pack.js'
@@ -96,7 +96,8 @@ async function draftSale(
 
 /** The item alone, without fee, usage and what the contract adds to its charges. */
 function termsOfSale({ ahead: _, billedAhead: __, ...terms }: Terms, item: string): Terms {
-  const { adjustments: ___, ...contract } = terms.contract
+  // The prices that would say whether amounts are with tax are left out below.
+  const { adjustments: ___, ...contract } = { ...terms.contract, ...contractBehaviorOf(terms) }
   const own = terms.items.find((one) => one.item === item)
   if (own === undefined) throw new ReleveError('unprocessable', `item: ${item} covers nothing of the running period`)
   const { addOns: ____, fees: _____, ...rest } = own

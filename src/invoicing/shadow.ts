@@ -13,7 +13,7 @@ import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
 import { draftInvoice, type ItemUsage } from './draft.js'
 import type { Prepaid } from './funding.js'
-import type { Invoice } from './invoice.js'
+import { type Invoice, netOf } from './invoice.js'
 
 export interface ShadowChange {
   /** These versions in the place of those in force, drafts and archived ones too. */
@@ -28,7 +28,7 @@ export interface ShadowPeriod {
   readonly before: string
   readonly after: string
   readonly difference: string
-  /** Lines that are not the same, by item and metric. */
+  /** Lines that are not the same, by item and metric, HT. */
   readonly lines: readonly {
     readonly item: string
     readonly metric: string | null
@@ -117,9 +117,10 @@ export function shadowPeriod(before: ShadowSide, after: ShadowSide, period: Peri
   const { currency } = before.terms.customer
   const amounts = (invoice: Invoice): Map<string, { item: string; metric: string | null; amount: Decimal }> => {
     const all = new Map<string, { item: string; metric: string | null; amount: Decimal }>()
-    for (const { item, metric, type, amount } of invoice.lines) {
+    for (const line of invoice.lines) {
+      const { item, metric, type } = line
       const key = JSON.stringify([item, metric, metric === null ? type : ''])
-      all.set(key, { item, metric, amount: (all.get(key)?.amount ?? new Decimal(0)).plus(amount) })
+      all.set(key, { item, metric, amount: (all.get(key)?.amount ?? new Decimal(0)).plus(netOf(line)) })
     }
     return all
   }

@@ -16,7 +16,7 @@ import { Decimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import type { Period } from '../period.js'
 import { measuredFor } from './close.js'
-import { draftCreditNote } from './credit.js'
+import { draftCreditNote, NOT_CREDITED } from './credit.js'
 import { draftCorrection, draftInvoice, type ItemUsage, type LatePart } from './draft.js'
 import type { Funding, LedgerStep, Refunding } from './funding.js'
 import { customerNotices, type DataEntry, hashOf, type Invoice, type InvoiceLine } from './invoice.js'
@@ -164,13 +164,15 @@ async function compareRow(postgres: Pool, kept: KeptInvoice): Promise<Difference
   ]
 }
 
-async function creditAgain({ invoicing }: VerifyOptions, note: Invoice): Promise<Invoice> {
+async function creditAgain({ invoicing, postgres }: VerifyOptions, note: Invoice): Promise<Invoice> {
   if (note.refersTo === null)
     throw new ReleveError('unprocessable', `${note.number}: a credit note names its invoice, this one does not`)
   const { invoice } = await invoicing.get(note.refersTo.id)
   // The whole copies the lines; a part is one line with an amount of its own.
   const whole = note.lines.length === invoice.lines.length && opposite(note.ttc) === invoice.ttc
-  return draftCreditNote(note.id, invoice, '0', whole ? null : opposite(note.ttc))
+  if (whole) return draftCreditNote(note.id, invoice, NOT_CREDITED, null)
+  const before = await invoicing.creditedOf(postgres, invoice.id, note.id)
+  return draftCreditNote(note.id, invoice, before, opposite(note.ttc))
 }
 
 async function draftAgain(
@@ -386,6 +388,8 @@ const FIGURES = [
   'exact',
   'amount',
   'taxRate',
+  'taxBehavior',
+  'net',
   'price',
   'period',
   'since',

@@ -406,7 +406,11 @@ export class Prepaid {
         Object.fromEntries(own.map((row) => [row.id, printDecimal(new Decimal(of(row)))]))
       return {
         ...funding,
-        packs: funding.packs.map((pack) => ({ ...pack, balance: printDecimal(again(known.get(pack.id)!)) })),
+        packs: funding.packs.map((pack) => {
+          const row = known.get(pack.id)!
+          const bought = row.closing !== null && Number(row.valid_from) >= period.from
+          return { ...pack, balance: printDecimal(again(row)), ...(bought ? { again: true as const } : {}) }
+        }),
         debited: record((row) => row.debited_here),
         left: record((row) => row.balance),
       }

@@ -406,14 +406,25 @@ export class Ledger {
   // ---- Inside ------------------------------------------------------------------------------------------------------------
 
   #accountOf({ tenant, metric, quotas }: NewReservation): Account {
-    const byMetric = this.#accountsOf.get(tenant) ?? new Map<string, Account[]>()
-    const accounts = byMetric.get(metric) ?? []
+    let byMetric = this.#accountsOf.get(tenant)
+    if (byMetric === undefined) {
+      byMetric = new Map()
+      this.#accountsOf.set(tenant, byMetric)
+    }
+    let accounts = byMetric.get(metric)
+    if (accounts === undefined) {
+      accounts = []
+      byMetric.set(metric, accounts)
+    }
     for (const account of accounts)
       if (account.quotas.length === quotas.length && account.quotas.every((quota, i) => quota === quotas[i]))
         return account
     const holds = quotas.map((quota) => {
-      const hold = this.#holds.get(quota) ?? { quota, amount: 0n, uses: 0 }
-      this.#holds.set(quota, hold)
+      let hold = this.#holds.get(quota)
+      if (hold === undefined) {
+        hold = { quota, amount: 0n, uses: 0 }
+        this.#holds.set(quota, hold)
+      }
       hold.uses += 1
       return hold
     })
@@ -421,8 +432,6 @@ export class Ledger {
     const account: Account = { tenant, metric, quotas, holds, number, uses: 0 }
     this.#accounts[number] = account
     accounts.push(account)
-    byMetric.set(metric, accounts)
-    this.#accountsOf.set(tenant, byMetric)
     return account
   }
 

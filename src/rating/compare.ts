@@ -1,7 +1,7 @@
 /**
  * What a usage would cost under several plans, and which is the cheapest. Pure: plans come in with their prices. Usage above a
- * quota that has no price is told per plan: such a plan looks cheap only because nobody priced it. Fees of different cycles and
- * prices of another currency are refused, not mixed.
+ * quota that has no price is told per plan: such a plan looks cheap only because nobody priced it. Fees of different cycles, prices
+ * of another currency, and prices with tax beside prices without are refused, not mixed.
  */
 import type { Price } from '../catalog/price.js'
 import { printMoney } from '../currency.js'
@@ -82,4 +82,13 @@ function assertComparable(plans: readonly ComparedPlan[], currency: string): voi
     for (const price of [fee, ...metrics.map((metric) => metric.price)])
       if (price !== null && price.currency !== currency)
         throw new ReleveError('unprocessable', `plans: ${price.rule} is in ${price.currency}, not ${currency}`)
+  const prices = plans.flatMap(({ fee, metrics }) => [fee, ...metrics.map((metric) => metric.price)])
+  const [one, other] = [true, false].map((inclusive) =>
+    prices.find((price) => price !== null && (price.taxBehavior === 'inclusive') === inclusive),
+  )
+  if (one != null && other != null)
+    throw new ReleveError(
+      'unprocessable',
+      `plans: ${one.rule} is with tax and ${other.rule} without, which is not compared`,
+    )
 }

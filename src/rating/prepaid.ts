@@ -2,7 +2,8 @@
  * Prepaid packs: in which order they are used up, what expiry forfeits, and what is bought again. Pure.
  *
  * Order: priority (lower first), earliest expiry, oldest, id. What an expired pack still held is forfeited and told, never lost
- * in silence; each debit says which pack paid it. A pack pays for usage from its beginning on, never for what was before.
+ * in silence; each debit says which pack paid it. A pack pays for usage from its beginning on, never for what was before; only one
+ * that was bought again because nothing was left would have been bought earlier, had the usage been known.
  */
 import { Decimal, parseDecimal, printDecimal, ZERO } from '../decimal.js'
 
@@ -15,6 +16,8 @@ export interface Pack {
   /** Instant at which it ends, epoch ms; absent: never. */
   readonly expires?: number
   readonly createdAt?: number
+  /** Was bought again within the usage that is looked at, because nothing was left: it pays any of it, behind all others. */
+  readonly again?: true
 }
 
 /** The pack that is bought again when nothing is left, as often as it takes. */
@@ -46,6 +49,7 @@ export function burnDown(
   const left = new Map(packs.map((pack) => [pack.id, parseDecimal(pack.balance, `balance of ${pack.id}`)]))
   const order = [...packs].sort(
     (a, b) =>
+      Number(a.again ?? false) - Number(b.again ?? false) ||
       (a.priority ?? 0) - (b.priority ?? 0) ||
       (a.expires ?? Number.MAX_SAFE_INTEGER) - (b.expires ?? Number.MAX_SAFE_INTEGER) ||
       (a.createdAt ?? 0) - (b.createdAt ?? 0) ||
@@ -65,7 +69,7 @@ export function burnDown(
   }
   const take = (pack: Pack, at: number, open: Decimal): Decimal => {
     const part = Decimal.min(open, left.get(pack.id) ?? ZERO)
-    if (part.lte(0) || (pack.validFrom ?? at) > at) return ZERO
+    if (part.lte(0) || (pack.again !== true && (pack.validFrom ?? at) > at)) return ZERO
     left.set(pack.id, (left.get(pack.id) ?? ZERO).minus(part))
     debits.push({ at, pack: pack.id, quantity: printDecimal(part) })
     return part

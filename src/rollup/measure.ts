@@ -10,6 +10,7 @@ import type { Aggregation, Metric } from '../catalog/metric.js'
 import { Decimal, printDecimal, round } from '../decimal.js'
 import { limits } from '../limits.js'
 import { HOUR_MS, type Period } from '../period.js'
+import { type Only, onHours, onlyCondition, onlyParams, windowsBetween } from './only.js'
 import {
   EVENT_DIGEST,
   type Heads,
@@ -28,6 +29,8 @@ export interface MeasureRequest {
   readonly period: Period
   /** The values of the events are wanted too, so many of the first ones by themselves. */
   readonly heads?: Heads | undefined
+  /** Absent: all of the metric. */
+  readonly only?: Only | undefined
 }
 
 export interface MeasuredUsage {
@@ -62,8 +65,8 @@ export async function measureMany(
   const answers: MeasuredUsage[] = []
   const groups = new Map<string, number[]>()
   const single: number[] = []
-  for (const [i, { metric, period }] of requests.entries()) {
-    if (!isSummed(metric.aggregation)) {
+  for (const [i, { metric, period, only }] of requests.entries()) {
+    if (!isSummed(metric.aggregation) || only !== undefined) {
       single.push(i)
       continue
     }
@@ -85,9 +88,9 @@ export async function measureMany(
   }
   for (const i of single) answers[i] = await measureOne(rollup, requests[i]!, cut)
   for (const [i, request] of requests.entries()) {
-    const { heads, tenant, metric, period } = request
+    const { heads, tenant, metric, period, only } = request
     if (heads === undefined) continue
-    const amounts = await valuesBehind(rollup, { tenant, metric: metric.key, period, ...cut }, heads)
+    const amounts = await valuesBehind(rollup, { tenant, metric: metric.key, period, only, ...cut }, heads)
     const tooMany = `${tenant} ${metric.key}: more than ${limits.eventValuesMax} different amounts, and its price is by the event`
     answers[i] = amounts === null ? { ...answers[i]!, mismatch: tooMany } : { ...answers[i]!, amounts }
   }
@@ -180,10 +183,19 @@ GROUP BY tenant, metric`,
 const key = (tenant: string, metric: string): string => `${tenant.length} ${tenant}${metric}`
 
 async function measureOne(rollup: Rollup, request: MeasureRequest, cut: StreamCut): Promise<MeasuredUsage> {
-  const { tenant, metric, period } = request
+  const { tenant, metric, period, only } = request
   const { aggregation, percentile } = metric
   const { stream, epoch } = cut
-  const proof = await prove(rollup, { tenant, metric: metric.key, aggregation, percentile, period, stream, epoch })
+  const proof = await prove(rollup, {
+    tenant,
+    metric: metric.key,
+    aggregation,
+    percentile,
+    period,
+    stream,
+    epoch,
+    only,
+  })
   const archived = archivedFigure(aggregation, period, proof)
   const { mismatch, ...figures } = await rolledUp(rollup, request, cut, proof.value, archived)
   return {
@@ -195,17 +207,45 @@ async function measureOne(rollup: Rollup, request: MeasureRequest, cut: StreamCu
   }
 }
 
+/**
+ * A part of a metric, by the archive alone, as a verification asks, or by the rollups alone, for a figure that is not billed: what
+ * the other says of it is left open.
+ */
+export async function measurePart(
+  rollup: Rollup,
+  request: MeasureRequest,
+  cut: StreamCut,
+  source: 'both' | 'archive' | 'rollups',
+): Promise<MeasuredUsage> {
+  const { tenant, metric, period, only, heads } = request
+  if (source === 'both' || (source === 'archive' && !metric.archive))
+    return (await measureMany(rollup, [request], cut))[0]!
+  const { key, aggregation, percentile } = metric
+  if (source === 'rollups' && aggregation !== 'percentile') {
+    const { mismatch: _, ...figures } = await rolledUp(rollup, request, cut, null, '0')
+    return { ...figures, count: 0, digest: '', query: '', mismatch: null }
+  }
+  const asked = { tenant, metric: key, aggregation, percentile, period, only, ...cut }
+  const { events, digest, query, ...proof } = await prove(rollup, asked)
+  return {
+    quantity: archivedFigure(aggregation, period, proof),
+    ...(aggregation === 'weighted_sum' ? { opening: new Decimal(proof.value?.split('/')[0] ?? '0').toFixed() } : {}),
+    ...(heads === undefined ? {} : { amounts: (await valuesBehind(rollup, asked, heads)) ?? [] }),
+    ...{ count: events, digest, query, mismatch: null },
+  }
+}
+
 /** The figure of the rollups, and what is different in the archive. */
 async function rolledUp(
   rollup: Rollup,
-  { tenant, metric, period }: MeasureRequest,
+  { tenant, metric, period, only }: MeasureRequest,
   cut: StreamCut,
   value: string | null,
   archived: string,
 ): Promise<Pick<MeasuredUsage, 'quantity' | 'opening' | 'mismatch'>> {
   const { key, aggregation } = metric
   if (aggregation === 'weighted_sum') {
-    const { quantity, opening } = await levelHours(rollup, { tenant, metric, period }, cut)
+    const { quantity, opening } = await levelHours(rollup, { tenant, metric, period, only }, cut)
     return { quantity, opening, mismatch: mismatchOf(tenant, key, quantity, archived) }
   }
   const { rows } = await rollup.usage({
@@ -217,6 +257,7 @@ async function rolledUp(
     window: null,
     timeZone: 'UTC',
     groupBy: [],
+    only,
     ...cut,
   })
   // Rollups do not have every value: a percentile is the archive's, and the rollups say of how many events.
@@ -231,14 +272,15 @@ async function rolledUp(
 /** A level over a period, in units × hours: opening × (b − a) + b × Σv − Σv·t, the opening being all that came before. */
 async function levelHours(
   rollup: Rollup,
-  { tenant, metric, period }: MeasureRequest,
+  { tenant, metric, period, only }: MeasureRequest,
   { stream, epoch, folded }: StreamCut,
 ): Promise<{ readonly quantity: string; readonly opening: string }> {
   const rows = (table: string, epochs: string): string =>
     `SELECT window, sum, sum_vt FROM ${table}
   WHERE tenant = {tenant:String} AND metric = {metric:String} AND window < {to:DateTime('UTC')}
-    AND stream = {stream:UInt16} AND ${epochs}`
-  const hours = folded > 0 && epoch >= folded && period.from % HOUR_MS === 0 && period.to % HOUR_MS === 0
+    AND stream = {stream:UInt16} AND ${epochs}${onlyCondition(only, windowsBetween('window'))}`
+  const hours =
+    folded > 0 && epoch >= folded && period.from % HOUR_MS === 0 && period.to % HOUR_MS === 0 && onHours(only, HOUR_MS)
   const source = hours
     ? `${rows('usage_hour', 'epoch <= {folded:UInt64}')}
   UNION ALL ${rows('usage_minute', 'epoch > {folded:UInt64} AND epoch <= {epoch:UInt64}')}`
@@ -257,6 +299,7 @@ FROM (${source})`,
       from: period.from / 1000,
       to: period.to / 1000,
       toSeconds: period.to / 1000,
+      ...onlyParams(only),
     },
   )
   const opening = new Decimal(row!.opening).toFixed()

@@ -9,6 +9,7 @@ import type { Aggregation } from '../catalog/metric.js'
 import { Decimal } from '../decimal.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
+import { type Only, onlyCondition, onlyParams, windowsBetween } from './only.js'
 import type { Rollup } from './rollup.js'
 
 export interface ProofRequest {
@@ -21,6 +22,8 @@ export interface ProofRequest {
   readonly stream: number
   /** Events of epochs up to this one. */
   readonly epoch: number
+  /** Absent: all of the metric. */
+  readonly only?: Only | undefined
 }
 
 export interface ProofAnswer {
@@ -38,7 +41,7 @@ export interface ProofAnswer {
 const unvoided = (where: string): string =>
   `kind = 1 AND (source, id) NOT IN (SELECT source, id FROM usage_events WHERE ${where} AND kind = -1)`
 
-function valueExpression(aggregation: Aggregation, where: string): string {
+function valueExpression(aggregation: Aggregation, where: string, before: string): string {
   switch (aggregation) {
     case 'sum':
       return 'toString(sum(value * kind))'
@@ -56,7 +59,7 @@ function valueExpression(aggregation: Aggregation, where: string): string {
       return `countIf(${unvoided(where)}) = 0 ? NULL : toString(argMaxIf(value, (event_time, position), ${unvoided(where)}))`
     // The level before the period, and what each change adds until its end, in value × milliseconds.
     case 'weighted_sum':
-      return `concat(toString((SELECT sum(value * kind) FROM usage_events WHERE ${BEFORE})), '/',
+      return `concat(toString((SELECT sum(value * kind) FROM usage_events WHERE ${before})), '/',
     toString(sum(toDecimal256(value, 9) * toInt256(kind * ({to:Int64} - toUnixTimestamp64Milli(event_time))))))`
     // The smallest value that enough events do not exceed, and how many there are. A void has its event's value.
     case 'percentile':
@@ -103,7 +106,7 @@ export async function eventsBehind(
   toString(value) AS value, dims, if(kind = 1, 'usage', 'void') AS kind,
   formatDateTime(received_at, '%Y-%m-%dT%H:%i:%S.%fZ') AS receivedAt, toString(epoch) AS epoch
 FROM usage_events
-WHERE ${EVENTS} AND epoch > {since:UInt64} AND usage_events.position > {after:UInt64}
+WHERE ${EVENTS}${part(request.only)} AND epoch > {since:UInt64} AND usage_events.position > {after:UInt64}
 ORDER BY usage_events.position LIMIT {limit:UInt32}`,
     { ...paramsOf(request), since: request.since, after: request.after, limit: request.limit },
   )
@@ -127,11 +130,12 @@ export async function valuesBehind(
   request: Omit<ProofRequest, 'aggregation'>,
   heads: Heads,
 ): Promise<ValueCount[] | null> {
+  const events = `${EVENTS}${part(request.only)}`
   const rows = await rollup.rowsOf<ValueCount>(
     `SELECT toString(amount) AS amount, toString(count()) AS count FROM (
   SELECT value AS amount, row_number() OVER w AS place, sum(value) OVER w - value AS passed,
     place <= {headEvents:UInt32} OR passed < {headSum:Decimal(38, 9)} AS head
-  FROM usage_events WHERE ${EVENTS} AND ${unvoided(EVENTS)}
+  FROM usage_events WHERE ${events} AND ${unvoided(events)}
   WINDOW w AS (ORDER BY event_time, position ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW))
 GROUP BY head, if(head, place, 0) AS nth, amount ORDER BY head DESC, nth, amount LIMIT {most:UInt32}`,
     { ...paramsOf(request), headEvents: heads.events, headSum: heads.sum, most: limits.eventValuesMax + 1 },
@@ -140,6 +144,13 @@ GROUP BY head, if(head, place, 0) AS nth, amount ORDER BY head DESC, nth, amount
   return rows.map(({ amount, count }) => ({ amount: new Decimal(amount).toFixed(), count }))
 }
 
+/** A list is one of names. */
+const literal = (value: string | number | readonly string[]): string =>
+  typeof value === 'number'
+    ? String(value)
+    : typeof value === 'string'
+      ? quote(value)
+      : `[${value.map(quote).join(', ')}]`
 const quote = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
 
 const OF_METRIC =
@@ -147,7 +158,9 @@ const OF_METRIC =
 const EVENTS = `${OF_METRIC} AND event_time >= fromUnixTimestamp64Milli({from:Int64}) AND event_time < fromUnixTimestamp64Milli({to:Int64})`
 const BEFORE = `${OF_METRIC} AND event_time < fromUnixTimestamp64Milli({from:Int64})`
 
-function paramsOf(request: Omit<ProofRequest, 'aggregation'>): Record<string, string | number> {
+const part = (only: Only | undefined): string => onlyCondition(only, windowsBetween('event_time'))
+
+function paramsOf(request: Omit<ProofRequest, 'aggregation'>): Record<string, string | number | readonly string[]> {
   return {
     // In hundredths of a percent, a whole number.
     ...(request.percentile === undefined ? {} : { percent: new Decimal(request.percentile).times(100).toNumber() }),
@@ -157,13 +170,15 @@ function paramsOf(request: Omit<ProofRequest, 'aggregation'>): Record<string, st
     to: request.period.to,
     stream: request.stream,
     epoch: request.epoch,
+    ...onlyParams(request.only),
   }
 }
 
-function question(aggregation: Aggregation): string {
-  return `SELECT count() AS events, ${valueExpression(aggregation, EVENTS)} AS value,
+function question(aggregation: Aggregation, only?: Only): string {
+  const events = `${EVENTS}${part(only)}`
+  return `SELECT count() AS events, ${valueExpression(aggregation, events, `${BEFORE}${part(only)}`)} AS value,
   ${EVENT_DIGEST} AS digest
-FROM usage_events WHERE ${EVENTS}`
+FROM usage_events WHERE ${events}`
 }
 
 /** The question of an aggregation in pieces, cut at its parameters: for showing it with their values. */
@@ -171,26 +186,21 @@ const pieces = new Map<Aggregation, readonly string[]>()
 
 /** The question as it would be asked by hand, on one line. */
 export function shownQuestion(request: ProofRequest): string {
-  let parts = pieces.get(request.aggregation)
+  const { aggregation, only } = request
+  let parts = only === undefined ? pieces.get(aggregation) : undefined
   if (parts === undefined) {
-    parts = question(request.aggregation)
+    parts = question(aggregation, only)
       .replaceAll(/\s+/g, ' ')
-      .split(/\{(\w+):\w+\}/)
-    pieces.set(request.aggregation, parts)
+      .split(/\{(\w+):[\w()]+\}/)
+    if (only === undefined) pieces.set(aggregation, parts)
   }
   const params = paramsOf(request)
-  return parts
-    .map((part, i) => {
-      if (i % 2 === 0) return part
-      const value = params[part]!
-      return typeof value === 'string' ? quote(value) : String(value)
-    })
-    .join('')
+  return parts.map((part, i) => (i % 2 === 0 ? part : literal(params[part]!))).join('')
 }
 
 export async function prove(rollup: Rollup, request: ProofRequest): Promise<ProofAnswer> {
   const [row] = await rollup.rowsOf<{ events: string; value: string | null; digest: string }>(
-    question(request.aggregation),
+    question(request.aggregation, request.only),
     paramsOf(request),
   )
   return {

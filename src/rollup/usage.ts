@@ -12,6 +12,7 @@ import type { Aggregation } from '../catalog/metric.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import { HOUR_MS, MINUTE_MS, type WindowSize, windowOf } from '../period.js'
+import { type Only, onHours, onlyCondition, onlyParams, windowsBetween } from './only.js'
 
 export interface UsageQuery {
   readonly tenant: string
@@ -25,6 +26,8 @@ export interface UsageQuery {
   /** IANA zone of days and months. */
   readonly timeZone: string
   readonly subject?: string | undefined
+  /** What an item takes of the metric. */
+  readonly only?: Only | undefined
   /** Only series with these dimension values. */
   readonly dims?: Readonly<Record<string, string>> | undefined
   /** «subject» or names of dimensions. */
@@ -89,7 +92,7 @@ export function windowStarts(query: Pick<UsageQuery, 'from' | 'to' | 'window' | 
 export function readsHours(query: PreparedQuery): boolean {
   if (query.minutesOnly || query.window === 'minute' || query.epoch < query.folded || query.folded === 0) return false
   const aligned = (ms: number): boolean => ms % HOUR_MS === 0
-  return aligned(query.from) && aligned(query.to) && query.starts.every(aligned)
+  return aligned(query.from) && aligned(query.to) && query.starts.every(aligned) && onHours(query.only, HOUR_MS)
 }
 
 /** Whether min, max and last say something for an aggregation, so that overrides matter. */
@@ -127,7 +130,8 @@ function conditions(
     params[`dim${i}`] = name
     params[`dimValue${i}`] = value
   })
-  return { where: where.join(' AND '), params }
+  const only = onlyCondition(query.only, windowsBetween(column))
+  return { where: `${where.join(' AND ')}${only}`, params: { ...params, ...onlyParams(query.only) } }
 }
 
 function groupColumns(query: PreparedQuery, params: Record<string, unknown>): string {

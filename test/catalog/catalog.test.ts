@@ -126,7 +126,7 @@ describe('prices', () => {
   test('a draft never bills, an active version is not edited, a later one takes the next period', async () => {
     await catalog.putPrice({ rule: rule('10.00'), effectiveFrom: Date.UTC(2026, 0, 1) })
     expect(catalog.book().priceInForce('essai', march.from)).toBeNull()
-    await catalog.activatePrice('essai', '1.0')
+    await catalog.activatePrice('essai', '1.0', Date.UTC(2026, 0, 1))
     expect(catalog.book().priceInForce('essai', march.from)?.version).toBe('1.0')
     await expect(catalog.putPrice({ rule: rule('11.00'), version: '1.0', status: 'active' })).rejects.toThrow(
       /make 1\.1/,
@@ -138,6 +138,27 @@ describe('prices', () => {
     expect(catalog.book().priceInForce('essai', march.to)?.version).toBe('1.1')
     await catalog.archivePrice('essai', '1.0')
     expect(catalog.book().priceInForce('essai', march.from)?.version).toBe('1.0')
+  })
+
+  test('a draft made active without a day takes the next period, however old it is; archived, the one before it takes over', async () => {
+    const inForce = (at: number) => catalog.book().priceInForce('vieux', at)?.version ?? null
+    const old = (amount: string): unknown => ({ ...(rule(amount) as object), rule_id: 'vieux' })
+    await catalog.putPrice({ rule: old('10.00'), status: 'active', effectiveFrom: Date.UTC(2026, 0, 1) })
+    await catalog.putPrice({ rule: old('12.00'), effectiveFrom: Date.UTC(2026, 1, 1) })
+    const { value } = await catalog.activatePrice('vieux', '1.1')
+    expect([value.effectiveFrom, inForce(march.from), inForce(march.to)]).toEqual([clock.now(), '1.0', '1.1'])
+    await catalog.archivePrice('vieux', '1.1')
+    expect([inForce(march.from), inForce(march.to)]).toEqual(['1.0', '1.0'])
+    await catalog.archivePrice('vieux', '1.0')
+    expect([inForce(march.from), inForce(march.to)]).toEqual(['1.0', null])
+    // As another process reads it, and for good.
+    const other = await openCatalog({ postgres: postgres.pool, clock })
+    expect(other.book().priceInForce('vieux', march.to)).toBeNull()
+    await expect(
+      postgres.pool.query(`UPDATE catalog_prices SET archived_at = NULL WHERE rule = 'vieux'`),
+    ).rejects.toThrow(/archived and stays so/)
+    const again = await catalog.putPrice({ rule: old('10.00'), version: '1.0', status: 'active' })
+    expect([again.changed, again.value.status]).toEqual([false, 'archived'])
   })
 
   test('the database itself refuses to change an active price', async () => {
@@ -217,6 +238,44 @@ describe('contracts', () => {
     )
   })
 
+  test('put again, a contract keeps what its moves have made of it; its state is moved, not put; null opens an end', async () => {
+    const by = { reason: 'r', actor: 'a' }
+    const definition = { ...seedContracts[1]!, id: 'vie', items: [{ id: 'vie/1', plan: 'oid-business' }] }
+    const { state: _, ...written } = definition
+    await catalog.putContract({ ...written, state: 'trial', trial: { start: '2026-03-01', graceDays: 3 } })
+    await catalog.extendTrial('vie', 7, by)
+    await catalog.moveContract('vie', 'active', { ...by, on: '2026-03-05' })
+    await catalog.moveContract('vie', 'suspended', { ...by, on: '2026-03-09' })
+    await catalog.putContract({ ...written, name: 'renamed', trial: { start: '2026-03-01', graceDays: 5 } })
+    const expected = {
+      name: 'renamed',
+      state: 'suspended',
+      billedFrom: '2026-03-05',
+      pauses: [{ from: '2026-03-09' }],
+      trial: { start: '2026-03-01', lengthDays: 14, graceDays: 5, extensionDays: 7, convertedOn: '2026-03-05' },
+    }
+    expect(catalog.book().contractOf('vie')).toMatchObject(expected)
+    await expect(catalog.putContract({ ...written, state: 'active' })).rejects.toThrow(
+      /^state: vie is suspended; .*\/move/,
+    )
+    // What is read can be put: nothing changes.
+    expect((await catalog.putContract(catalog.book().contractOf('vie'))).changed).toBe(false)
+    const { value } = await catalog.giveNotice('vie', by)
+    expect(value.end).toBe('2026-03-31')
+    expect((await catalog.putContract(written)).value.end).toBe('2026-03-31')
+    expect((await catalog.putContract({ ...written, end: null })).value).not.toHaveProperty('end')
+  })
+
+  test('a plan or a metric is put as it was read, unless somebody changed it since', async () => {
+    const plan = catalog.book().planOf('oid-starter')
+    expect((await catalog.putPlan(plan)).changed).toBe(false)
+    expect((await catalog.putPlan({ ...plan, name: 'Starter 2' })).value.version).toBe(plan.version + 1)
+    await expect(catalog.putPlan({ ...plan, name: 'Starter 3' })).rejects.toThrow(/^version: plan oid-starter is at 2/)
+    const metric = catalog.metric('iot_data')
+    expect((await catalog.putMetric(metric)).changed).toBe(false)
+    await expect(catalog.putMetric({ ...metric, version: 7 })).rejects.toThrow(/^version: metric iot_data is at 1/)
+  })
+
   test('what does not exist, or is not allowed, is refused by name', async () => {
     const oid = seedContracts[1]!
     await expect(catalog.putContract({ ...oid, id: 'x', tenant: 'nobody' })).rejects.toThrow(/no customer nobody/)
@@ -225,6 +284,10 @@ describe('contracts', () => {
     await expect(catalog.moveContract(oid.id, 'trial', { reason: 'r', actor: 'a' })).rejects.toThrow(
       /active cannot become trial/,
     )
+    const far = { reason: 'r', actor: 'a', on: '2036-03-10' }
+    await expect(catalog.moveContract(oid.id, 'suspended', far)).rejects.toThrow(/^on: .* more than a year ahead/)
+    await expect(catalog.moveContract(oid.id, 'suspended', { ...far, on: '2026-02-30' })).rejects.toThrow(/^on: YYYY/)
+    await expect(catalog.putContract({ ...oid, end: '2026-02-30' })).rejects.toThrow(/^end: YYYY-MM-DD/)
     await expect(
       catalog.putPlan({ key: 'p', product: 'OID', name: 'P', metrics: [{ metric: 'nope' }] }),
     ).rejects.toThrow(/no metric nope/)

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { Book } from '../../src/catalog/book.js'
 import { type Contract, parseContract } from '../../src/catalog/contract.js'
 import { extendTrial, giveNotice, moveContract } from '../../src/catalog/moves.js'
-import { isBilled, partOf, pausesIn } from '../../src/catalog/part.js'
+import { changePlan, isBilled, partOf, pausesIn } from '../../src/catalog/part.js'
 import { endAfterNotice, renewalOf } from '../../src/catalog/renewal.js'
 import { SubscriptionMoves, type SubscriptionState } from '../../src/catalog/subscription.js'
 import { trialsOf } from '../../src/catalog/trials.js'
@@ -132,6 +132,22 @@ describe('moves', () => {
     expect(() => extendTrial(trial, 7, '2026-03-18')).toThrow(/has expired/)
     expect(() => extendTrial(contract(), 7, '2026-03-09')).toThrow(/is active/)
   })
+})
+
+test('a plan is changed behind the first day of its item and not behind its last, and the old part ends the day before', () => {
+  const one = contract({ end: '2026-12-31', items: [{ id: 'a', plan: 'p', entitlements: [] }] })
+  const change = (item: string, from: string, of = one) => changePlan(of, { item, plan: 'q', from })
+  const changed = parseContract(change('a', '2026-03-11')) as unknown as Contract
+  expect(changed.items.map(({ id, plan, from, until }) => [id, plan, from, until])).toEqual([
+    ['a', 'p', undefined, '2026-03-10'],
+    ['a@2026-03-11', 'q', '2026-03-11', undefined],
+  ])
+  expect(() => change('a', '2026-01-01')).toThrow(/^from: a begins on 2026-01-01/)
+  expect(() => change('a', '2027-01-01')).toThrow(/^from: c ends on 2026-12-31$/)
+  expect(() => change('a', '2026-02-30')).toThrow(/^from: YYYY-MM-DD/)
+  expect(() => change('b', '2026-03-11')).toThrow(/its items are a$/)
+  const again = { ...changed, items: changed.items.map((item) => ({ ...item, entitlements: [] })) } as Contract
+  expect(() => change('a', '2026-04-01', again)).toThrow(/^from: a ends on 2026-03-10/)
 })
 
 test('the funnel: every trial is counted once, and the share is of those that began', () => {

@@ -26,6 +26,7 @@ function codes(changes: {
   plan?: Loose
   customer?: Loose
   entitlements?: string[]
+  status?: 'draft' | 'archived'
 }): string[] {
   const prices = changes.prices ?? [fee(), rule()]
   const metric = {
@@ -65,7 +66,14 @@ function codes(changes: {
     products: [{ key: 'P', name: 'P' }],
     plans: [{ ...plan, ...changes.plan }],
     prices: prices.map((definition) => ({
-      ...{ rule: definition.rule_id, version: '1.0', status: 'active', effectiveFrom: 0, definition, billed: false },
+      ...{
+        rule: definition.rule_id,
+        version: '1.0',
+        status: changes.status ?? 'active',
+        effectiveFrom: 0,
+        definition,
+        billed: false,
+      },
     })),
     legalEntities: [],
     customers: [{ ...customer, ...changes.customer }],
@@ -90,6 +98,9 @@ describe('each finding', () => {
     ['overage_without_price', { plan: withMetric('10', null) }],
     ['unlimited_with_price', { plan: withMetric(null, 'r') }],
     ['rule_missing', { plan: withMetric('10', 'nowhere') }],
+    ['metric_unknown', { prices: [fee(), rule({ metric: 'other' })] }],
+    ['rule_not_in_force', { status: 'draft' }],
+    ['rule_not_in_force', { status: 'archived' }],
     ['rule_of_other_metric', { prices: [fee(), rule({ metric: 'other' })] }],
     [
       'tiers_do_not_meet_quota',

@@ -44,6 +44,12 @@ describe('POST /v1/rating/preview', () => {
     expect(plain(body.explanation.fr)).toBe(
       '120 kyc_verification, dont 50 inclus : 50 × 2,50 € (tranche 51 à 100) + 20 × 2,00 € (à partir de 101) = 165,00 €',
     )
+    const taxed = { price: { ...kyc, tax_behavior: 'inclusive' }, quantity: '120', included: '50', taxRate: '18' }
+    expect((await preview(taxed)).body).toMatchObject({
+      taxBehavior: 'inclusive',
+      tax: { rate: '18', ttc: body.total },
+    })
+    expect((await preview({ ...taxed, taxRate: '101' })).status).toBe(400)
     const none = await preview({ price: kyc, quantity: '50' })
     expect([none.body.total, none.body.lines, plain(none.body.explanation.en)]).toEqual([
       '0.00',
@@ -257,6 +263,38 @@ test("a metric's unit is locked: Go is not Mo", async () => {
     'unit: volume counts in Mo and stays so; make a metric with another key',
   ])
   expect((await call('PUT', '/v1/metrics-catalog', { ...metric, scale: 6 })).body.value.version).toBe(2)
+})
+
+describe('a price is made active and archived by its name', () => {
+  const of = (version: string, move: string, body?: object) =>
+    call('POST', `/v1/prices/by-name/${version}/${move}`, body)
+
+  test('a draft with a finding, active from now on, archived; what is not there or cannot be is told', async () => {
+    const rule = { rule_id: 'by-name', type: 'per_unit', metric: 'nobody-counts', unit_price: '1', currency: 'EUR' }
+    const made = (await call('POST', '/v1/prices', { rule, effectiveFrom: 0 })).body
+    expect([made.value.status, made.findings]).toEqual([
+      'draft',
+      [{ code: 'metric_unknown', at: 'price by-name', message: expect.stringContaining('there is no metric') }],
+    ])
+    const active = (await of('1.0', 'activate', {})).body.value
+    expect([active.status, active.effectiveFrom]).toEqual(['active', t.clock.now()])
+    expect((await of('1.0', 'activate', { from: 1 })).body.detail).toMatch(/^from: is not known here/)
+    expect((await of('1.0', 'archive')).body.value).toMatchObject({ status: 'archived', archivedAt: t.clock.now() })
+    expect((await of('1.9', 'archive')).status).toBe(404)
+  })
+})
+
+test('a body that is wrong is answered with the member that is wrong, wherever it lies', async () => {
+  const detail = async (url: string, body: object) => (await call('POST', url, body)).body.detail
+  expect(await detail('/v1/rating/preview', { price: kyc })).toBe('quantity: is needed')
+  expect(await detail('/v1/rating/preview', { price: kyc, quantity: '1', qty: '2' })).toMatch(/^qty: is not known here/)
+  expect(await detail('/v1/rating/preview', { price: kyc, quantity: '1', amounts: [{ amount: '1' }] })).toBe(
+    'amounts[0].count: is needed',
+  )
+  expect(await detail('/v1/contracts/x/move', { state: 'gone', reason: 'r' })).toBe(
+    'state: one of provisioned, trial, active, suspended, cancelled is expected',
+  )
+  expect(await detail('/v1/contracts/x/move', { state: 'active', reason: '' })).toMatch(/^reason: must NOT have fewer/)
 })
 
 describe('a trial, from its beginning to a contract that renews', () => {

@@ -14,7 +14,7 @@ import { silentLogger } from '../../src/logger.js'
 import { promises } from '../promises.js'
 import { type FneServer, openFneServer } from './fne-server.js'
 import { openTestPostgres, type TestPostgres } from './postgres.js'
-import { bank, ivorySeller, sampleInvoice } from './sample.js'
+import { bank, inclusiveMetrics, ivorySeller, sampleInvoice } from './sample.js'
 
 const clock = new HandClock('2026-04-01T02:00:00Z')
 let postgres: TestPostgres
@@ -92,12 +92,25 @@ describe('FNE', () => {
       clientNcc: '7801234 B',
       pointOfSale: expect.stringContaining('Plateau'),
     })
-    const sum = call.body.items.reduce((all: number, item: { amount: number }) => all + item.amount, 0)
-    expect(String(sum)).toBe(kept.invoice.ht)
+    const sumOf = (items: readonly { amount: number }[]) => String(items.reduce((all, item) => all + item.amount, 0))
+    expect(sumOf(call.body.items)).toBe(kept.invoice.ht)
     expect(await invoicing.moves(id)).toEqual([
       { from: 'draft', to: 'certifying', actor: 'key:ops', reason: null, at: clock.now() },
       { from: 'certifying', to: 'finalised', actor: 'system:fne', reason: null, at: clock.now() },
     ])
+  })
+
+  test('prices with tax go without it, and sum to the HT of the invoice', async () => {
+    const { certifications, invoicing } = open()
+    const { lines, taxes, ht, tva, ttc } = sampleInvoice({
+      ...{ customer: francs, fee: '50000', number: null },
+      ...{ metrics: inclusiveMetrics, feeBehavior: 'inclusive' },
+    })
+    await invoicing.finalise(await draft(invoicing, { lines, taxes, ht, tva, ttc }))
+    await certifications.sendDue()
+    const amounts = server.calls.at(-1)!.body.items.map((item: { amount: number }) => String(item.amount))
+    expect(amounts).toEqual(lines.map((line) => line.net))
+    expect(String(amounts.reduce((all: number, amount: string) => all + Number(amount), 0))).toBe(ht)
   })
 
   test('discounts lower the items of their rate, to the last franc; what FNE cannot take has no number', async () => {

@@ -81,6 +81,8 @@ describe('cycles', () => {
     expect([first!.period.firstDay, first!.period.lastDay, first!.ht]).toEqual(['2026-01-31', '2026-02-27', '120.00'])
     const second = await close('anchor', day('2026-03-10'))
     expect([second!.period.firstDay, second!.period.lastDay]).toEqual(['2026-02-28', '2026-03-30'])
+    // What is no month of the calendar has no month's name.
+    expect(shown(second)).toEqual([['Accès — abonnement, du 28/02/2026 au 30/03/2026', '120.00']])
   })
 })
 

@@ -94,8 +94,12 @@ test('credited by amounts with tax, in any parts => TVA is TTC − HT of each, a
         fc.pre(new Decimal(invoice.ttc).gte(10))
         let credited = new Decimal(0)
         const notes: Invoice[] = []
+        const before = () => ({
+          ht: notes.reduce((all, note) => all.minus(note.ht), new Decimal(0)).toFixed(),
+          ttc: credited.toFixed(),
+        })
         const credit = (amount: string | null): void => {
-          const note = draftCreditNote('n', invoice, credited.toFixed(), amount)
+          const note = draftCreditNote('n', invoice, before(), amount)
           notes.push(note)
           credited = credited.minus(note.ttc)
         }
@@ -111,7 +115,8 @@ test('credited by amounts with tax, in any parts => TVA is TTC − HT of each, a
         }
         const sum = notes.reduce((all, note) => all.plus(note.ttc), new Decimal(0))
         expect(sum.eq(opposite(invoice.ttc))).toBe(true)
-        expect(() => draftCreditNote('n', invoice, credited.toFixed(), '0.01')).toThrow(/exceeds_creditable/)
+        expect(new Decimal(before().ht).eq(invoice.ht)).toBe(true)
+        expect(() => draftCreditNote('n', invoice, before(), '0.01')).toThrow(/exceeds_creditable/)
       },
     ),
     { numRuns: 200 },

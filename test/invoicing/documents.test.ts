@@ -14,17 +14,17 @@ import { type Customer, parseLegalEntity } from '../../src/catalog/definition.js
 import { lint } from '../../src/catalog/lint.js'
 import { missingRegistrations } from '../../src/catalog/registration.js'
 import { toCii } from '../../src/invoicing/cii.js'
-import { draftCreditNote } from '../../src/invoicing/credit.js'
+import { draftCreditNote, NOT_CREDITED } from '../../src/invoicing/credit.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
 import { mentionsOf } from '../../src/invoicing/mentions.js'
 import { toPdf } from '../../src/invoicing/pdf.js'
 import { formatOf } from '../../src/invoicing/print.js'
 import { AGREEMENT, all, checkRules, type Element, LINE, readXml, SETTLEMENT, SUM, textAt } from './en16931.js'
 import { pagesOf } from './read-pdf.js'
-import { bank, frenchSeller, ivorySeller, oidMetrics, sampleInvoice } from './sample.js'
+import { bank, frenchSeller, inclusiveMetrics, ivorySeller, oidMetrics, sampleInvoice } from './sample.js'
 
 const creditNote = (invoice: Invoice, amount: string | null): Invoice => ({
-  ...draftCreditNote('inv_credit', invoice, '0', amount),
+  ...draftCreditNote('inv_credit', invoice, NOT_CREDITED, amount),
   number: 'AV-2026-0001',
   issuedOn: '2026-04-10',
   dueOn: '2026-05-10',
@@ -51,6 +51,8 @@ const german: Customer = {
   registrations: { TVA: 'DE123456789' },
   taxRate: '0',
 }
+const inclusive = { metrics: inclusiveMetrics, feeBehavior: 'inclusive' } as const
+const withTax = sampleInvoice({ ...inclusive, fee: '199.97' })
 const cases: Record<string, Invoice> = {
   'Côte d’Ivoire in euro': sampleInvoice(),
   France: sampleInvoice({ seller: frenchSeller }),
@@ -91,7 +93,23 @@ const cases: Record<string, Invoice> = {
   'a credit note after voids': corrected('credit_note', '-4', '-10.00', '-1.80', '-11.80'),
   'a complementary invoice': corrected('invoice', '10', '25.00', '4.50', '29.50'),
   'a fleet': sampleInvoice({ items: 300 }),
+  'prices with tax': withTax,
+  'prices with tax in whole CFA francs': sampleInvoice({
+    ...inclusive,
+    customer: { ...bank, currency: 'XOF' },
+    fee: '131191',
+  }),
+  'prices with tax, exempt': sampleInvoice({
+    ...inclusive,
+    customer: { ...bank, taxRate: '0', taxCategory: 'E' },
+  }),
+  'prices with tax and prices without': sampleInvoice({ feeBehavior: 'inclusive' }),
+  'prices with tax, credited in whole': creditNote(withTax, null),
+  'prices with tax, credited in part': creditNote(withTax, '0.10'),
+  'a fleet at prices with tax': sampleInvoice({ ...inclusive, items: 300 }),
 }
+/** Those whose tax may be a unit from base × rate. */
+const isTaxIncluded = (invoice: Invoice): boolean => invoice.lines.some((line) => line.taxBehavior === 'inclusive')
 
 /** A correction of usage after the invoice: one regularisation, with its sign. */
 function corrected(kind: Invoice['kind'], quantity: string, ht: string, tva: string, ttc: string): Invoice {
@@ -117,7 +135,7 @@ describe('EN 16931 CII', () => {
     async (_, invoice) => {
       const xml = toCii(invoice)
       const root = readXml(xml)
-      checkRules(root)
+      checkRules(root, { taxIncluded: isTaxIncluded(invoice) })
       expect(textAt(root, `${AGREEMENT}/BuyerTradeParty/Name`)).toBe(invoice.customer.name.replace('\u0007', '').trim())
       if (existsSync('/usr/bin/xmllint')) {
         const child = promisify(execFile)('/usr/bin/xmllint', ['--noout', '-'])

@@ -73,18 +73,27 @@ export const oidMetrics: readonly SampleMetric[] = [
   },
 ]
 
+/** The same metrics at prices that hold the tax. */
+export const inclusiveMetrics: readonly SampleMetric[] = oidMetrics.map((one) => ({
+  ...one,
+  rule: one.rule === null ? null : { ...one.rule, tax_behavior: 'inclusive' },
+}))
+
 export function sampleInvoice(
   options: {
     readonly seller?: LegalEntity
     readonly customer?: Customer
     readonly metrics?: readonly SampleMetric[]
     readonly fee?: string
+    /** The fee holds the tax; those of the metrics say it in their rules. */
+    readonly feeBehavior?: 'inclusive'
     readonly number?: string | null
     /** Items with the same metrics. */
     readonly items?: number
   } = {},
 ): Invoice {
   const { seller = ivorySeller, customer = bank, metrics = oidMetrics, fee = '200', number = 'FA-2026-0142' } = options
+  const { feeBehavior = 'exclusive' } = options
   const { currency } = customer
   const contract = seedContracts[1]!
   const names = Array.from({ length: options.items ?? 1 }, (_, i) => `${contract.id}/${i + 1}`)
@@ -98,7 +107,10 @@ export function sampleInvoice(
       product: { key: 'OID', name: 'OID' },
       plan: { key: 'oid-business', version: 1, name: 'OID Business' },
       feeRule: 'pricing_oid_business_base',
-      fee: parsePrice({ rule_id: 'pricing_oid_business_base', type: 'flat_fee', amount: fee, currency }, '3.1'),
+      fee: parsePrice(
+        { rule_id: 'pricing_oid_business_base', type: 'flat_fee', amount: fee, currency, tax_behavior: feeBehavior },
+        '3.1',
+      ),
       metrics: metrics.map(({ metric, limit, rule }) => ({
         metric,
         unit: metric,

@@ -9,13 +9,15 @@ import { promisify } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { changePlan } from '../../src/catalog/part.js'
-import { seedContracts } from '../../src/catalog/seeds.js'
+import { seedContracts, seedCustomers, seedLegalEntity } from '../../src/catalog/seeds.js'
 import { serviceFile } from '../../src/cli/call.js'
 import { buildHttp } from '../../src/http/http.js'
 import { hashOf, type Invoice } from '../../src/invoicing/invoice.js'
 import type { KeptInvoice } from '../../src/invoicing/invoicing.js'
 import type { Verification } from '../../src/invoicing/verify.js'
 import { promises } from '../promises.js'
+import { all, checkRules, LINE, readXml, textAt } from './en16931.js'
+import { pagesOf } from './read-pdf.js'
 import { MARCH, openTestService, type TestService } from './service.js'
 
 const TENANT = 'banque-atlantique'
@@ -40,6 +42,49 @@ async function month(tenant: string): Promise<void> {
   await service.send({ tenant, metric: 'kyc_verification', count: 62 })
   await service.send({ tenant, metric: 'mcp_call', count: 850 })
   await service.send({ tenant, metric: 'auth_login', count: 40 })
+}
+
+const RETAIL = 'boutique-baobab'
+
+/** A shop's customer at prices that hold the tax, defined through the door, with a month of usage and a tenth off. */
+async function retailMonth(): Promise<void> {
+  const put = async (url: string, payload: object): Promise<void> => {
+    const headers = { authorization: `Bearer ${service.adminKey}` }
+    const answer = await app.inject({ method: 'PUT', url, payload, headers })
+    if (answer.statusCode >= 300) throw new Error(`${url}: ${answer.body}`)
+  }
+  const inclusive = { currency: 'EUR', tax_behavior: 'inclusive' }
+  for (const rule of [
+    { rule_id: 'retail_fee', type: 'flat_fee', amount: '59.03', ...inclusive },
+    { rule_id: 'retail_kyc', type: 'per_unit', metric: 'kyc_verification', unit_price: '2.95', ...inclusive },
+  ])
+    await put('/v1/prices', { rule, version: '1.0', status: 'active', effectiveFrom: 0 })
+  await put('/v1/plans', {
+    key: 'retail',
+    product: 'OID',
+    name: 'Boutique',
+    feeRule: 'retail_fee',
+    metrics: [{ metric: 'kyc_verification', included: '50', rule: 'retail_kyc' }],
+  })
+  await put('/v1/legal-entities', {
+    ...seedLegalEntity,
+    key: 'baobab',
+    registrations: { RCCM: 'CI-ABJ-03-2019-B12-04321', NCC: '1912345 A' },
+    invoicePattern: 'BB-{YYYY}-{NNNN}',
+    creditNotePattern: 'BA-{YYYY}-{NNNN}',
+  })
+  await put('/v1/customers', { ...seedCustomers[0]!, tenant: RETAIL, name: 'Boutique Baobab' })
+  await put('/v1/contracts', {
+    ...seedContracts[1]!,
+    id: contractOf(RETAIL),
+    tenant: RETAIL,
+    legalEntity: 'baobab',
+    start: '2026-03-01',
+    items: [{ id: `${contractOf(RETAIL)}/1`, plan: 'retail' }],
+    adjustments: { discounts: [{ name: 'FID', kind: 'percent', value: '10' }] },
+  })
+  await service.system.catalogSettled()
+  await service.send({ tenant: RETAIL, metric: 'kyc_verification', count: 62 })
 }
 
 /** Writes into issued documents as only somebody with the database in hand can; `hash` says whether he mends the hash as well. */
@@ -69,6 +114,7 @@ beforeAll(async () => {
   app = await buildHttp(service.system)
   for (const tenant of [TENANT, 'nsia-assurances', 'bicici', 'orange-ci', 'bridge-bank', 'coris-bank'])
     await month(tenant)
+  await retailMonth()
   await service.system.settle()
   service.endMarch()
   const contract = contractOf(TENANT)
@@ -236,6 +282,85 @@ test('a plan changed in mid-month, an add-on, a discount and a minimum => equal 
   expect(found).toEqual(expect.arrayContaining(['2 amount', '6 amount', '7 amount']))
 })
 
+test(`prices with tax, closed in a batch => the sum of the lines is paid, on paper and in XML; credited in parts up to the whole; verified ${promises('rating:lines-sum-to-total')}`, async () => {
+  const report = await service.system.billing.closeDuePeriods({ at: null, tenant: RETAIL })
+  expect(report).toMatchObject({ due: 1, failed: 0 })
+  const { invoice } = (await service.system.invoicing.ofPeriod(contractOf(RETAIL), MARCH.from))!
+  expect(invoice.lines.map((line) => [line.type, line.amount, line.net])).toEqual([
+    ['fee', '59.03', '50.03'],
+    ['usage', '35.40', '30.00'],
+    ['discount', '-9.44', '-8.00'],
+  ])
+  // 18 % of 72.03 would be 12.97: no HT with its tax rounded comes to 84.99.
+  expect([invoice.ht, invoice.tva, invoice.ttc]).toEqual(['72.03', '12.96', '84.99'])
+  const own = (await service.system.keys.create({ name: 'retail', scopes: ['read'], tenant: RETAIL })).secret
+  const get = async (url: string) =>
+    app.inject({ method: 'GET', url: `/v1/invoices/${url}`, headers: { authorization: `Bearer ${own}` } })
+  const page = (await pagesOf((await get(`${invoice.number}.pdf`)).rawPayload)).join('\n')
+  for (const text of [
+    'Les prix et les montants des lignes sont TTC',
+    /Prix unit\. TTC +TVA +Montant TTC/,
+    /12 +2,95 € +18 % +35,40 €/,
+    /Total HT +72,03 €/,
+    /TVA 18 % sur 72,03 € +12,96 €/,
+    /Total TTC +84,99 €/,
+  ])
+    expect(page).toMatch(text)
+  const root = readXml((await get(`${invoice.number}.xml`)).body)
+  checkRules(root, { taxIncluded: true })
+  expect(() => checkRules(root)).toThrow(/BR-CO-17/)
+  const lineTotal = 'SpecifiedLineTradeSettlement/SpecifiedTradeSettlementLineMonetarySummation/LineTotalAmount'
+  expect(all(root, LINE).map((line) => textAt(line, lineTotal))).toEqual(['50.03', '30.00', '-8.00'])
+  const csv = (await get(`${invoice.number}.csv`)).body.split('\r\n')
+  expect(csv[0]).toMatch(/,tax_behavior,net_amount$/)
+  expect(csv[2]).toMatch(/,35\.40,EUR,18,.*,inclusive,30\.00$/)
+  expect((await get(`${invoice.number}?format=txt`)).body).toMatch(
+    /2\. Boutique — kyc_verification, mars 2026 +35,40\s€ TTC/,
+  )
+
+  const verified = async (id: string): Promise<string[]> => differing(await service.system.billing.verifyInvoice(id))
+  expect(await verified(invoice.id)).toEqual([])
+  const line = (change: object) => (document: Invoice) => ({
+    ...document,
+    lines: document.lines.map((one) => (one.no === 2 ? { ...one, ...change } : one)),
+  })
+  for (const [change, named] of [
+    [line({ net: '30.01' }), '2 net'],
+    [line({ amount: '35.41' }), '2 amount'],
+    [line({ taxBehavior: undefined }), '2 taxBehavior'],
+    [(document: Invoice) => ({ ...document, tva: '12.97' }), 'tva'],
+  ] as const) {
+    const undo = await alter(invoice.id, change, true)
+    expect(await verified(invoice.id)).toContain(named)
+    await undo()
+  }
+
+  // What one line cost, some, and the rest: each is given back as it was paid, and in all it is the invoice.
+  const notes: Invoice[] = []
+  for (const amount of ['35.40', '0.10', null]) {
+    const note = await service.system.invoicing.credit(invoice.id, amount)
+    expect(note.invoice.lines).toMatchObject([
+      { taxBehavior: 'inclusive', amount: note.invoice.ttc, net: note.invoice.ht },
+    ])
+    notes.push(note.invoice)
+  }
+  expect(notes.map(({ ht, tva, ttc }) => [ht, tva, ttc])).toEqual([
+    ['-30.00', '-5.40', '-35.40'],
+    ['-0.08', '-0.02', '-0.10'],
+    ['-41.95', '-7.54', '-49.49'],
+  ])
+  for (const note of notes) {
+    expect(await verified(note.id)).toEqual([])
+    checkRules(readXml((await get(`${note.number}.xml`)).body), { taxIncluded: true })
+    const undo = await alter(note.id, (document) => ({ ...document, ht: '-1.00' }), true)
+    expect(await verified(note.id)).toContain('ht')
+    await undo()
+  }
+  expect((await service.system.invoicing.get(invoice.id)).state).toBe('credited')
+  await clickhouse(`ALTER TABLE usage_events DELETE WHERE tenant = '${RETAIL}' AND id = 'kyc_verification-7'`)
+  expect(await verified(invoice.id)).toEqual(expect.arrayContaining(['2 amount', '2 net', '3 amount', 'ttc']))
+})
+
 test('a regularisation and a credit note are verified too, and the events of a regularisation are those that came late', async () => {
   const contract = contractOf('bridge-bank')
   const march = (await service.system.billing.closePeriod({ contract, at: MARCH.from })).invoice!
@@ -318,6 +443,59 @@ test(`through the door: verify, events by pages, formats; another tenant finds n
   const xml = await ask('GET', path, own, { accept: 'application/xml' })
   expect(xml.body).toContain(`<ram:ID>${issued.invoice.number}</ram:ID>`)
   expect((await ask('GET', path)).json().hash).toBe(issued.hash)
+})
+
+test('invoices by contract and state, and page by page: each once, newest first', async () => {
+  const { secret } = await service.system.keys.create({ name: 'clerk', scopes: ['read'], tenant: null })
+  const list = async (query: string) => {
+    const answer = await app.inject({
+      method: 'GET',
+      url: `/v1/invoices?${query}`,
+      headers: { authorization: `Bearer ${secret}` },
+    })
+    return { status: answer.statusCode, ...answer.json() }
+  }
+  const idsOf = ({ invoices }: { invoices: KeptInvoice[] }): string[] => invoices.map(({ invoice }) => invoice.id)
+  const all = await list('limit=100')
+  expect([all.next, idsOf(all).length]).toEqual([null, expect.toSatisfy((count: number) => count > 3)])
+  const seen: string[] = []
+  let after = ''
+  for (let pages = 0; pages <= idsOf(all).length; pages += 1) {
+    const page = await list(`limit=2${after}`)
+    seen.push(...idsOf(page))
+    if (page.next === null) break
+    after = `&after=${encodeURIComponent(page.next)}`
+  }
+  expect(seen).toEqual(idsOf(all))
+  expect(idsOf(await list(`contract=${contractOf(TENANT)}&state=finalised`))).toContain(issued.invoice.id)
+  expect(idsOf(await list(`contract=${contractOf(TENANT)}&state=discarded`))).toEqual([])
+  expect(idsOf(await list('contract=nothing'))).toEqual([])
+  expect(await list('after=soon')).toMatchObject({ status: 400, detail: expect.stringMatching(/^after: /) })
+  expect(await list('state=lost')).toMatchObject({ status: 400, detail: expect.stringMatching(/^state: one of draft/) })
+})
+
+test('what is dated into an invoiced period is refused, with the first day that is open; nothing is changed', async () => {
+  const { secret } = await service.system.keys.create({ name: 'boss', scopes: ['admin'], tenant: null })
+  const contract = contractOf(TENANT)
+  const act = async (path: string, body: object) => {
+    const headers = { authorization: `Bearer ${secret}`, 'content-type': 'application/json' }
+    const url = `/v1/contracts/${contract}/${path}`
+    const answer = await app.inject({ method: 'POST', url, headers, payload: JSON.stringify(body) })
+    return { status: answer.statusCode, detail: answer.json().detail as string | undefined }
+  }
+  const before = service.system.catalog.book().contractOf(contract)
+  const item = before.items[0]!.id
+  const refused = (field: string) => ({
+    status: 409,
+    detail: expect.stringMatching(`^${field}: ${contract} is invoiced up to 2026-04-01`),
+  })
+  const move = { state: 'suspended', reason: 'r' }
+  expect(await act('move', { ...move, on: '2026-03-31' })).toEqual(refused('on'))
+  const plan = { item, plan: 'oid-enterprise' }
+  expect(await act('change-plan', { ...plan, from: '2026-03-15' })).toEqual(refused('from'))
+  expect(service.system.catalog.book().contractOf(contract)).toEqual(before)
+  expect((await act('change-plan', { ...plan, from: '2026-04-15' })).status).toBe(200)
+  expect((await act('move', { ...move, on: '2026-04-01' })).status).toBe(200)
 })
 
 test('from the command line: exit code 0 when equal, 6 when not, 4 when there is none; show, list and preview print', async () => {

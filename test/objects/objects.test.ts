@@ -460,22 +460,199 @@ describe('items that name subjects', () => {
     await equal(invoice)
   })
 
-  test('what cannot be added up again is not shared', async () => {
-    await fleet.system.catalog.putMetric({ key: 'pointe', aggregation: 'max', unit: 'kW', scale: 3 })
-    await fleet.system.catalog.putPlan({
-      key: 'pointe',
-      product: 'IOT',
-      name: 'P',
-      metrics: [{ metric: 'pointe', included: '0', rule: null }],
-    })
-    const put = (item: object) =>
-      fleet.system.catalog.putContract({
-        ...fleetContract,
-        id: 'pointe',
-        items: [{ id: 'x', plan: 'pointe', ...item }],
+  test(`every aggregation, and a price by the event, of the subjects that are an item's and of no others ${promises('rating:lines-sum-to-total')}`, async () => {
+    const { catalog } = fleet.system
+    const aggregations = [
+      ...(['sum', 'count', 'unique', 'max', 'min', 'latest', 'average', 'percentile', 'weighted_sum'] as const),
+    ]
+    for (const aggregation of aggregations)
+      await catalog.putMetric({
+        key: `by_${aggregation}`,
+        aggregation,
+        unit: 'piece',
+        scale: aggregation === 'count' || aggregation === 'unique' ? 0 : 3,
+        dims: [],
+        uniqueBy: aggregation === 'unique' ? 'who' : null,
+        archive: true,
+        ...(aggregation === 'percentile' ? { percentile: '90' } : {}),
       })
-    await expect(put({ subjects: ['a'] })).rejects.toThrow('is neither a sum nor a count')
-    await expect(put({ fleet: {} })).rejects.toThrow('is neither a sum nor a count')
+    const price = { version: '1.0', status: 'active', effectiveFrom: 0 } as const
+    for (const aggregation of aggregations.slice(1)) {
+      const rule = { rule_id: `rule_${aggregation}`, type: 'per_unit', metric: `by_${aggregation}`, currency: 'EUR' }
+      await catalog.putPrice({ ...price, rule: { ...rule, unit_price: '0.10' } })
+    }
+    const bounds = {
+      rate: '10',
+      free_events: 2,
+      free_amount: '7.5',
+      minimum_per_event: '0.40',
+      maximum_per_event: '0.70',
+    }
+    const byEvent = { rule_id: 'rule_sum', type: 'percentage', metric: 'by_sum', currency: 'EUR', ...bounds }
+    await catalog.putPrice({ ...price, rule: byEvent })
+    await catalog.putPlan({
+      key: 'everything',
+      product: 'IOT',
+      name: 'E',
+      metrics: aggregations.map((one) => ({ metric: `by_${one}`, included: '0', rule: `rule_${one}` })),
+    })
+    const items = [
+      { id: 'a', subjects: ['s1', 's2'] },
+      // Names one that a has already, and begins within the month.
+      { id: 'b', subjects: ['s2', "s'3\\"], from: '2022-08-12' },
+      { id: 'c', until: '2022-08-20' },
+      { id: 'd' },
+    ]
+    const day = (n: number): number => Date.UTC(2022, 7, n)
+    await catalog.putContract({
+      ...fleetContract,
+      id: 'partout',
+      tenant: 'muppy',
+      start: '2022-08-01',
+      items: items.map((item) => ({ plan: 'everything', ...item })),
+    })
+    await fleet.system.catalogSettled()
+    fleet.clock.set('2022-09-02T09:00:00Z')
+
+    // The oracle: each event has one item, by the rule as a person would say it.
+    const itemOf = (subject: string, time: number): string =>
+      ['s1', 's2'].includes(subject) ? 'a' : subject === "s'3\\" && time >= day(12) ? 'b' : time < day(21) ? 'c' : 'd'
+    const seed = Math.floor(Math.random() * 2 ** 31)
+    let state = seed
+    const random = (below: number): number => {
+      state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff
+      return Math.floor((state / 0x80000000) * below)
+    }
+    const subjects = ['s1', 's2', "s'3\\", 's4', '']
+    const sent = aggregations.flatMap((aggregation) =>
+      Array.from({ length: 60 }, (_, i) => ({
+        id: `${aggregation}-${i}`,
+        metric: `by_${aggregation}`,
+        aggregation,
+        subject: subjects[random(5)]!,
+        time:
+          (aggregation === 'weighted_sum' && i < 10 ? Date.UTC(2022, 6, 31) : day(1) + random(31) * 86_400_000) +
+          random(86_400_000),
+        value: aggregation === 'count' || aggregation === 'unique' ? '1' : `${random(90)}.${100 + random(900)}`,
+        ...(aggregation === 'unique' ? { dims: { who: `u${random(12)}` } } : {}),
+      })),
+    )
+    const voided = sent.filter((_, i) => i % 9 === 4)
+    const send = async (list: readonly object[]): Promise<void> => {
+      const answer = await fleet.system.ingest({
+        body: Buffer.from(JSON.stringify(list)),
+        format: 'json',
+        tenant: 'muppy',
+        wait: true,
+      })
+      expect(answer.refusals).toEqual([])
+      await fleet.system.settle()
+    }
+    const plain = sent.map(({ aggregation: _, ...event }) => event)
+    await send(plain.slice(0, 300))
+    await send(plain.slice(300))
+    await send(voided.map(({ aggregation: _, ...event }) => ({ ...event, kind: 'void' })))
+    await fleet.system.fold()
+    const counts = sent.filter((event) => !voided.includes(event))
+
+    const figure = (item: string, aggregation: string): string => {
+      const own = counts
+        .filter((one) => one.aggregation === aggregation && itemOf(one.subject, one.time) === item)
+        .sort((x, y) => x.time - y.time)
+      const values = own.filter((one) => one.time >= day(1)).map((one) => new Decimal(one.value))
+      const total = values.reduce((all, one) => all.plus(one), new Decimal(0))
+      const rising = [...values].sort((x, y) => x.cmp(y))
+      switch (aggregation) {
+        case 'sum':
+          return total.toFixed()
+        case 'count':
+          return String(values.length)
+        case 'unique':
+          return String(new Set(own.map((one) => (one as { dims?: { who: string } }).dims!.who)).size)
+        case 'max':
+          return rising.at(-1)?.toFixed() ?? '0'
+        case 'min':
+          return rising[0]?.toFixed() ?? '0'
+        case 'latest':
+          return values.at(-1)?.toFixed() ?? '0'
+        case 'average':
+          return values.length === 0 ? '0' : total.dividedBy(values.length).toDecimalPlaces(9).toFixed()
+        case 'percentile':
+          return rising[Math.ceil(values.length * 0.9) - 1]?.toFixed() ?? '0'
+        default: {
+          // Each subject's level, from each change on, while the subject is the item's.
+          let area = new Decimal(0)
+          for (const { subject, time, value } of counts.filter((one) => one.aggregation === 'weighted_sum')) {
+            const cuts = [...new Set([day(1), time, day(12), day(21), day(32)])]
+              .filter((at) => at >= time && at >= day(1))
+              .sort((x, y) => x - y)
+            for (const [i, from] of cuts.slice(0, -1).entries())
+              if (itemOf(subject, from) === item) area = area.plus(new Decimal(value).times(cuts[i + 1]! - from))
+          }
+          // Rounded where others come and go, so compared at eight decimals.
+          return area.dividedBy(3_600_000).toDecimalPlaces(8).toFixed()
+        }
+      }
+    }
+    const byEventOf = (item: string): string => {
+      let [passed, place, cost] = [new Decimal(0), 0, new Decimal(0)]
+      const own = counts.filter((one) => one.aggregation === 'sum' && itemOf(one.subject, one.time) === item)
+      for (const { value } of own.sort((x, y) => x.time - y.time)) {
+        const charged = Decimal.max(Decimal.min(value, passed.plus(value).minus('7.5')), 0)
+        const one = charged.times('0.1')
+        if (!(charged.isZero() && place < 2)) cost = cost.plus(Decimal.min(Decimal.max(one, '0.40'), '0.70'))
+        passed = passed.plus(value)
+        place += 1
+      }
+      return cost.toFixed(2)
+    }
+    const invoice = (await close('partout', day(1)))!
+    for (const { id } of items) {
+      for (const aggregation of aggregations) {
+        const found = invoice.usage.find((one) => one.item === id && one.metric === `by_${aggregation}`)!
+        const quantity =
+          aggregation === 'weighted_sum' ? new Decimal(found.quantity).toDecimalPlaces(8).toFixed() : found.quantity
+        expect(`${aggregation} of ${id}: ${quantity}`, `seed ${seed}`).toBe(
+          `${aggregation} of ${id}: ${figure(id, aggregation)}`,
+        )
+      }
+      const line = invoice.lines.find((one) => one.item === id && one.metric === 'by_sum')
+      expect(`${id}: ${line?.amount ?? '0.00'}`, `seed ${seed}`).toBe(`${id}: ${byEventOf(id)}`)
+    }
+    await equal(invoice)
+    // The question that a line shows is the one of its part, and can be asked by hand.
+    const shown = invoice.lines.find((one) => one.item === 'b' && one.metric === 'by_max')!.proof!
+    const asked = await fleet.system.rollup.rowsOf<{ events: string; value: string; digest: string }>(shown.query, {})
+    expect([Number(asked[0]!.events), asked[0]!.digest.padStart(64, '0')]).toEqual([shown.count, shown.digest])
+  }, 240_000)
+
+  test('where the amounts of events cannot be had, a price by the event is refused with the reason', async () => {
+    const { catalog } = fleet.system
+    const put = (item: object, id = 'pointe') =>
+      catalog.putContract({
+        ...fleetContract,
+        id,
+        tenant: 'muppy',
+        items: [{ id: `${id}/x`, plan: 'everything', ...item }],
+      })
+    const sum = [{ metric: 'by_sum', limit: '0' }]
+    const bounds = { rate: '10', minimum_per_event: '0.40' }
+    const rule = (more: object) => ({ rule_id: 'autre', type: 'percentage', currency: 'EUR', ...bounds, ...more })
+    await expect(put({ fleet: {}, entitlements: sum })).rejects.toThrow('a fleet is rated by the sums of its objects')
+    await expect(
+      put({ entitlements: sum, calculators: [{ name: 'k', reads: 'values', metric: 'by_sum' }] }),
+    ).rejects.toThrow('calculator k adds to its quantity without an event')
+    await expect(put({ fleet: {}, entitlements: [{ metric: 'by_max', limit: '0' }] })).rejects.toThrow(
+      'the objects of a fleet are summed',
+    )
+    await expect(catalog.putPrice({ rule: rule({ metric: 'by_max' }) })).rejects.toThrow('this is a max')
+    const rounded = { key: 'by_sum', aggregation: 'sum', unit: 'piece', scale: 3 }
+    await expect(catalog.putMetric({ ...rounded, rounding: { mode: 'up', places: 0 } })).rejects.toThrow('is rounded')
+    await expect(catalog.putMetric({ ...rounded, archive: false })).rejects.toThrow('without an archive')
+    // The price comes after the fleet that has the metric.
+    await expect(catalog.putPrice({ rule: { ...rule({ metric: 'mesures' }), rule_id: 'mesure' } })).rejects.toThrow(
+      'shares it with the fleet premium',
+    )
     await expect(put({ fleet: {}, subjects: ['a'] })).rejects.toThrow('not both')
     await expect(put({ subjects: [] })).rejects.toThrow('names at least one')
   })

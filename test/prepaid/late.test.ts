@@ -215,6 +215,116 @@ describe('on the next invoice', () => {
   })
 })
 
+describe('counted again and again', () => {
+  test(`a month billed in three parts costs what its twin costs at once, packs and all ${promises('rating:lines-sum-to-total')}`, async () => {
+    const { catalog, billing, prepaid, invoicing } = service.system
+    const seed = Math.floor(Math.random() * 2 ** 31)
+    let state = seed
+    const random = (below: number): number => {
+      state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff
+      return Math.floor((state / 0x80000000) * below)
+    }
+    const june = (day: number, hour = 0): number => Date.UTC(2026, 5, day, hour)
+    const [JUNE, JULY] = [june(1), Date.UTC(2026, 6, 1)]
+    const tiers = [
+      { from: 1, to: 60, unit_price: '0.31' },
+      { from: 61, to: null, unit_price: '0.17', flat_fee: '3.00' },
+    ]
+    await catalog.putPrice({
+      rule: { rule_id: 'twin', type: 'tiered', metric: 'mcp_call', tiers, currency: 'EUR' },
+      ...{ version: '1.0', status: 'active', effectiveFrom: 0 },
+    })
+    const metrics = [{ metric: 'mcp_call', included: '10', rule: 'twin' }]
+    await catalog.putPlan({ key: 'twins', product: 'OID', name: 'Twins', metrics })
+    const pairs = [0, 1, 2, 3, 4, 5].map((n) => ({
+      names: [`pair-${n}`, `twin-${n}`] as const,
+      recharge: n % 3 !== 0,
+      adjustments: {
+        discounts: [{ name: 'P', kind: 'percent' as const, value: String(5 + random(40)) }],
+        ...(n % 2 === 0 ? { maximum: String(6 + random(20)) } : { minimum: String(3 + random(30)) }),
+      },
+      packs: [10 + random(30), 10 + random(30)],
+      rounds: [0, 1, 2].map(() => [random(50), random(50)] as const),
+    }))
+    service.clock.set(june(1, 9))
+    for (const { names, recharge, adjustments } of pairs) {
+      const again = { metric: 'mcp_call', exhaustion: 'auto_recharge', recharge: { quantity: '20', amount: '2.00' } }
+      for (const tenant of names) {
+        const customer = { name: tenant, country: 'CI', taxRate: '18', currency: 'EUR', timeZone: 'Africa/Abidjan' }
+        await catalog.putCustomer({ tenant, ...customer })
+        await catalog.putContract({
+          ...{ id: tenant, tenant, legalEntity: 'orbus-digital', start: '2026-06-01', timeZone: 'Africa/Abidjan' },
+          ...{ adjustments, late: { usage: 'complementary_invoice' } },
+          items: [{ id: `${tenant}/1`, plan: 'twins', ...(recharge ? { prepaid: [again] } : {}) }],
+        })
+      }
+    }
+    await service.system.catalogSettled()
+    for (const [hour, which, expires] of [
+      [10, 0, '2026-06-15'],
+      [11, 1, undefined],
+    ] as const) {
+      service.clock.set(june(1, hour))
+      for (const { names, packs } of pairs)
+        for (const tenant of names)
+          await buy(tenant, {
+            id: `${tenant} ${which}`,
+            quantity: String(packs[which]),
+            ...(expires === undefined ? {} : { expires }),
+          })
+    }
+    const send = async (round: number): Promise<void> => {
+      for (const { names, rounds } of pairs)
+        for (const tenant of names)
+          for (const [half, day] of [5, 20].entries())
+            if (rounds[round]![half]! > 0)
+              await service.send({
+                ...{ tenant, metric: 'mcp_call', count: rounds[round]![half]! },
+                ...{ first: 1_000 * (2 * round + half), from: june(day, 2 + round) },
+              })
+      await service.system.settle()
+    }
+    service.clock.set(june(28))
+    await send(0)
+    service.clock.set(Date.UTC(2026, 6, 4))
+    for (const { names } of pairs) await billing.closePeriod({ contract: names[0], at: JUNE })
+    await send(1)
+    for (const { names } of pairs) await billing.settleLate({ contract: names[0], at: JUNE })
+    // A correction that is dropped leaves nothing behind.
+    await send(2)
+    for (const { names } of pairs) {
+      const { made } = await billing.settleLate({ contract: names[0], at: JUNE, finalise: false })
+      if (made !== null) await invoicing.discard(made.invoice.id)
+    }
+    service.clock.set(Date.UTC(2026, 7, 4))
+    for (const { names } of pairs) {
+      await billing.closePeriod({ contract: names[0], at: JULY })
+      await billing.closePeriod({ contract: names[1], at: JUNE })
+    }
+    for (const { names, ...pair } of pairs) {
+      const sums: string[] = []
+      for (const tenant of names) {
+        const documents = (await invoicing.list({ contract: tenant })).filter(({ state: at }) => at !== 'discarded')
+        let sum = 0
+        for (const kept of documents) {
+          const { invoice } = await invoicing.get(kept.invoice.id)
+          // In cents, exactly.
+          for (const line of invoice.lines) if (line.period.from === JUNE) sum += Number(line.amount.replace('.', ''))
+          await equal(kept)
+        }
+        const held = (await prepaid.list({ tenant })).map(({ balance, forfeited }) => [
+          Number(balance),
+          Number(forfeited),
+        ])
+        sums.push(
+          `${sum} ${held.reduce((all, [left]) => all + left!, 0)} ${held.reduce((all, [, lost]) => all + lost!, 0)}`,
+        )
+      }
+      expect(sums[0], `seed ${seed}, ${JSON.stringify(pair)}`).toBe(sums[1])
+    }
+  }, 240_000)
+})
+
 describe('the ledger is a part of what is verified', () => {
   const invoiceOf = async (): Promise<string> =>
     (await service.system.invoicing.list({ contract: TENANTS.next }))[0]!.invoice.id

@@ -68,7 +68,8 @@ const FOUND: usize = KNOWN_TAGS + 4 * (frame.FRAME_EVENTS_MAX as usize)
 const PLACES: usize = FOUND + 4 * (AHEAD as usize)
 const HITS: usize = PLACES + 8 * (AHEAD as usize)
 const QUEUE: usize = HITS + 4 * (AHEAD as usize)
-const PARTS: usize = QUEUE + 4 * (AHEAD as usize)
+const ASKED: usize = QUEUE + 4 * (AHEAD as usize)
+const PARTS: usize = ASKED + 4 * (AHEAD as usize)
 const PARTITIONS: u32 = 1_024
 export const DEDUPE_PARTITIONS: u32 = PARTITIONS
 export const DEDUPE_FIXED_BYTES: usize = PARTS + 8 * (PARTITIONS as usize)
@@ -348,14 +349,17 @@ export function dedupeAddVoids(at: usize, count: u32, generation: u32): void {
  * entries whose group is full go to the next pass with the next group. That is a third of them near a load of 0.93.
  */
 function seekAll(entries: usize, count: u32): void {
-  let sum: u64 = 0
+  const all = partitions
+  const each = stride
   for (let i: usize = 0; i < (count as usize); i += 1) {
     const a = load<u64>(entries + (i << 4))
-    const group = groupOf(a)
-    sum += load<u64>(group)
+    const partition = (a >> 54) as usize
+    const group = all + partition * each + homeOf((a >> 22) as u32, load<u32>(PARTS + (partition << 3)))
+    store<u32>(ASKED + (i << 2), group as u32)
     store<u32>(QUEUE + (i << 2), i as u32)
     store<u32>(PLACES + (i << 3), group as u32)
   }
+  ask(count)
   while (count > 0) {
     for (let j: usize = 0; j < (count as usize); j += 1) {
       const i = load<u32>(QUEUE + (j << 2)) as usize
@@ -366,8 +370,10 @@ function seekAll(entries: usize, count: u32): void {
       const empty = i8x16.bitmask(i8x16.eq(controls, i8x16.splat(0)))
       store<u32>(HITS + (i << 2), hits as u32)
       store<u32>(PLACES + (i << 3), empty as u32, 4)
-      sum += load<u64>(group + 16 + (ctz(hits !== 0 ? hits : empty | 0x8000) as usize) * SLOT_BYTES)
+      const lane = ctz(hits !== 0 ? hits : empty | 0x8000) as usize
+      store<u32>(ASKED + (j << 2), (group + 16 + lane * SLOT_BYTES) as u32)
     }
+    ask(count)
     let full: usize = 0
     for (let j: usize = 0; j < (count as usize); j += 1) {
       const i = load<u32>(QUEUE + (j << 2))
@@ -380,12 +386,31 @@ function seekAll(entries: usize, count: u32): void {
       if (found !== 0 || load<u32>(place, 4) !== 0) continue
       const next = nextGroup(group, load<u64>(entry))
       store<u32>(place, next as u32)
-      sum += load<u64>(next)
+      store<u32>(ASKED + (full << 2), next as u32)
       store<u32>(QUEUE + (full << 2), i)
       full += 1
     }
     count = full as u32
+    ask(count)
   }
+}
+
+/** Asks for the memory at so many addresses of ASKED; in a loop of nothing else, so that as many loads as can be are under way. */
+function ask(count: u32): void {
+  let sum: u64 = 0
+  let p = ASKED
+  const end = ASKED + ((count as usize) << 2)
+  for (const to = ASKED + (((count & ~7) as usize) << 2); p < to; p += 32) {
+    sum += load<u64>(load<u32>(p) as usize)
+    sum += load<u64>(load<u32>(p, 4) as usize)
+    sum += load<u64>(load<u32>(p, 8) as usize)
+    sum += load<u64>(load<u32>(p, 12) as usize)
+    sum += load<u64>(load<u32>(p, 16) as usize)
+    sum += load<u64>(load<u32>(p, 20) as usize)
+    sum += load<u64>(load<u32>(p, 24) as usize)
+    sum += load<u64>(load<u32>(p, 28) as usize)
+  }
+  for (; p < end; p += 4) sum += load<u64>(load<u32>(p) as usize)
   touched += sum
 }
 

@@ -21,12 +21,27 @@ export function invoiceCommand(program: Command, exit: (code: number) => void): 
   withTarget(invoice.command('list'))
     .description('newest first')
     .option('--tenant <tenant>', 'of one customer')
+    .option('--contract <contract>', 'of one contract')
+    .option('--state <state>', 'only those in this state, such as draft')
+    .option('--after <next>', 'the page behind one before')
     .option('--limit <n>', 'at most so many', '100')
-    .action(async (options: TargetOptions & { tenant?: string; limit: string }) => {
-      const query = new URLSearchParams({ limit: options.limit, ...(options.tenant && { tenant: options.tenant }) })
-      const answer = (await call('GET', `/v1/invoices?${query}`, undefined, options)) as { invoices: KeptInvoice[] }
-      done(answer, options.json, () => answer.invoices.map((kept) => `${row(kept)}\n`).join(''))
-    })
+    .action(
+      async (
+        options: TargetOptions & { tenant?: string; contract?: string; state?: string; after?: string; limit: string },
+      ) => {
+        const { tenant, contract, state, after, limit } = options
+        const asked = Object.entries({ tenant, contract, state, after, limit })
+        const query = new URLSearchParams(
+          asked.flatMap(([name, value]): [string, string][] => (value === undefined ? [] : [[name, value]])),
+        )
+        const answer = (await call('GET', `/v1/invoices?${query}`, undefined, options)) as {
+          invoices: KeptInvoice[]
+          next: string | null
+        }
+        if (answer.next !== null) process.stderr.write(`more: --after ${answer.next}\n`)
+        done(answer, options.json, () => answer.invoices.map((kept) => `${row(kept)}\n`).join(''))
+      },
+    )
   withTarget(invoice.command('show <invoice>'))
     .description('by number or id, with its calculation and proofs')
     .option('--language <language>', 'fr or en')

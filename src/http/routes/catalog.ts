@@ -75,6 +75,38 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
     const pricing = write('Define a version of a price rule; what is probably not meant comes back as findings')
     app.put<{ Body: PriceInput }>('/v1/prices', pricing, putPrice)
     app.post<{ Body: PriceInput }>('/v1/prices', pricing, putPrice)
+    type OfVersion = { Params: { rule: string; version: string } }
+    app.post<OfVersion & { Body: { effectiveFrom?: number } }>(
+      '/v1/prices/:rule/:version/activate',
+      {
+        config: { scope: 'admin' },
+        schema: {
+          tags,
+          summary: 'Make a draft active: it bills the periods that begin from then on',
+          body: {
+            type: 'object',
+            properties: {
+              effectiveFrom: {
+                type: 'integer',
+                minimum: 0,
+                maximum: Number.MAX_SAFE_INTEGER,
+                description: 'epoch ms; absent: when the draft says, or now when that has passed',
+              },
+            },
+            additionalProperties: false,
+          },
+        },
+      },
+      async (r) => settled(system.catalog.activatePrice(r.params.rule, r.params.version, r.body.effectiveFrom)),
+    )
+    app.post<OfVersion>(
+      '/v1/prices/:rule/:version/archive',
+      {
+        config: { scope: 'admin' },
+        schema: { tags, summary: 'Archive a version: it takes no period that begins from now on' },
+      },
+      async (r) => settled(system.catalog.archivePrice(r.params.rule, r.params.version)),
+    )
     app.get(
       '/v1/catalog/lint',
       { ...read('What the catalogue allows but is probably not meant'), config: { scope: 'admin' } },
@@ -118,6 +150,7 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
               quantity: text('decimal text, in the unit of the metric'),
               included: text('decimal text: what the plan includes'),
               events: text('how many events, for prices that count them'),
+              taxRate: text('percent, decimal text: the answer says HT, TVA and TTC'),
               amounts: {
                 type: 'array',
                 maxItems: limits.eventValuesMax,
@@ -246,6 +279,7 @@ interface CompareBody {
 }
 
 interface PreviewBody extends Omit<RateRequest, 'price'> {
+  readonly taxRate?: string
   readonly price: { readonly rule?: unknown; readonly version?: string }
 }
 

@@ -43,6 +43,9 @@ export function contractRoutes(system: System): FastifyPluginAsync {
         throw new ReleveError('not_found', 'contract: there is none of this name')
       return contract
     }
+    const open = async (contract: string, day: string | undefined, field: string): Promise<void> => {
+      if (day !== undefined) await system.billing.assertNotInvoiced(contract, day, field)
+    }
     const by = (request: FastifyRequest, { reason, on }: Acted) => ({
       reason,
       actor: keyOf(request).name,
@@ -82,7 +85,10 @@ export function contractRoutes(system: System): FastifyPluginAsync {
           },
         },
       },
-      async (r) => settled(system.catalog.moveContract(r.params.contract, r.body.state, by(r, r.body))),
+      async (r) => {
+        await open(r.params.contract, r.body.on, 'on')
+        return settled(system.catalog.moveContract(r.params.contract, r.body.state, by(r, r.body)))
+      },
     )
 
     app.post<{ Params: { contract: string }; Body: Acted }>(
@@ -181,6 +187,7 @@ export function contractRoutes(system: System): FastifyPluginAsync {
       async (r) => {
         if (book().contractOf(r.params.contract).state !== 'trial')
           throw new ReleveError('conflict', `trial: ${r.params.contract} is not in a trial`)
+        await open(r.params.contract, r.body.on, 'on')
         return settled(system.catalog.moveContract(r.params.contract, 'active', by(r, r.body)))
       },
     )
@@ -208,7 +215,10 @@ export function contractRoutes(system: System): FastifyPluginAsync {
           },
         },
       },
-      async (r) => settled(system.catalog.putContract(changePlan(book().contractOf(r.params.contract), r.body))),
+      async (r) => {
+        await open(r.params.contract, r.body.from, 'from')
+        return settled(system.catalog.putContract(changePlan(book().contractOf(r.params.contract), r.body)))
+      },
     )
   }
 }

@@ -4,7 +4,7 @@ import { ReleveError } from '../../errors.js'
 import { dateIn, Language } from '../../format.js'
 import type { KeptInvoice } from '../../invoicing/invoicing.js'
 import { assertPrintable, DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
-import { paymentOf, totalsByStatus } from '../../invoicing/state.js'
+import { InvoiceMoves, type InvoiceState, paymentOf, totalsByStatus } from '../../invoicing/state.js'
 import { limits } from '../../limits.js'
 import { parseMoment } from '../../period.js'
 import type { System } from '../../system.js'
@@ -27,7 +27,9 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       return found
     }
 
-    app.get<{ Querystring: { tenant?: string; limit?: number } }>(
+    app.get<{
+      Querystring: { tenant?: string; contract?: string; state?: InvoiceState; after?: string; limit?: number }
+    }>(
       '/v1/invoices',
       {
         config: { scope: 'read' },
@@ -38,6 +40,9 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
             type: 'object',
             properties: {
               tenant: { type: 'string', maxLength: limits.nameBytesMax },
+              contract: { type: 'string', maxLength: limits.nameBytesMax },
+              state: { enum: Object.keys(InvoiceMoves) },
+              after: { type: 'string', maxLength: 100, description: '`next` of the page before' },
               limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
             },
             additionalProperties: false,
@@ -46,13 +51,16 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       },
       async (request) => {
         const key = keyOf(request)
-        const { tenant: asked, limit = 100 } = request.query
+        const { tenant: asked, contract, state, after, limit = 100 } = request.query
         if (key.tenant !== null && asked !== undefined && asked !== key.tenant) {
           throw new ReleveError('forbidden', 'the key belongs to another tenant')
         }
         const tenant = key.tenant ?? asked
         const found = await system.invoicing.list({
           ...(tenant === undefined ? {} : { tenant }),
+          ...(contract === undefined ? {} : { contract }),
+          ...(state === undefined ? {} : { state }),
+          ...(after === undefined ? {} : { before: entryOf(after) }),
           limit,
           handedOut: key.tenant !== null,
         })
@@ -64,7 +72,8 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
           )
           return { currency, ...totalsByStatus(own, currency) }
         })
-        return { invoices, totals }
+        const last = invoices.length < limit ? undefined : invoices.at(-1)
+        return { invoices, totals, next: last === undefined ? null : `${last.createdAt}.${last.invoice.id}` }
       },
     )
 
@@ -233,7 +242,8 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
             ...(tenant === undefined ? {} : { tenant }),
           })
         }
-        if (at === undefined) throw new ReleveError('invalid_request', 'at: names the period of the contract')
+        if (at === undefined)
+          throw new ReleveError('invalid_request', 'at: is needed with a contract: any instant of its period')
         return system.billing.closePeriod({ contract, at: parseMoment('at', at), finalise, early, unproved })
       },
     )
@@ -247,4 +257,12 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
       async () => system.audit(),
     )
   }
+}
+
+/** The last entry of a page, as its `next` names it. */
+function entryOf(next: string): { createdAt: number; id: string } {
+  const [, createdAt, id] = /^([0-9]{1,15})\.(.+)$/.exec(next) ?? []
+  if (createdAt === undefined || id === undefined)
+    throw new ReleveError('invalid_request', 'after: the `next` of the page before is expected')
+  return { createdAt: Number(createdAt), id }
 }
