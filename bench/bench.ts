@@ -40,7 +40,7 @@ export const otherBenches: readonly (readonly [question: string, command: string
   ['these four, and their charts', 'node dist/bench/all.js'],
   ['from a crossing to the SSE message and the webhook?', 'node dist/bench/alerts.bench.js large'],
   ['how fast are periods closed?', 'node dist/bench/closing.bench.js large'],
-  ['how long do checks and reservations take?', 'node dist/bench/reservations.bench.js large 6'],
+  ['how long do checks and reservations take?', 'node dist/bench/reservations.bench.js large'],
   ['what does the invoice of a fleet cost?', 'node dist/bench/fleet.bench.js large'],
   ['how fast are files of usage data read?', 'node dist/bench/import.bench.js large'],
   ['what does an event cost from bytes to a frame, by format?', 'node dist/bench/decode.bench.js'],

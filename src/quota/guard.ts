@@ -254,6 +254,7 @@ export class Guard {
     const now = this.#o.clock.now()
     const real = await this.#rooms(ask.tenant, ask.metric, ask.subject ?? null)
     await this.#learn(ask.tenant, ask.metric, now)
+    this.#sweep(now)
     const { why, answer } = this.#judge(ask, quantity, now, real)
     this.#o.metrics.quotaChecks.inc({ why })
     return answer()
