@@ -71,4 +71,11 @@ export class ReleveError extends Error {
   get status(): number {
     return ErrorCode[this.code].status
   }
+
+  /** As every door answers it: the members of RFC 9457. Of an internal error only the code goes out. */
+  get problem() {
+    const { status, title, hint } = ErrorCode[this.code]
+    const detail = status === 500 ? undefined : this.message
+    return { type: 'about:blank', title, status, code: this.code, detail, hint }
+  }
 }

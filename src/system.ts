@@ -1,5 +1,5 @@
 /**
- * System: everything that the service can do, as plain functions. The doors (http, cli, later nats, mcp, console) call these and
+ * System: everything that the service can do, as plain functions. The doors (http, nats, cli) call these and
  * nothing behind them. Opens the rooms in the order of the road and closes them in reverse.
  */
 import { randomBytes } from 'node:crypto'
@@ -43,11 +43,8 @@ import { LiveItems, roomsOf } from './live-items.js'
 import { realDisk, syncingSoon } from './log/disk.js'
 import { type FileLog, openFileLog } from './log/files.js'
 import type { Logger } from './logger.js'
-
 import { type Loop, watchLoop } from './loop.js'
-
 import { Meters } from './meters.js'
-
 import { type Metrics, openMetrics } from './metrics.js'
 import { Objects } from './objects/objects.js'
 import { sqlDirectory } from './paths.js'
@@ -905,13 +902,14 @@ export class System {
   refreshGauges(): void {
     const { metrics } = this
     for (const [quantile, seconds] of Object.entries(this.#loop.delay())) metrics.loopDelay.set({ quantile }, seconds)
+    const { streams } = this.health()
     for (const flow of this.#flows) {
       const stream = String(flow.stream)
       const { last, applied } = flow.position
       metrics.logBytes.set({ stream }, this.#log!.state(flow.stream).bytes)
       metrics.logLag.set({ stream }, last - applied)
       metrics.flushLagSeconds.set({ stream }, flow.flushLagMs() / 1000)
-      metrics.logLost.set({ stream }, this.health().streams[flow.stream]!.lostRecords)
+      metrics.logLost.set({ stream }, streams[flow.stream]!.lostRecords)
     }
     metrics.reservationsKnown.set(this.#guard.size)
     for (const [engine, state] of Object.entries(this.#engines.state()))

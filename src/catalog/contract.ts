@@ -155,21 +155,11 @@ const LateCorrections = ['next_invoice', 'credit_note'] as const
 
 /** What callers give: the store fills in versions; a plan without a version means its latest. */
 export interface ContractInput extends Omit<Contract, 'items'> {
-  readonly items: readonly {
-    readonly id: string
-    readonly plan: string
+  readonly items: readonly (Omit<ContractItem, 'planVersion' | 'entitlements'> & {
     readonly planVersion?: number
-    readonly from?: string
-    readonly until?: string
-    readonly addOns?: readonly AddOn[]
-    readonly calculators?: readonly Calculator[]
-    readonly subjects?: readonly string[]
-    readonly fleet?: { readonly months: number }
-    readonly prepaid?: readonly PrepaidRule[]
-    readonly kind?: ItemKind
     /** Absent: the plan's metrics and quotas, with thresholds at 80 % and 100 %. */
     readonly entitlements?: readonly Omit<ItemEntitlement, 'limitVersion'>[]
-  }[]
+  })[]
 }
 
 export const DEFAULT_THRESHOLDS: readonly Threshold[] = [

@@ -11,7 +11,7 @@ import swaggerUi from '@fastify/swagger-ui'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { Attempts } from '../access/attempts.js'
 import type { ApiKey, Scope } from '../access/keys.js'
-import { ErrorCode, ReleveError } from '../errors.js'
+import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { problemSchema, withAnswers } from './document.js'
@@ -198,7 +198,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
       )
     }
     system.metrics.requestsRefused.inc({ code: known.code })
-    const { status, title, hint } = ErrorCode[known.code]
+    const { status } = known
     if (known.retryAfterS !== undefined || status === 429 || status === 503)
       reply.header('retry-after', String(known.retryAfterS ?? 1))
     if (status === 401) {
@@ -208,16 +208,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     reply
       .status(status)
       .type('application/problem+json')
-      // At 500 only the code goes out.
-      .send({
-        type: 'about:blank',
-        title,
-        status,
-        code: known.code,
-        detail: status === 500 ? undefined : known.message,
-        hint,
-        instance: request.id,
-      })
+      .send({ ...known.problem, instance: request.id })
   })
   app.setNotFoundHandler({ preHandler: async () => {} }, (request) => {
     throw new ReleveError('not_found', `there is no ${request.method} ${request.url.split('?')[0]}`)

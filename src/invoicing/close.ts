@@ -622,15 +622,3 @@ export async function measuredOf(postgres: Pool, contract: string, periodFrom: n
   const measured = rows[0]?.measured
   return measured == null ? null : unpackJson<Measured>(measured)
 }
-
-/** The invoice as it would be, without keeping anything: for previews. Usage is counted as the caller likes. */
-export function previewInvoice(
-  catalog: Catalog,
-  contract: string,
-  period: Period,
-  usage: readonly ItemUsage[],
-  prepaid?: Prepaid,
-  terms: Terms = catalog.terms(contract, period),
-): KeptInvoice['invoice'] {
-  return draftInvoice('preview', terms, period, usage, [], [], prepaid)
-}

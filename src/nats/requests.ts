@@ -6,7 +6,7 @@
  * `retry-after` in seconds, and nothing waits here.
  */
 import { type Msg, headers as makeHeaders, type NatsConnection, type Subscription } from 'nats'
-import { ErrorCode, ReleveError } from '../errors.js'
+import { ReleveError } from '../errors.js'
 import type { System } from '../system.js'
 import { headerOf, ingestMessage } from './message.js'
 import { tenantOf } from './subjects.js'
@@ -54,16 +54,7 @@ export function openRequests(
       const known = error instanceof ReleveError ? error : new ReleveError('internal', String(error))
       if (known.code === 'internal') system.logger.error({ error: String(error) }, 'a NATS request failed')
       system.metrics.requestsRefused.inc({ code: known.code })
-      const { status, title, hint } = ErrorCode[known.code]
-      const problem = {
-        type: 'about:blank',
-        title,
-        status,
-        code: known.code,
-        detail: status === 500 ? undefined : known.message,
-        hint,
-      }
-      reply(status, problem, known.retryAfterS)
+      reply(known.status, known.problem, known.retryAfterS)
     }
   }
 

@@ -4,8 +4,8 @@ import { type Catalog, openCatalog } from '../../src/catalog/catalog.js'
 import { Coupons } from '../../src/catalog/coupons.js'
 import { loadSeeds, seedContracts } from '../../src/catalog/seeds.js'
 import { HandClock } from '../../src/clock.js'
-import { previewInvoice } from '../../src/invoicing/close.js'
 import { openTestPostgres, type TestPostgres } from '../invoicing/postgres.js'
+import { previewInvoice } from '../invoicing/preview.js'
 
 const clock = new HandClock('2026-03-10T09:00:00Z')
 let postgres: TestPostgres

@@ -7,13 +7,14 @@ import { type Catalog, openCatalog } from '../../src/catalog/catalog.js'
 import type { LegalEntity } from '../../src/catalog/definition.js'
 import { loadSeeds, seedContracts, seedCustomers, seedLegalEntity } from '../../src/catalog/seeds.js'
 import { HandClock } from '../../src/clock.js'
-import { type CloseOptions, closePeriod, previewInvoice, type UsageAtCut } from '../../src/invoicing/close.js'
+import { type CloseOptions, closePeriod, type UsageAtCut } from '../../src/invoicing/close.js'
 import { hashOf, type Invoice } from '../../src/invoicing/invoice.js'
 import { Invoicing } from '../../src/invoicing/invoicing.js'
 import { renderInvoice } from '../../src/invoicing/render.js'
 import { promises } from '../promises.js'
 import { marchQuantities, usageOf } from './march.js'
 import { openTestPostgres, type TestPostgres } from './postgres.js'
+import { previewInvoice } from './preview.js'
 
 const run = promisify(execFile)
 const finaliser = fileURLToPath(new URL('./finaliser.js', import.meta.url))

@@ -12,13 +12,14 @@ import { changePlan, partOf } from '../../src/catalog/part.js'
 import { parsePrice } from '../../src/catalog/price.js'
 import { loadSeeds, seedContracts } from '../../src/catalog/seeds.js'
 import { HandClock } from '../../src/clock.js'
-import { closePeriod, previewInvoice } from '../../src/invoicing/close.js'
+import { closePeriod } from '../../src/invoicing/close.js'
 import type { ItemUsage } from '../../src/invoicing/draft.js'
 import { draftInvoice } from '../../src/invoicing/draft.js'
 import { type Invoice, Invoicing } from '../../src/invoicing/invoicing.js'
 import { promises } from '../promises.js'
 import { usageOf } from './march.js'
 import { openTestPostgres, type TestPostgres } from './postgres.js'
+import { previewInvoice } from './preview.js'
 
 const march = { from: Date.UTC(2026, 2, 1), to: Date.UTC(2026, 3, 1) }
 const clock = new HandClock('2026-04-01T02:00:00Z')
