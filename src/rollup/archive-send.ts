@@ -82,7 +82,7 @@ async function write(request: ClientRequest, blocks: Iterable<Uint8Array>, answe
 function answerOf(request: ClientRequest): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
     request.on('error', reject)
-    request.on('close', () => reject(new Error('the connection was closed without an answer')))
+    request.on('close', () => reject(new Error('the connection was closed before the answer was complete')))
     request.on('response', (response: IncomingMessage) => {
       let text = ''
       response.setEncoding('utf8')
