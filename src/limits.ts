@@ -92,6 +92,10 @@ export const limits = {
    * disk. What it takes since rows come sorted: rollup/README.md.
    */
   chunkRowsMax: 500_000,
+  /** Shared memory for rows of the archive, from the shard's thread to the archive's: one block of the kernel. */
+  archiveBlockBytes: MiB,
+  /** Threads that sort and send the archive, for all streams; each keeps the memory of its largest chunk while it lives. */
+  archiveThreadsMax: 4,
   /** Epochs that one fold takes from minutes to hours. */
   foldEpochsMax: 720,
   /** Insert tokens that a table remembers (non_replicated_deduplication_window in sql/clickhouse). */
