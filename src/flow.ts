@@ -608,7 +608,7 @@ export class StreamFlow {
 
   /** Steps 1 to 4 of the protocol. Each step is repeated until it holds; a repeated step changes nothing. */
   async #flush(sealed: SealedEpoch): Promise<void> {
-    const { ids, rollup, archive, crash, metrics } = this.#o
+    const { ids, rollup, crash, metrics } = this.#o
     const { epoch } = sealed
     const end = metrics.flushSeconds.startTimer()
 
@@ -618,8 +618,7 @@ export class StreamFlow {
     if (sealed.keys !== null) await this.#retry('keys', () => ids.append(sealed.keys!))
     crash('after-key-file')
 
-    const chunks: StoreChunk[] = []
-    for (const chunk of sealed.chunks) chunks.push(await archive.columns(chunk))
+    const chunks: StoreChunk[] = [...sealed.chunks]
     const landed = await this.#retry('count', () => rollup.landed(this.stream, epoch, tablesOf(chunks)))
     for (const chunk of chunks) await this.#insert(chunk, epoch, landed)
     if (sealed.overrides.length > 0) {
@@ -654,6 +653,8 @@ export class StreamFlow {
     const isFirst = there === 0 && this.#state !== 'opening'
     await this.#land(chunk, key, `${this.stream}/${epoch}/${chunk.table}/${chunk.chunk}`, there, isFirst)
     this.#o.crash('after-chunk')
+    // Its rows are there: nobody will send them again. Only a thread that is closed refuses.
+    if (chunk.table === 'usage_events') this.#o.shard.giveBack(chunk.pieces).catch(() => {})
   }
 
   /**
@@ -662,7 +663,7 @@ export class StreamFlow {
    * (see rollup.ts), what is there is taken back and the chunk goes in under a token of its own.
    */
   async #land(chunk: StoreChunk, key: ChunkKey, token: string, there: number, isFirst: boolean): Promise<void> {
-    const { rollup, metrics, logger } = this.#o
+    const { rollup, archive, metrics, logger } = this.#o
     for (let round = 0; there !== chunk.rows; round += 1) {
       if (round > REPAIRS_MAX) {
         throw new Error(
@@ -685,7 +686,7 @@ export class StreamFlow {
       let tries = 0
       await this.#retry('insert', () => {
         tries += 1
-        return rollup.insert(chunk, name)
+        return chunk.table === 'usage_events' ? archive.insert(chunk, name) : rollup.insert(chunk, name)
       })
       metrics.rows.inc({ table: chunk.table }, chunk.rows)
       if (isFirst && tries === 1) return

@@ -92,6 +92,10 @@ export const limits = {
    * disk. What it takes since rows come sorted: rollup/README.md.
    */
   chunkRowsMax: 500_000,
+  /** Shared memory for rows of the archive, from the shard's thread to the archive's: one block of the kernel. */
+  archiveBlockBytes: MiB,
+  /** Threads that sort and send the archive, for all streams; each keeps the memory of its largest chunk while it lives. */
+  archiveThreadsMax: 4,
   /** Epochs that one fold takes from minutes to hours. */
   foldEpochsMax: 720,
   /** Insert tokens that a table remembers (non_replicated_deduplication_window in sql/clickhouse). */
@@ -102,8 +106,10 @@ export const limits = {
   leaseMs: 15_000,
 
   // Dedupe.
-  /** Ids that a restore takes in at a time: each of the first ones touches a page of its own, some µs. Nothing else happens meanwhile. */
+  /** Ids that a restore takes in at a time, about 2 ms. Nothing else happens meanwhile. */
   restoreSliceIds: 10_000,
+  /** The same while the table's memory is untouched: nearly each id brings a page of its own in, 2 to 13 µs as the table is larger. */
+  restoreFirstSliceIds: 1_000,
   /** Length of a generation of ids, by receivedAt. */
   generationMs: 1 * DAY,
   /** Generations that may live at once; the number is one byte in the table. */

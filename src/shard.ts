@@ -482,6 +482,11 @@ export class Shard {
     }
   }
 
+  /** Shared memory of the archive's rows that have landed. */
+  giveBack(blocks: readonly SharedArrayBuffer[]): void {
+    this.#rows.giveBack(blocks)
+  }
+
   /** At a barrier only: the open epoch is empty. */
   setEntitlements(
     list: readonly LiveEntitlement[],
@@ -634,6 +639,9 @@ export function openShardThread(own: Omit<ShardOptions, 'slabs'>) {
       ),
     forget: (kept: readonly number[]) => run<void>('forget', [kept]),
     seal: () => run<ReturnType<Shard['seal']>>('seal', []),
+    /** What shared memory the pieces of a chunk lie in; those that lie in none stay with whoever has them. */
+    giveBack: (pieces: readonly Uint8Array[]) =>
+      run<void>('giveBack', [pieces.flatMap(({ buffer }) => (buffer instanceof SharedArrayBuffer ? [buffer] : []))]),
     setEntitlements: (list: readonly LiveEntitlement[], receivedAt: number) =>
       run<ReturnType<Shard['setEntitlements']>>('setEntitlements', [list, receivedAt]),
     setBase: (need: NeededBase, base: BalanceBase, rung: readonly RungThreshold[]) =>

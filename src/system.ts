@@ -187,7 +187,7 @@ export class System {
   readonly #loop: Loop = watchLoop((kind, seconds) => this.metrics.gcPause.observe({ kind }, seconds))
   #idFiles: IdFiles[] = []
   readonly #runPool: RunPool = openRunPool()
-  readonly #archivePool: ArchivePool = openArchivePool()
+  #archivePool: ArchivePool | undefined
   #streams = 1
   #inflight = 0
   #nextShard = 0
@@ -309,13 +309,15 @@ export class System {
       logger,
       onFatal,
     })
-    const { clickhouse, postgres } = this.#engines
+    const { clickhouse, clickhouseHttp, postgres } = this.#engines
     onProgress('schema')
     await migrate({ clickhouse, postgres, directory: sqlDirectory, logger })
     this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
     this.#rates = await TenantRates.open({ postgres, clock })
     this.#catalog = await openCatalog({ postgres, clock })
     this.#rollup = openRollup({ clickhouse })
+    const archive = openArchivePool(clickhouseHttp)
+    this.#archivePool = archive
     this.#repair = openRepair({ clickhouse, rollup: this.#rollup, postgres, clock })
     await this.#repair.finishBegun()
     this.#alerts = openAlerts({ postgres, clock, crash, metrics, logger })
@@ -426,7 +428,7 @@ export class System {
             ids,
             rollup: this.#rollup,
             repair: this.#repair,
-            archive: this.#archivePool,
+            archive,
             postgres,
             alerts: this.#alerts,
             clock,
@@ -618,7 +620,7 @@ export class System {
         Promise.allSettled([
           ...this.#idFiles.map((files) => files.close()),
           this.#runPool.close(),
-          this.#archivePool.close(),
+          this.#archivePool?.close(),
         ]),
       () => Promise.allSettled(this.#shards.map((shard) => shard.close())),
       () => this.#keys?.close(),

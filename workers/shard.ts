@@ -28,7 +28,10 @@ function buffersOf(task: ShardTask, reply: unknown): ArrayBuffer[] {
   }
   if (task.method === 'seal') {
     const { chunks, keys } = reply as SealedEpoch
-    const buffers = chunks.flatMap(({ pieces }) => pieces.map((piece) => piece.buffer as ArrayBuffer))
+    // What is shared is not handed over: both sides see it.
+    const buffers = chunks.flatMap(({ pieces }) =>
+      pieces.flatMap(({ buffer }) => (buffer instanceof ArrayBuffer ? [buffer] : [])),
+    )
     return keys === null ? buffers : [...buffers, keys.buffer as ArrayBuffer]
   }
   return []

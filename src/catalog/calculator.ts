@@ -3,7 +3,7 @@
  * or into an amount. A calculator reads simple values or JSON records, never both. Data as a person writes them, and the checks.
  *
  * Over values the formula knows sum, count, min, max, average, first and last, and is run once; over JSON it knows the members of
- * a record, is run for each record that has all of them as decimals, and the results are added up.
+ * a record (`disk.used`: a member of a member), is run for each record that has all of them as decimals, and the results are added up.
  */
 import { ReleveError } from '../errors.js'
 import { compileFormula } from '../rating/formula.js'

@@ -25,7 +25,7 @@ import type { Period } from '../period.js'
 import { quotaStatus } from '../quota/status.js'
 import { spread } from '../rating/adjust.js'
 import { rateDelta } from '../rating/delta.js'
-import { daysOf, lengthOf, prorate } from '../rating/prorate.js'
+import { daysOf, hoursOf, lengthOf, prorate } from '../rating/prorate.js'
 import { pricedQuantity } from '../rating/quantity.js'
 import { type RatedLine, rate } from '../rating/rating.js'
 import { type Totals, taxLines } from '../rating/tax.js'
@@ -512,10 +512,21 @@ function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePar
   const count = (range: Period): number => lengthOf(range, timeZone, by)
   const off = paused.reduce((all, one) => all + count(one), 0)
   const amount = prorate(line.amount, count(part) - off, count(period), currency)
+  // People read 71 hours of 743 where it is that, not 255,600 seconds; a clock change shows in them.
+  const inHours = by === 'second' && [part, period, ...paused].every((range) => Number.isInteger(hoursOf(range)))
+  const units = inHours
+    ? { fr: 'heures', en: 'hours' }
+    : by === 'second'
+      ? { fr: 'secondes', en: 'seconds' }
+      : { fr: 'jours', en: 'days' }
+  const shown = inHours ? hoursOf : count
+  const unpaid = paused.reduce((all, one) => all + shown(one), 0)
   const say = (language: 'fr' | 'en'): string => {
     const money = (value: string): string => formatMoney(value, currency, language)
-    const [some, all, without] = [count(part) - off, count(period), off].map((n) => formatNumber(String(n), language))
-    const unit = { fr: by === 'second' ? 'secondes' : 'jours', en: by === 'second' ? 'seconds' : 'days' }[language]
+    const [some, all, without] = [shown(part) - unpaid, shown(period), unpaid].map((n) =>
+      formatNumber(String(n), language),
+    )
+    const unit = units[language]
     const days = [part.from, part.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
     const left = off === 0 ? '' : language === 'fr' ? ` (sans ${without} suspendus)` : ` (without ${without} suspended)`
     return language === 'fr'

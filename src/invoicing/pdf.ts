@@ -94,6 +94,8 @@ const words = {
 } as const
 
 /** Side of the QR code, in points: 26 mm. */
+/** Title and head of the statement's table. */
+const STATEMENT_HEAD = 47
 const SEAL = 74
 
 interface Style {
@@ -541,21 +543,23 @@ export async function toPdf(
       { title: say('used_part'), x: LEFT + 306, width: 110, align: 'left' },
       { title: say('over'), x: LEFT + 420, width: RIGHT - LEFT - 420, align: 'right' },
     ]
-    sheet.need(80)
-    sheet.y += 6
-    sheet.line(say('statement'), LEFT, sheet.y, 300, { size: 11, weight: 600, color: ACCENT })
-    sheet.y += 20
-    if (invoice.usage.length > 0) tableHead(columns)
     const rows = statementRows(columns)
     const foot = footHeight()
     const heightOf = (from: number, count: number): number =>
       rows.slice(from, from + count).reduce((all, row) => all + row.height, 0)
-    for (const [i, { height, keep, draw }] of rows.entries()) {
-      // A title keeps the rows below it, and the last rows go with the foot, which never has a page of its own.
-      const together = heightOf(i, keep)
+    // A title keeps the rows below it, and the last rows go with the foot, which never has a page of its own.
+    const roomOf = (i: number): number => {
+      const { keep } = rows[i]!
       const last = rows.length - i <= Math.max(3, keep)
-      if (sheet.need(1 + (last ? heightOf(i, rows.length) + foot + 26 : together)) && invoice.usage.length > 0)
-        tableHead(columns)
+      return 1 + (last ? heightOf(i, rows.length) + foot + 26 : heightOf(i, keep))
+    }
+    sheet.need(STATEMENT_HEAD + roomOf(0))
+    sheet.y += 6
+    sheet.line(say('statement'), LEFT, sheet.y, 300, { size: 11, weight: 600, color: ACCENT })
+    sheet.y += 20
+    if (invoice.usage.length > 0) tableHead(columns)
+    for (const [i, { height, draw }] of rows.entries()) {
+      if (sheet.need(roomOf(i)) && invoice.usage.length > 0) tableHead(columns)
       draw(sheet.y)
       sheet.y += height
     }

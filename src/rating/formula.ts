@@ -1,7 +1,8 @@
 /**
- * The small formulas of usage calculators: names, decimal numbers, + − × ÷, parentheses, and min(…) and max(…), over a flat JSON
- * object. Pure, exact except for division (80 digits), bounded in length and depth. Not a language: a formula is read once into a
- * tree of these operations; there is no comparison, no loop, no code, and no access to anything but the values.
+ * The small formulas of usage calculators: names, decimal numbers, + − × ÷, parentheses, and min(…) and max(…), over a JSON
+ * object, where `disk.used` is a member of a member. Pure, exact except for division (80 digits), bounded in length, depth and
+ * result. Not a language: a formula is read once into a tree of these operations; there is no comparison, no loop, no code, and
+ * no access to anything but the values.
  */
 import { Decimal, parseDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
@@ -9,12 +10,17 @@ import { ReleveError } from '../errors.js'
 const LENGTH_MAX = 1000
 const DEPTH_MAX = 32
 const ARGUMENTS_MAX = 20
-const TOKEN = /\s*(?:([A-Za-z_][A-Za-z0-9_]*)|([0-9]+(?:\.[0-9]+)?)|([-+*/(),]))/y
+/** Digits before the point, more than any sum of the stream's has: a row of products must not become a number of pages. */
+const RESULT_DIGITS_MAX = 38
+const TOKEN = /\s*(?:([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)|([0-9]+(?:\.[0-9]+)?)|([-+*/(),]))/y
 
 export interface Formula {
-  /** What it reads, in the order of first use. */
+  /** What it reads, in the order of first use; with points the way to a member of a member. */
   readonly names: readonly string[]
-  /** Throws ReleveError `unprocessable` for a name that is not there, what is no decimal, or a division by zero. */
+  /**
+   * `values` are by these names, ways and all. Throws ReleveError `unprocessable` for a name that is not there, what is no decimal,
+   * a division by zero, or a result of more than 38 digits before the point.
+   */
   run(values: Readonly<Record<string, unknown>>): Decimal
 }
 
@@ -29,7 +35,7 @@ export function compileFormula(formula: string): Formula {
   let at = 0
   const run = addition(0)
   if (at < tokens.length) throw new ReleveError('invalid_request', `formula: unexpected ${tokens[at]}`)
-  return { names: [...names], run }
+  return { names: [...names], run: (values) => bounded(run(values)) }
 
   function addition(depth: number): Node {
     let left = multiplication(depth)
@@ -94,6 +100,12 @@ export function compileFormula(formula: string): Formula {
   function closing(): void {
     if (tokens[at++] !== ')') throw new ReleveError('invalid_request', 'formula: a closing parenthesis is missing')
   }
+}
+
+function bounded(result: Decimal): Decimal {
+  if (!result.isFinite() || result.e >= RESULT_DIGITS_MAX)
+    throw new ReleveError('unprocessable', `formula: the result has more than ${RESULT_DIGITS_MAX} digits`)
+  return result
 }
 
 function quotient(a: Decimal, b: Decimal): Decimal {

@@ -56,38 +56,43 @@ const BLOCK_BYTES = 8 * 1024 * 1024
 
 let kernel: Exports | null | undefined
 
-/** Blocks of the Native format, or null when the kernel was not built. */
-export function archiveColumns({ rows, pieces }: ArchiveRows): Uint8Array<ArrayBuffer>[] | null {
+/**
+ * Blocks of the Native format, or null when the kernel was not built. The rows are read and sorted at once, each block is made when it
+ * is asked for; so all are taken before the next chunk comes.
+ */
+export function archiveColumns({ rows, pieces }: ArchiveRows): Iterable<Uint8Array> | null {
   kernel ??= openKernel<Exports>()
   if (kernel === null) return null
   const at = kernel.ARCHIVE_ROWS.value
   let length = 0
   for (const piece of pieces) length += piece.length
   kernel.archiveLayOut(randomBytes(8).readBigInt64LE(), length, rows)
-  let bytes = new Uint8Array(kernel.memory.buffer)
+  const bytes = new Uint8Array(kernel.memory.buffer)
   let to = at
   for (const piece of pieces) {
     bytes.set(piece, to)
     to += piece.length
   }
   assert(kernel.archiveSort() !== 0, `${length} bytes are not ${rows} rows of the archive`)
-  const blocks: Uint8Array<ArrayBuffer>[] = []
+  return blocksOf(kernel, rows)
+}
+
+function* blocksOf(kernel: Exports, rows: number): Generator<Uint8Array> {
   for (let first = 0; first < rows; ) {
     const count = kernel.archiveBlock(first, BLOCK_ROWS, BLOCK_BYTES)
-    bytes = new Uint8Array(kernel.memory.buffer)
+    const bytes = new Uint8Array(kernel.memory.buffer)
     const places = new Uint32Array(kernel.memory.buffer, kernel.ARCHIVE_COLUMNS.value, 2 * COLUMNS.length)
     const parts: Uint8Array[] = [Buffer.from([...varint(COLUMNS.length), ...varint(count)])]
     HEADS.forEach((head, i) => {
       parts.push(head, bytes.subarray(places[2 * i], places[2 * i + 1]))
     })
-    blocks.push(joined(parts))
+    yield joined(parts)
     first += count
   }
-  return blocks
 }
 
-/** In an ArrayBuffer of its own, so that it can be handed over. */
-function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+/** A copy: a socket may still read it while the kernel makes the next one. */
+function joined(parts: readonly Uint8Array[]): Uint8Array {
   let length = 0
   for (const part of parts) length += part.length
   const all = new Uint8Array(length)

@@ -1,32 +1,35 @@
-/** The thread in which rows of the archive become sorted columns (workers/archive.ts), one for all streams: it ends when idle. */
+/**
+ * The threads in which chunks of the archive are sorted and sent to ClickHouse (workers/archive.ts): one for each stream that flushes,
+ * up to limits.archiveThreadsMax. They end when idle. The main thread hands over where the rows lie and hears that they have landed.
+ */
 import { join } from 'node:path'
 import { Piscina } from 'piscina'
+import type { ClickHouseHttp } from '../engines/engines.js'
 import { limits } from '../limits.js'
 import { workersDirectory } from '../paths.js'
+import type { ArchiveInsert } from './archive-send.js'
 import type { StoreChunk } from './rollup.js'
 
 export interface ArchivePool {
-  /** A chunk as it is to be sent, under its own token and digest. Of one that becomes columns the pieces are taken. */
-  columns(chunk: StoreChunk): Promise<StoreChunk>
+  /**
+   * A chunk of usage_events under this token. Resolves when all its rows have landed; rejects when that is not known, and the
+   * caller, who still has the rows, may try again. Nobody reads the rows any more when it has settled.
+   */
+  insert(chunk: StoreChunk, token: string): Promise<void>
   close(): Promise<void>
 }
 
-export function openArchivePool(): ArchivePool {
+export function openArchivePool(http: ClickHouseHttp): ArchivePool {
   const pool = new Piscina({
     filename: join(workersDirectory, 'archive.js'),
     minThreads: 0,
-    maxThreads: 1,
+    maxThreads: limits.archiveThreadsMax,
     idleTimeout: 30_000,
     // A stream flushes one epoch after the other.
     maxQueue: limits.streamsMax,
   })
   return {
-    async columns(chunk) {
-      const { table, rows, pieces } = chunk
-      if (table !== 'usage_events') return chunk
-      const transferList = pieces.map(({ buffer }) => buffer as ArrayBuffer)
-      return { ...chunk, ...(await pool.run({ rows, pieces }, { transferList })) }
-    },
+    insert: ({ rows, pieces }, token) => pool.run({ rows, pieces, token, http } satisfies ArchiveInsert),
     close: () => pool.destroy(),
   }
 }

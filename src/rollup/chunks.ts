@@ -18,8 +18,11 @@ export interface Chunk {
   /** From 0 within its table and epoch. */
   readonly chunk: number
   readonly rows: number
-  /** RowBinary in the column order of sql/clickhouse, in pieces. Each fills its ArrayBuffer, so it can be transferred. */
-  readonly pieces: readonly Uint8Array<ArrayBuffer>[]
+  /**
+   * RowBinary in the column order of sql/clickhouse, in pieces. Each fills its ArrayBuffer, so it can be transferred, or lies at the
+   * front of a shared one of limits.archiveBlockBytes, which the shard wants back (Epoch.giveBack).
+   */
+  readonly pieces: readonly Uint8Array[]
   /** SHA-256 of the bytes, hex. */
   readonly digest: string
 }

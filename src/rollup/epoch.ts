@@ -38,6 +38,8 @@ export interface Epoch {
   readonly bytes: number
   /** The epoch's content; afterwards an epoch must be opened again. */
   drain(): DrainedEpoch
+  /** Shared memory of chunks whose rows have landed. */
+  giveBack(blocks: readonly SharedArrayBuffer[]): void
 }
 
 /** The plain side: the oracle, and the fallback where the kernel cannot be used. */
@@ -94,4 +96,7 @@ export class PlainEpoch implements Epoch {
     ]
     return { chunks, overrides }
   }
+
+  /** It shares none. */
+  giveBack(): void {}
 }

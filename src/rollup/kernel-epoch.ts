@@ -4,6 +4,9 @@
  *
  * Memory: about 24 MiB of addresses for the largest frame and 11 MiB of slots, touched as they are used, and blocks of 1 MiB for
  * rows, which are used again by the next epochs. limits.epochSeriesMax and epochBytesMax bound them.
+ *
+ * Rows of the archive are most of an epoch's bytes, and leave in blocks of shared memory: the archive's thread reads them where they
+ * lie, the main thread only knows of them, and they come back when the rows have landed. As many are kept as the last epoch took.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import type { Override } from '../aggregate/aggregate.js'
@@ -48,6 +51,8 @@ interface Exports {
   epochClear(): void
 }
 
+/** Of the largest epoch, and one that is not full. */
+const BLOCKS_KEPT_MAX = limits.epochBytesMax / limits.archiveBlockBytes + 1
 const SLACK = 64
 const BLOCK_HEAD = 16
 /** Writers of the kernel, by number. */
@@ -60,16 +65,17 @@ const MEMBERS = 2
 class Taking {
   readonly table: number
   readonly chunks: Chunk[] = []
-  #pieces: Uint8Array<ArrayBuffer>[] = []
+  #pieces: Uint8Array[] = []
   #hash = createHash('sha256')
 
   constructor(table: number) {
     this.table = table
   }
 
-  add(piece: Uint8Array<ArrayBuffer>): void {
-    this.#hash.update(piece)
-    this.#pieces.push(piece)
+  /** `bytes` are the kernel's: `copy` of them is kept. */
+  add(bytes: Uint8Array, copy: Uint8Array): void {
+    this.#hash.update(bytes)
+    this.#pieces.push(copy)
   }
 
   close(rows: number): void {
@@ -88,6 +94,10 @@ export class KernelEpoch implements Epoch {
   #events = new Taking(EVENTS)
   #epoch = -1
   #bytes: Uint8Array
+  /** Shared blocks that nobody reads. */
+  #free: SharedArrayBuffer[] = []
+  /** Shared blocks that the open epoch has taken. */
+  #taken = 0
 
   /** `memberKey`: the 16 bytes under which the keys of tenants' members are made. */
   constructor(kernel: Exports, stream: number, memberKey: Uint8Array, rowsMax: number) {
@@ -153,6 +163,8 @@ export class KernelEpoch implements Epoch {
     this.#events = new Taking(EVENTS)
     this.#epoch = -1
     kernel.epochClear()
+    this.#free.length = Math.min(this.#free.length, this.#taken)
+    this.#taken = 0
     return { chunks: [...minutes, ...members, ...events, ...this.#rejects.drain()], overrides }
   }
 
@@ -172,9 +184,21 @@ export class KernelEpoch implements Epoch {
     for (let block = kernel.epochFirstBlock(table); block !== 0; block = kernel.epochFirstBlock(table)) {
       if (onlyFull && view.getUint32(block, true) === 0) return
       if (view.getUint32(block + 8, true) !== taking.chunks.length) taking.close(this.#rowsMax)
-      taking.add(this.#bytes.slice(block + BLOCK_HEAD, view.getUint32(block + 4, true)))
+      const bytes = this.#bytes.subarray(block + BLOCK_HEAD, view.getUint32(block + 4, true))
+      taking.add(bytes, table === EVENTS ? this.#shared(bytes) : bytes.slice())
       kernel.epochFreeBlock(table)
     }
+  }
+
+  #shared(bytes: Uint8Array): Uint8Array {
+    const copy = new Uint8Array(this.#free.pop() ?? new SharedArrayBuffer(limits.archiveBlockBytes), 0, bytes.length)
+    copy.set(bytes)
+    this.#taken += 1
+    return copy
+  }
+
+  giveBack(blocks: readonly SharedArrayBuffer[]): void {
+    for (const block of blocks) if (this.#free.length < BLOCKS_KEPT_MAX) this.#free.push(block)
   }
 
   #overrides(): Override[] {

@@ -10,12 +10,13 @@
  */
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
-import type { ClickHouseClient } from '@clickhouse/client'
+import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client'
 import { TupleParam } from '@clickhouse/client'
 import type { Aggregation } from '../catalog/metric.js'
 import { limits } from '../limits.js'
 import { HOUR_MS, type Period } from '../period.js'
 import type { BalanceBase } from '../quota/figures.js'
+import { insertSettings } from './insert-settings.js'
 import { buildUsageQuery, hasExtremes, readsHours, type UsageQuery, type UsageRow, windowStarts } from './usage.js'
 
 export type UsageTable = 'usage_minute' | 'usage_hour' | 'usage_members' | 'usage_events' | 'ingest_rejects'
@@ -29,7 +30,7 @@ export interface StoreChunk {
   readonly pieces: readonly Uint8Array[]
   /** SHA-256 of the bytes, hex. */
   readonly digest: string
-  readonly format?: 'RowBinary' | 'Native' | 'JSONEachRow'
+  readonly format?: 'RowBinary' | 'JSONEachRow'
 }
 
 export type ChunkRecord = Pick<StoreChunk, 'table' | 'chunk' | 'rows' | 'digest'>
@@ -98,6 +99,7 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
     for await (const rows of result.stream<Row>()) for (const row of rows) yield row.json() as Row
   }
 
+  /** A chunk of any table but usage_events, whose rows are too many for the main thread (archive-pool.ts). */
   async function insert(chunk: StoreChunk, token: string): Promise<void> {
     await clickhouse
       .exec({
@@ -106,15 +108,8 @@ export function openRollup({ clickhouse }: { clickhouse: ClickHouseClient }) {
           chunk.pieces.map((piece) => Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength)),
           { objectMode: false },
         ),
-        clickhouse_settings: {
-          insert_deduplication_token: token,
-          insert_deduplicate: 1,
-          async_insert: 0,
-          // One block a chunk, so that one token stands for all of it.
-          max_insert_block_size: String(4 * limits.chunkRowsMax),
-          min_insert_block_size_rows: String(4 * limits.chunkRowsMax),
-          input_format_parallel_parsing: 0,
-        },
+        // Written down for both senders, so text.
+        clickhouse_settings: insertSettings(token) as unknown as ClickHouseSettings,
       })
       .then(({ stream }) => stream.resume())
   }

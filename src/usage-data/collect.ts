@@ -83,7 +83,7 @@ class Conditions {
     own.push(calculator.reads === 'values' ? 'value IS NOT NULL' : 'data IS NOT NULL')
     if (calculator.reads === 'json') {
       for (const name of names) {
-        const member = `data ->> ${this.add(name)}`
+        const member = `(data #>> string_to_array(${this.add(name)}, '.'))`
         own.push(`coalesce(length(${member}) <= 64 AND ${member} ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?$', false)`)
       }
     }
@@ -370,7 +370,7 @@ async function eachRecord(
     // The members as text: a JSON number of the store is exact, a JavaScript number is not.
     const n = params.length
     const { rows } = await store.query<{ serial: string; id: string; item: string | null; members: string[] }>(
-      `SELECT serial, id, item, ARRAY(SELECT data ->> name FROM unnest($${n + 1}::text[]) WITH ORDINALITY AS n (name, place) ORDER BY place) AS members
+      `SELECT serial, id, item, ARRAY(SELECT data #>> string_to_array(name, '.') FROM unnest($${n + 1}::text[]) WITH ORDINALITY AS n (name, place) ORDER BY place) AS members
        FROM usage_data WHERE ${condition} AND serial > $${n + 2} ORDER BY serial LIMIT ${limits.pageMax}`,
       [...params, names, after],
     )

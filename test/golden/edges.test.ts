@@ -1,6 +1,11 @@
-/** Cases of the harness's form at the edges of rating, packs, windows, proration and quotas, reckoned by hand. */
+/**
+ * Cases of the harness's form at the edges: here by hand, in edges.json by a small program with fractions that shares nothing with
+ * the product. `npm run golden -- test/golden/edges.json` prints them one by one.
+ */
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { runGolden } from './golden.js'
+import { rootDirectory } from '../../src/paths.js'
+import { readCases, runGolden } from './golden.js'
 
 const cases: [area: string, op: string, given: Record<string, unknown>, expect: Record<string, unknown>][] = [
   [
@@ -210,4 +215,25 @@ test('at the edges', async () => {
     cases.map(([area, op, given, expected], i) => ({ id: `${i} ${op}`, area, op, given, expect: expected })),
   )
   expect(results.filter((result) => result.verdict !== 'pass')).toEqual([])
+})
+
+test('every case of edges.json', async () => {
+  const edges = readCases(join(rootDirectory, 'test/golden/edges.json'))
+  expect(new Set(edges.map((one) => one.id)).size).toBe(edges.length)
+  expect(edges.length).toBe(383)
+  const results = await runGolden(edges)
+  expect(results.filter((result) => result.verdict !== 'pass')).toEqual([])
+}, 120_000)
+
+test('an adapter takes what the thresholds tell, not only what a value says of itself', async () => {
+  const [wrong] = await runGolden([
+    {
+      id: 'x',
+      area: 'alert',
+      op: 'threshold_state',
+      given: { threshold: '10', values: ['9', '10', '9', '10'] },
+      expect: { states: ['ok', 'alarm', 'ok', 'ok'] },
+    },
+  ])
+  expect(wrong!.verdict).toBe('fail')
 })

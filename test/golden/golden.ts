@@ -122,7 +122,8 @@ function asked({ quantity, included }: Given): { quantity: string; included?: st
   return { quantity: String(quantity), ...(included === undefined ? {} : { included: String(included) }) }
 }
 
-const added = (...quantities: string[]): string => printDecimal(sum(quantities.map((one) => new Decimal(one))))
+const added = (...quantities: (string | number)[]): string =>
+  printDecimal(sum(quantities.map((one) => new Decimal(one))))
 
 function packages(given: Given): Price {
   const { package_size, package_price, free_units = 0, rounding = 'up' } = given
@@ -236,27 +237,31 @@ const adapters: Readonly<Record<string, Adapter>> = {
     ),
   }),
   threshold_state: ({ threshold, values }) => {
-    let state = 'ok'
-    const told = watchValues({ thresholds: [{ code: 'case', kind: 'absolute', value: threshold }] }, values)
-    const states = told.map((crossings) => {
-      for (const { type } of crossings) state = type === 'alert.triggered' ? 'alarm' : 'ok'
-      return state
-    })
-    return { states }
+    const watched = { thresholds: [{ code: 'case', kind: 'absolute' as const, value: String(threshold) }] }
+    const texts: string[] = values.map(String)
+    const told = watchValues(watched, texts).map((crossings) => crossings.map(({ type }) => type))
+    // Told once a period and resolved once; behind that, a balance that begins with a value says what state it is.
+    const states = texts.map((value) => (watchValues(watched, [value])[0]!.length > 0 ? 'alarm' : 'ok'))
+    const first = (type: string): number => told.findIndex((types) => types.includes(type as 'alert.resolved'))
+    const agree = first('alert.triggered') === states.indexOf('alarm')
+    const silent = states.indexOf('ok', Math.max(states.indexOf('alarm'), 0))
+    const fell = states.includes('alarm') && silent !== -1
+    return { states: agree && first('alert.resolved') === (fell ? silent : -1) ? states : told }
   },
-  thresholds_crossed: ({ previous, value, limit, thresholds = [], thresholds_percent = [], recurring }) => {
+  thresholds_crossed: ({ previous = '0', value, limit, thresholds = [], thresholds_percent = [], recurring }) => {
+    const [absolute, percent]: string[][] = [thresholds.map(String), thresholds_percent.map(String)]
+    // The steps go on from the highest threshold.
+    const [from = '0'] = absolute!.toSorted((a, b) => new Decimal(b).cmp(a))
     const watched = {
-      limit,
+      ...(limit == null ? {} : { limit: String(limit) }),
       thresholds: [
-        ...thresholds.map((at: string) => ({ code: at, kind: 'absolute' as const, value: at })),
-        ...thresholds_percent.map((at: string) => ({ code: at, kind: 'percent' as const, value: at })),
+        ...absolute!.map((at) => ({ code: at, kind: 'absolute' as const, value: at })),
+        ...percent!.map((at) => ({ code: at, kind: 'percent' as const, value: at })),
       ],
-      recurring:
-        recurring === undefined
-          ? []
-          : [{ code: 'every', rule: 'every', every: recurring, from: thresholds.at(-1) ?? '0' }],
+      recurring: recurring == null ? [] : [{ code: 'every', rule: 'every', every: String(recurring), from }],
     }
-    return { fired: watchValues(watched, [previous, value])[1]!.map((told) => told.threshold.replace('every:', '')) }
+    const told = watchValues(watched, [String(previous), String(value)])[1]!
+    return { fired: told.map(({ threshold }) => threshold.replace('every:', '')) }
   },
 
   standard_webhook_sign: ({ secret, id, timestamp, body }) => ({ signature: sign({ id, timestamp, body }, [secret]) }),
@@ -266,7 +271,10 @@ const adapters: Readonly<Record<string, Adapter>> = {
   add_tax: (given) => addTax(given.ht, given.rate, currencyOf(given)),
   tax_total: (given) =>
     taxByRate(
-      given.lines_ht.map((ht: string) => ({ ht, rate: given.rate })),
+      (given.lines ?? given.lines_ht.map((ht: string) => ({ ht }))).map((line: Given) => ({
+        rate: given.rate,
+        ...line,
+      })),
       currencyOf(given),
       given.rounding,
     ),
@@ -298,7 +306,13 @@ const adapters: Readonly<Record<string, Adapter>> = {
   rate_graduated_delta: (given) => {
     // The case gives what comes on top; the sum is the quantity that the product is asked for.
     const quantity = added(given.previous, given.quantity)
-    const request = { price: tiered('tiered', given), ...asked({ ...given, quantity }), billed: given.previous }
+    // An interim invoice of no usage has not billed the first tier's flat fee.
+    const request = {
+      price: tiered('tiered', given),
+      ...asked({ ...given, quantity }),
+      billed: String(given.previous),
+      flatAtZero: false,
+    }
     return { total: rateDelta(request).amount }
   },
   rate_package: (given) => rate({ price: packages(given), ...asked(given) }),
@@ -395,8 +409,9 @@ const adapters: Readonly<Record<string, Adapter>> = {
     return { pin_to_period_start: total({}), by_event_time: total({ takesEffect: 'event_time' }) }
   },
   round: ({ value, places = 0, mode = 'half_up' }) => {
-    if (!Object.hasOwn(RoundingMode, mode)) throw new Error(`cannot round ${mode}`)
-    return { value: round(parseDecimal(value, 'value'), places, mode).toFixed(places) }
+    const named = mode.replaceAll('-', '_')
+    if (!Object.hasOwn(RoundingMode, named)) throw new Error(`cannot round ${mode}`)
+    return { value: round(parseDecimal(value, 'value'), places, named).toFixed(places) }
   },
 
   // Proration.
@@ -577,7 +592,7 @@ const adapters: Readonly<Record<string, Adapter>> = {
   delete_invoice: ({ state }) => deletionOf(state),
   credit_note: ({ invoice, scope, already_credited, amount }) => {
     if (scope !== 'full') {
-      const left = creditable({ ttc: invoice.ttc, alreadyCredited: already_credited, amount })
+      const left = creditable({ ttc: invoice.ttc, alreadyCredited: already_credited ?? '0', amount })
       return { error: left.exceeds ? 'exceeds_creditable' : null, creditable: left.creditable }
     }
     const date = `${/\d{4}/.exec(invoice.number)?.[0]}-12-31`
@@ -661,7 +676,8 @@ const adapters: Readonly<Record<string, Adapter>> = {
   // Catalogue, subscriptions, trials, simulation.
   rate_with: ({ rule, version, status }) => {
     const definition = { rule_id: rule, type: 'flat_fee', amount: '1', currency: EUR }
-    const prices = [{ rule, version, status, effectiveFrom: 0, definition, billed: false }]
+    const archived = status === 'archived' ? { archivedAt: 0 } : {}
+    const prices = [{ rule, version, status, effectiveFrom: 0, ...archived, definition, billed: false }]
     const none = { metrics: [], products: [], plans: [], legalEntities: [], customers: [], contracts: [] }
     const inForce = new Book({ version: 0, ...none, prices }).priceInForce(rule, 0)
     return { error: inForce === null ? 'not_active' : null }

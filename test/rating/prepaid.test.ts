@@ -52,6 +52,8 @@ test('a formula computes what it says and refuses everything else', () => {
   check('a / b * 2', '8')
   check('-(a + -b) * 2', '-15')
   check(' ( a ) ', '10')
+  expect(compileFormula('disk.used - disk.free').names).toEqual(['disk.used', 'disk.free'])
+  expect(compileFormula('disk.used * 2').run({ 'disk.used': '1.5' }).toFixed()).toBe('3')
   for (const bad of [
     '',
     'a +',
@@ -62,7 +64,17 @@ test('a formula computes what it says and refuses everything else', () => {
     'd',
     'a ** b',
     'a.b',
+    'a.',
+    '.a',
+    'a..b',
+    'a.1',
     'constructor',
+    'a.constructor',
+    '__proto__',
+    'toString',
+    // Powers by repetition: cheap to write, and no number that an invoice could print.
+    Array(400).fill('a').join(' * '),
+    `-${Array(40).fill('a').join('*')}`,
     '1e3',
     'a;b',
     '('.repeat(50),

@@ -18,7 +18,7 @@ import { decodeFrame, encodeFrame } from '../../src/frame.js'
 import type { Refusal } from '../../src/ingest/verdict.js'
 import { silentLogger } from '../../src/logger.js'
 import { openArchive } from '../../src/rollup/archive.js'
-import { openArchivePool } from '../../src/rollup/archive-pool.js'
+import { type ArchivePool, openArchivePool } from '../../src/rollup/archive-pool.js'
 import { type Chunk, encodeMembers, encodeMinutes } from '../../src/rollup/chunks.js'
 import { openRollup, type Rollup } from '../../src/rollup/rollup.js'
 import { eventOf, frameOf, histories, metricOf, testMemberHash } from '../aggregate/event-list.js'
@@ -27,7 +27,7 @@ import { promises } from '../promises.js'
 const directory = mkdtempSync(join(tmpdir(), 'releve-bytes-'))
 let engines: Engines
 let rollup: Rollup
-const archivePool = openArchivePool()
+let archivePool: ArchivePool
 const STREAM = 65_535
 /** Every case has an epoch of its own, far above 2^32. */
 let epoch = 2 ** 40
@@ -39,10 +39,11 @@ beforeAll(async () => {
   engines = await openEngines({ dataDirectory: directory, logger: silentLogger, onFatal })
   await migrate({ clickhouse: engines.clickhouse, postgres: engines.postgres, logger: silentLogger })
   rollup = openRollup({ clickhouse: engines.clickhouse })
+  archivePool = openArchivePool(engines.clickhouseHttp)
 }, 120_000)
 
 afterAll(async () => {
-  await archivePool.close()
+  await archivePool?.close()
   await engines?.close()
   rmSync(directory, { recursive: true, force: true })
 }, 60_000)
@@ -50,9 +51,7 @@ afterAll(async () => {
 async function insert(chunks: readonly Chunk[], id: { stream: number; epoch: number }): Promise<void> {
   for (const chunk of chunks) {
     const token = `${id.stream}/${id.epoch}/${chunk.table}/${chunk.chunk}`
-    // Pieces are taken by the thread; the caller sends some chunks twice.
-    const pieces = chunk.pieces.map((piece) => piece.slice())
-    await rollup.insert(await archivePool.columns({ ...chunk, pieces }), token)
+    await (chunk.table === 'usage_events' ? archivePool : rollup).insert(chunk, token)
   }
 }
 

@@ -110,6 +110,8 @@ test('many series, minutes and members over several epochs, chunks of many block
     state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0
     return Math.floor((state / 2 ** 32) * below)
   }
+  const given = new Set<SharedArrayBuffer>()
+  const lent: { buffer: SharedArrayBuffer; bytes: Uint8Array }[] = []
   for (let epoch = 1; epoch < 4; epoch += 1) {
     for (const side of [plain, kernel]) side.open(epoch)
     for (let sequence = 0; sequence < 30; sequence += 1) {
@@ -138,9 +140,29 @@ test('many series, minutes and members over several epochs, chunks of many block
     for (const [i, chunk] of one.chunks.entries()) {
       const { pieces } = other.chunks[i]!
       expect(Buffer.concat(chunk.pieces).equals(Buffer.concat(pieces))).toBe(true)
-      for (const piece of pieces) expect(piece.buffer.byteLength).toBe(piece.length)
+      const isShared = chunk.table === 'usage_events'
+      for (const { buffer, byteOffset, length } of pieces) {
+        expect([buffer instanceof SharedArrayBuffer, byteOffset]).toEqual([isShared, 0])
+        if (!isShared) expect(buffer.byteLength).toBe(length)
+      }
     }
     expect(one.chunks.length).toBeGreaterThan(6)
+    // What the archive's thread still reads is not written again; what came back is.
+    for (const { buffer, bytes } of lent) expect(Buffer.compare(new Uint8Array(buffer), bytes)).toBe(0)
+    const buffers = other.chunks
+      .filter(({ table }) => table === 'usage_events')
+      .flatMap(({ pieces }) => pieces.map(({ buffer }) => buffer as SharedArrayBuffer))
+    expect(buffers.length).toBeGreaterThan(4)
+    const back = buffers.filter((_, i) => i % 2 === 0)
+    if (epoch > 1) expect(buffers.filter((buffer) => given.has(buffer)).length).toBeGreaterThan(2)
+    for (const buffer of buffers) given.delete(buffer)
+    for (const buffer of back) given.add(buffer)
+    lent.push(
+      ...buffers
+        .filter((_, i) => i % 2 === 1)
+        .map((buffer) => ({ buffer, bytes: Buffer.from(new Uint8Array(buffer)) })),
+    )
+    kernel.giveBack(back)
   }
 })
 

@@ -251,7 +251,7 @@ describe('calculators', () => {
             {
               name: 'espace',
               reads: 'json',
-              formula: 'espace_disque_go + espace_disque_backup / 2',
+              formula: 'espace_disque_go + espace_disque_backup / 2 + reserve.disque.go',
               metric: 'data_go',
             },
             { name: 'Go relevés', reads: 'values', qualifier: 'Go', metric: 'data_go' },
@@ -268,7 +268,7 @@ describe('calculators', () => {
     )
     const own = (fields: object) => ({ contract: 'devops', start: '2022-07-14', state: 'pending', ...fields })
     await create([
-      own({ data: { espace_disque_go: 15, cpu: 8, espace_disque_backup: 13 } }),
+      own({ data: { espace_disque_go: 14, cpu: 8, espace_disque_backup: 13, reserve: { disque: { go: 1 } } } }),
       own({
         item: 'disque',
         data: {
@@ -292,7 +292,7 @@ describe('calculators', () => {
     expect((await fleet.ask('GET', `/v1/invoices/${draft.id}`, undefined, 200, reader)).invoice.notices).toEqual([])
     const { invoice } = (await close('devops', Date.UTC(2022, 6, 1))).invoice!
     const lines = invoice.lines.map((line) => [line.item, line.metric ?? line.label.fr, line.quantity, line.amount])
-    // 15 + 13 / 2 + 2 + 500 / 1000 Go; 8 cpu; (1599 − 800) × 1.27.
+    // 14 + 13 / 2 + 1 + 2 + 500 / 1000 Go; 8 cpu; (1599 − 800) × 1.27.
     expect(lines).toEqual([
       ['disque', 'data_go', '24', '30.48'],
       ['disque', 'Plan devops — Go supplémentaires, juillet 2022', '1', '1014.73'],
