@@ -322,6 +322,8 @@ export const limits = {
   usageWindowsMax: 10_000,
   /** Refused events sent again by one request; each answer waits until they are counted. */
   resendMax: 1_000,
+  /** A request that is being answered when the service stops has so long; then its connection is cut, and it was not acknowledged. */
+  stopRequestsMs: 5_000,
   /** Open SSE streams. */
   sseStreamsMax: 1_000,
   /** Messages waiting for one slow SSE reader; above it the stream is closed and the reader resumes with Last-Event-ID. */

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -141,9 +141,25 @@ test('the life of a service: it answers, a second one on its directory gives up,
   // A stream that never ends by itself must not hold the stop up.
   const stream = await fetch(`${service.url}/v1/alerts/stream`, { headers: { authorization: service.authorization } })
   const reader = stream.body!.getReader()
+  // Nor must peers that say nothing, have said all, or say half of it; none of them hangs up by itself.
+  const head = `POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: ${service.authorization}\r\n`
+  const peers = ['', 'GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n', `${head}content-length: 100\r\n\r\n[`, head]
+  const { hostname, port } = new URL(service.url)
+  const sockets = await Promise.all(
+    peers.map(async (said) => {
+      const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true })
+      socket.on('error', () => {})
+      await once(socket, 'connect')
+      socket.write(said)
+      if (said.startsWith('GET')) await once(socket, 'data')
+      return socket
+    }),
+  )
   service.child.kill('SIGTERM')
   expect(await service.ended, service.err()).toBe(0)
   await reader.cancel().catch(() => {})
+  for (const socket of sockets) socket.destroy()
+  expect(service.err()).toMatch(/"requests":2,"silent":1,"msg":"requests that did not end are cut at the stop"/)
   expect(existsSync(join(directory, 'service.json'))).toBe(false)
   expect(enginesIn(directory)).toEqual([])
 

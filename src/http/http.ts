@@ -41,6 +41,7 @@ import { shadowRoutes } from './routes/shadow.js'
 import { usageRoutes } from './routes/usage.js'
 import { usageDataRoutes } from './routes/usage-data.js'
 import { webhookRoutes } from './routes/webhooks.js'
+import { endConnectionsAtStop } from './stop.js'
 import { traceRequests } from './tracing.js'
 
 declare module 'fastify' {
@@ -112,6 +113,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     forceCloseConnections: 'idle',
   })
 
+  endConnectionsAtStop(app, system.logger)
   if (system.config.otlpEndpoint !== undefined) traceRequests(app)
   const attempts = new Attempts(system.clock)
   // Numbers and booleans in query strings; bodies are never coerced: a quantity that came as a JSON number has lost its digits.

