@@ -13,6 +13,8 @@ export const Exit = {
 } as const
 
 const byError: Readonly<Partial<Record<string, number>>> = {
+  // A parameter, and those of a command are all from its command line.
+  invalid_request: Exit.usage.code,
   unauthorized: Exit.key.code,
   forbidden: Exit.key.code,
   not_found: Exit.missing.code,

@@ -18,6 +18,23 @@ export function paint(style: Style, text: string): string {
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g
 export const clean = (text: string): string => text.replaceAll(CONTROL, '·')
 
+const gone = new AbortController()
+/** Nobody reads stdout any more. What would go on for ever, or for its output alone, ends by it. */
+export const readerGone: AbortSignal = gone.signal
+
+/**
+ * A reader that leaves before the end (`… | head -1`) is no fault: the rest is written to nobody and the command comes to its end and
+ * its exit code, for half of it may have been done. Any other failure to write, a disk that is full for example, ends it by `fail`.
+ */
+export function watchOutput(fail: (reason: string) => void): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') gone.abort()
+    else fail(`cannot write the output: ${error.message}`)
+  })
+  // Progress and warnings that nobody sees are no reason to stop.
+  process.stderr.on('error', () => {})
+}
+
 export function say(text: string): void {
   process.stdout.write(`${text}\n`)
 }

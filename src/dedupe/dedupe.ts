@@ -71,6 +71,9 @@ interface Taking {
   readonly voidWords: Int32Array
 }
 
+/** A page holds 256 slots: behind this part of the table, four ids a page have come, and all but one page in fifty are in. */
+const UNTOUCHED_SHARE = 64
+
 /** A generation's byte in the table: a ring, 0 stands for an empty slot. */
 const byteOf = (generation: number): number => (generation % 255) + 1
 /** Generations in memory at most, so that their bytes differ. */
@@ -259,7 +262,8 @@ export class Dedupe {
   takeSlice(): boolean {
     assert(this.#taking !== null, 'a slice of no key block')
     const { epoch, byte, keyWords, voidWords } = this.#taking
-    const words = ENTRY_WORDS * limits.restoreSliceIds
+    const isTouched = this.#store.held > this.#store.capacity / UNTOUCHED_SHARE
+    const words = ENTRY_WORDS * (isTouched ? limits.restoreSliceIds : limits.restoreFirstSliceIds)
     const keys = keyWords.subarray(0, words)
     if (this.#store.addKeys(keys, byte) !== keys.length / ENTRY_WORDS) {
       throw new Error(`FATAL: the key block of epoch ${epoch} holds an id twice or was given twice`)

@@ -357,6 +357,41 @@ test('rejects => listed, exported, mended by another program, sent again', async
   expect(refused.err).toContain('refused unknown_metric metric')
 })
 
+test('a reader that leaves before the end, of a list, an export, help or progress => no fault; a disk that is full => 1 and why', async () => {
+  await run(['events', 'send'], {}, lines(2_000, 'p', { metric: 'kcy', tenant: 'banque' }).join('\n'))
+  await doors.system.settle()
+  const binary = join(rootDirectory, 'dist', 'src', 'main.js')
+  const shell = (command: string): Promise<{ stdout: string; stderr: string }> =>
+    promisify(execFile)(
+      'bash',
+      ['--norc', '-o', 'pipefail', '-c', command.replaceAll('RELEVE', `${process.execPath} ${binary}`)],
+      {
+        env: { PATH: process.env.PATH, ...env },
+      },
+    )
+  // `true` reads nothing at all, so that the first write finds nobody.
+  for (const command of [
+    'rejects list --limit 1000',
+    'rejects list --limit 1000 --json',
+    'rejects export',
+    'rejects export --format csv',
+    'quota cli --watch --interval 0.05',
+    '--help',
+  ])
+    for (const reader of ['true', 'head -1'])
+      expect((await shell(`RELEVE ${command} | ${reader}`)).stderr, `${command} | ${reader}`).not.toMatch(/EPIPE|at /)
+  // What changes something is done to its end, and says how it went by its code.
+  const more = file('left.ndjson', lines(3_000, 'left', { tenant: 'acme' }).join('\n'))
+  await shell(`RELEVE events send ${more} --batch 100 2>&1 | true`)
+  const { accepted, duplicate } = await json(['events', 'send', more])
+  expect([accepted, duplicate]).toEqual([0, 3_000])
+  for (const command of ['rejects export', 'keys list --json', 'exit-codes'])
+    await expect(shell(`RELEVE ${command} > /dev/full`), command).rejects.toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^cannot write the output: ENOSPC[^\n]*\n$/m),
+    })
+})
+
 test(`alerts tail => each alert once, also those of the time while the service was away ${promises('alert:once-per-crossing')}`, async () => {
   const cross = (threshold: string): Promise<void> => crossThreshold(doors, threshold)
   // The service's door alone goes away and comes back, on the same port.

@@ -330,3 +330,23 @@ test('without a time of the sender, a retry has another eventTime and is a dupli
     'conflict',
   ])
 })
+
+test('a restore takes the ids of a block in by slices, the first of them small', () => {
+  const before = open()
+  for (let n = 0; n < 4; n += 1) {
+    judge(
+      before,
+      Array.from({ length: 5_000 }, (_, i) => event({ id: `${n}-${i}` })),
+    )
+  }
+  const block = before.takeBlock(1)!
+  const { state } = before.barrier({ epoch: 1, receivedAt: 1_000, floorTime: 0 })
+  const dedupe = open()
+  dedupe.beginRestore(state)
+  dedupe.beginBlock(block)
+  const held: number[] = []
+  for (let isIn = false; !isIn; held.push(dedupe.stats().memoryEntries)) isIn = dedupe.takeSlice()
+  dedupe.endRestore()
+  expect(held.map((entries, i) => entries - (held[i - 1] ?? 0))).toEqual([1_000, 10_000, 9_000])
+  expect(judge(dedupe, [event({ id: '3-4999' }), event({ id: '4-0' })])).toEqual(['duplicate', 'accepted'])
+})

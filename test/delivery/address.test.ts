@@ -106,6 +106,24 @@ test('a name that changes its mind between the check and the connection, or has 
   server.close()
 })
 
+test('a receiver that takes the message and never answers => given up after the time there is', async () => {
+  const server = createServer(() => {})
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const attempt = await postWebhook({
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
+    message: { id: 'm', timestamp: 1, body: '{}' },
+    secrets: ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'],
+    guard: openAddressGuard(['127.0.0.0/8']),
+    timeoutMs: 50,
+    userAgent: 'test',
+    stop: new AbortController().signal,
+  })
+  expect(attempt).toEqual({ outcome: 'failed', error: 'no answer within 50 ms' })
+  server.closeAllConnections()
+  server.close()
+})
+
 test('Retry-After in seconds or as a date; nonsense is none', () => {
   expect(retryAfterMs('120', 0)).toBe(120_000)
   expect(retryAfterMs('Thu, 01 Jan 1970 00:01:00 GMT', 10_000)).toBe(50_000)

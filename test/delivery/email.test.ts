@@ -36,6 +36,8 @@ beforeAll(async () => {
       let raw = ''
       stream.setEncoding('utf8').on('data', (text: string) => (raw += text))
       stream.on('end', () => {
+        // The text is refused for good, not the address.
+        if (raw.includes('unwelcome')) return done(Object.assign(new Error('spam'), { responseCode: 554 }))
         const { mailFrom, rcptTo } = session.envelope
         mails.push({ from: mailFrom === false ? '' : mailFrom.address, to: rcptTo.map(({ address }) => address), raw })
         done()
@@ -128,6 +130,27 @@ test('a server that is busy => tried again; an address that is refused for good 
     }
     expect(deadLetters).toMatchObject([{ channel: 'email', attempts: 1, message: 'busy' }])
     expect(deadLetters[0]!.error).toContain('550')
+    break
+  }
+})
+
+test('a text that the server refuses for good => a dead letter at once', async () => {
+  const { endpoint } = (await recipient('gina@example.com', { events: ['contract.trial_extended'] })).body
+  await t.system.delivery.emit({
+    id: 'spam',
+    type: 'contract.trial_extended',
+    tenant: 'alpha',
+    data: { text: 'unwelcome' },
+  })
+  for (;;) {
+    const { deadLetters } = (
+      await call<{ deadLetters: DeadLetter[] }>('GET', `/v1/webhooks/dead-letters?endpoint=${endpoint.id}`)
+    ).body
+    if (deadLetters.length === 0) {
+      await sleep(10)
+      continue
+    }
+    expect(deadLetters).toMatchObject([{ attempts: 1, message: 'spam', error: expect.stringContaining('554') }])
     break
   }
 })

@@ -1,5 +1,6 @@
 /** Alert rules through the API on a running service: what each kind tells, once, and that a change acts at once and on nothing else. */
 import { beforeAll, expect, test } from 'vitest'
+import { limits } from '../../src/limits.js'
 import type { Alert } from '../../src/quota/alerts.js'
 import type { AlertRule } from '../../src/quota/rules.js'
 import { promises } from '../promises.js'
@@ -111,6 +112,15 @@ test('a recurring rule => every step once, several at one event, from where it w
   expect((await told(steps)).slice(3)).toEqual(['triggered :1800 1800', 'triggered :2000 2050'])
   // No contract gives this metric, so it is no quota.
   expect((await call<{ quotas: unknown[] }>('GET', '/v1/quotas/gamma')).body.quotas).toEqual([])
+})
+
+test('a step far too small => of the many steps of one event the highest, as many as there may be', async () => {
+  const tiny = await rule({ tenant: 'sigma', metric: 'calls', kind: 'recurring', every: '0.001' })
+  await send('sigma', 'calls')
+  const all = await told(tiny)
+  expect(all).toHaveLength(limits.stepsToldMax)
+  expect([all[0], all.at(-1)]).toEqual(['triggered :0.901 1', 'triggered :1 1'])
+  await call('DELETE', `/v1/alert-rules/${tiny.id}`)
 })
 
 test('a forecast => told when the pace of the period leads over the level, exactly; resolved 5 % below it, and not told again', async () => {

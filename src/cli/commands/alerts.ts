@@ -9,7 +9,7 @@ import { limits } from '../../limits.js'
 import type { Alert } from '../../quota/alerts.js'
 import { ask, call, query, type TargetOptions, targetOf, Unreachable, withTarget } from '../call.js'
 import { Exit } from '../exit.js'
-import { clean, paint, say, sayJson, tell } from '../terminal.js'
+import { clean, paint, readerGone, say, sayJson, tell } from '../terminal.js'
 
 const RETRY_MS = 1_000
 /** A server-sent event is one alert; a longer one is not from releve. */
@@ -55,7 +55,7 @@ async function tail(options: TailOptions): Promise<number> {
     const over = new AbortController()
     try {
       const answer = await ask(targetOf(options), 'GET', path, {
-        signal: over.signal,
+        signal: AbortSignal.any([over.signal, readerGone]),
         ...(after === undefined ? {} : { headers: { 'last-event-id': after } }),
       })
       connected = true
@@ -67,6 +67,7 @@ async function tail(options: TailOptions): Promise<number> {
         if (left <= 0) return Exit.ok.code
       }
     } catch (error) {
+      if (readerGone.aborted) return Exit.ok.code
       const passes = error instanceof ReleveError && (error.status === 429 || error.status === 503)
       const isCut = error instanceof TypeError || error instanceof Unreachable
       // A service that was never there, or a key that is not let in, does not come by waiting.

@@ -73,7 +73,10 @@ export function rejectsCommand(program: Command, exit: (code: number) => void): 
     .action(async (options: FilterOptions & { format: string; output?: string }) => {
       const path = `/v1/rejects/export${query({ ...filterOf(options), format: options.format })}`
       const answer = await ask(targetOf(options), 'GET', path)
-      if (options.output === undefined) for await (const part of answer.body!) process.stdout.write(part)
+      if (options.output === undefined)
+        await pipeline(answer.body!, process.stdout, { end: false }).catch((error: NodeJS.ErrnoException) => {
+          if (error.code !== 'EPIPE') throw error
+        })
       else await pipeline(answer.body!, createWriteStream(options.output, { mode: 0o600 }))
       exit(Exit.ok.code)
     })

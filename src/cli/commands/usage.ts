@@ -7,7 +7,7 @@ import { formatCompact } from '../../format.js'
 import { countOver } from '../../quota/status.js'
 import { ask, call, query, type TargetOptions, targetOf, withTarget } from '../call.js'
 import { Exit } from '../exit.js'
-import { paint, say, sayJson, table } from '../terminal.js'
+import { paint, readerGone, say, sayJson, table } from '../terminal.js'
 
 const BAR = 20
 
@@ -147,7 +147,7 @@ export function usageCommands(program: Command, exit: (code: number) => void): v
     const readings = options.watch === true ? (options.count ?? Number.POSITIVE_INFINITY) : 1
     const redraws = options.watch === true && process.stdout.isTTY && options.json !== true
     let quotas: QuotaLine[] = []
-    for (let n = 1; n <= readings; n += 1) {
+    for (let n = 1; n <= readings && !readerGone.aborted; n += 1) {
       if (n > 1) await sleep(1000 * options.interval)
       const answer = await ask(target, 'GET', `/v1/quotas/${encodeURIComponent(tenant)}`)
       const body = (await answer.json()) as { tenant: string; quotas: QuotaLine[] }
