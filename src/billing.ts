@@ -42,7 +42,7 @@ import type { Rollup } from './rollup/rollup.js'
 import { rateShadow, type ShadowAnswer, type ShadowRequest } from './shadow-rating.js'
 import { completeUsage } from './shared-usage.js'
 import { span } from './tracing.js'
-import { claim, readBy } from './usage-data/collect.js'
+import { claim, readBy, unreadNow } from './usage-data/collect.js'
 import type { KeptDatum, UsageData } from './usage-data/usage-data.js'
 
 export interface BillingOptions {
@@ -259,12 +259,16 @@ export class Billing {
     },
   }
 
-  /** What the invoice of a period (by default the running one) would be by the usage of now. Nothing is kept. */
+  /**
+   * What the invoice of a period (by default the running one) would be by the usage of now. Nothing is kept. Its notices are those of
+   * a draft: for a customer, only `customerNotices` of them.
+   */
   async previewInvoice(contract: string, at: number = this.#clock.now()): Promise<KeptInvoice['invoice']> {
     const { period } = periodOf({ catalog: this.#catalog }, { contract, at })
     const terms = await termsOf(this.#postgres, this.#catalog, contract, period)
     const usage = await this.#counting.now(terms, period, 'all')
-    return draftInvoice('preview', terms, period, usage, [], [], await this.#packsFor(terms, period, usage))
+    const unread = await unreadNow(this.#postgres, terms, period)
+    return draftInvoice('preview', terms, period, usage, [], unread, await this.#packsFor(terms, period, usage))
   }
 
   /** The packs of a period: as its closing found them, or as they are now. */

@@ -336,6 +336,8 @@ export const limits = {
   engineStartMs: 60_000,
   /** Restarts of an engine that keeps dying, within engineRestartWindowMs; above it the service says FATAL and exits. */
   engineRestartsMax: 10,
+  /** Between two questions to an engine outside whether it is there. */
+  outsideAskMs: 10_000,
   engineRestartWindowMs: 5 * MINUTE,
   /** Graceful end of an embedded engine; after it, SIGKILL. */
   engineStopMs: 10_000,

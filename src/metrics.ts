@@ -22,7 +22,7 @@ export function openMetrics() {
   ): Histogram<L> => new Histogram({ name, help, buckets, labelNames, registers })
 
   const seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
-  return {
+  const metrics = {
     registry,
     // The books, since the process started; the durable ones are in the checkpoints.
     received: counter('releve_events_received_total', 'Events that came in, whatever became of them'),
@@ -123,4 +123,8 @@ export function openMetrics() {
     engineUp: gauge('releve_engine_up', '1 when the engine answers', ['engine']),
     engineRestarts: counter('releve_engine_restarts_total', 'Restarts of an embedded engine', ['engine']),
   }
+  // A series that begins above zero shows no rise: what an alert or a panel waits for is there from the start.
+  metrics.requestsRefused.inc({ code: 'overloaded' }, 0)
+  for (const type of ['alert.triggered', 'alert.resolved']) metrics.alerts.inc({ type }, 0)
+  return metrics
 }

@@ -149,6 +149,8 @@ export class System {
   readonly clock: Clock
   readonly logger: Logger
   readonly metrics: Metrics = openMetrics()
+  /** What the counter of restarts has already. */
+  readonly #restartsCounted = new Map<string, number>()
   readonly #options: OpenSystemOptions
   #lock: { release(): void } | undefined
   #engines!: Engines
@@ -914,8 +916,12 @@ export class System {
       metrics.logLost.set({ stream }, streams[flow.stream]!.lostRecords)
     }
     metrics.reservationsKnown.set(this.#guard.size)
-    for (const [engine, state] of Object.entries(this.#engines.state()))
-      metrics.engineUp.set({ engine }, state.up ? 1 : 0)
+    for (const [engine, { up, restarts }] of Object.entries(this.#engines.state())) {
+      metrics.engineUp.set({ engine }, up ? 1 : 0)
+      // From the first look on, so that Prometheus sees the first restart as a rise and not as a new series.
+      metrics.engineRestarts.inc({ engine }, restarts - (this.#restartsCounted.get(engine) ?? 0))
+      this.#restartsCounted.set(engine, restarts)
+    }
   }
 }
 

@@ -53,7 +53,7 @@ export interface EngineState {
   readonly version: string
   /** Of the embedded engine, while it runs. */
   readonly pid?: number
-  /** Embedded: it runs and has answered. Outside: it answered at the start. */
+  /** Embedded: it runs and has answered. Outside: it answered when it was asked last. */
   readonly up: boolean
   readonly restarts: number
 }
@@ -95,8 +95,10 @@ export async function openEngines(options: EnginesOptions): Promise<Engines> {
   const lock = options.locked ? undefined : lockDataDirectory(dataDirectory)
   const clientClosers: Closer[] = []
   const engineClosers: Closer[] = []
+  const watching: Watched[] = []
   let closed: Promise<void> | undefined
   const close = (): Promise<void> => {
+    for (const watched of watching) watched.end()
     closed ??= closeAll(clientClosers, logger)
       .then(() => closeAll(engineClosers, logger))
       .finally(() => lock?.release())
@@ -108,6 +110,12 @@ export async function openEngines(options: EnginesOptions): Promise<Engines> {
     const book = embedded ? openAccessBook(dataDirectory) : undefined
     const saveAccess = (): void => saveAccessBook(dataDirectory, book!)
     const begun = performance.now()
+
+    const watch = (answers: () => Promise<boolean>): Watched => {
+      const watched = watchOutside(answers)
+      watching.push(watched)
+      return watched
+    }
 
     const startClickHouse = async () => {
       let engine: EngineProcess | undefined
@@ -131,7 +139,10 @@ export async function openEngines(options: EnginesOptions): Promise<Engines> {
       }
       const client = openClickHouseClient(http)
       clientClosers.push(() => client.close())
-      return { engine, http, client, version: await checkClickHouse(client, http) }
+      const version = await checkClickHouse(client, http)
+      const outside =
+        engine === undefined ? watch(async () => (await client.ping({ select: true })).success) : undefined
+      return { engine, http, client, version, outside }
     }
 
     const startPostgres = async () => {
@@ -150,7 +161,10 @@ export async function openEngines(options: EnginesOptions): Promise<Engines> {
       }
       const pool = openPostgresPool(options.postgresUrl ?? book!.postgres, logger)
       clientClosers.push(() => pool.end())
-      return { engine, pool, version: await checkPostgres(pool) }
+      const version = await checkPostgres(pool)
+      const outside =
+        engine === undefined ? watch(async () => (await pool.query('SELECT 1')).rowCount === 1) : undefined
+      return { engine, pool, version, outside }
     }
 
     const [clickhouse, postgres] = await both(startClickHouse(), startPostgres())
@@ -167,8 +181,8 @@ export async function openEngines(options: EnginesOptions): Promise<Engines> {
       clickhouseHttp: clickhouse.http,
       postgres: postgres.pool,
       state: () => ({
-        clickhouse: stateOf(clickhouse.engine, clickhouse.version),
-        postgres: stateOf(postgres.engine, postgres.version),
+        clickhouse: stateOf(clickhouse.engine, clickhouse.version, clickhouse.outside),
+        postgres: stateOf(postgres.engine, postgres.version, postgres.outside),
       }),
       close,
     }
@@ -200,8 +214,42 @@ async function closeAll(closers: readonly Closer[], logger: Logger): Promise<voi
   bound.abort()
 }
 
-function stateOf(engine: EngineProcess | undefined, version: string): EngineState {
-  if (!engine) return { kind: 'outside', version, up: true, restarts: 0 }
+interface Watched {
+  readonly up: boolean
+  end(): void
+}
+
+/**
+ * Nobody tells this process that a server elsewhere has died, so it is asked now and then. One that has not answered when the next
+ * question is due is away as well.
+ */
+function watchOutside(answers: () => Promise<boolean>): Watched {
+  let up = true
+  let isAsking = false
+  const timer = setInterval(() => {
+    if (isAsking) {
+      up = false
+      return
+    }
+    isAsking = true
+    answers()
+      .catch(() => false)
+      .then((answered) => {
+        up = answered
+        isAsking = false
+      })
+  }, limits.outsideAskMs)
+  timer.unref()
+  return {
+    get up() {
+      return up
+    },
+    end: () => clearInterval(timer),
+  }
+}
+
+function stateOf(engine: EngineProcess | undefined, version: string, outside: Watched | undefined): EngineState {
+  if (!engine) return { kind: 'outside', version, up: outside?.up ?? true, restarts: 0 }
   const { up, pid, restarts } = engine
   return {
     kind: 'embedded',

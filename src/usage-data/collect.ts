@@ -18,7 +18,7 @@ import type { DataEntry, DataUsage, ItemUsage } from '../invoicing/draft.js'
 import type { DataProof, Notice } from '../invoicing/invoice.js'
 import { limits } from '../limits.js'
 import type { Period } from '../period.js'
-import { compileFormula } from '../rating/formula.js'
+import { compileFormula, type Formula } from '../rating/formula.js'
 
 type Queryable = Pick<ClientBase | Pool, 'query'>
 
@@ -212,7 +212,7 @@ async function valuesByObject(
     for (const { item, ...found } of rows) {
       const values = Object.fromEntries(Object.entries(found).map(([name, value]) => [name, plain(value)]))
       const average = printDecimal(round(new Decimal(values.sum!).div(values.count!), 9))
-      add(item!, formula.run({ ...values, average }))
+      add(item!, runFor(item!, calculator, formula, { ...values, average }))
     }
     if (rows.length < limits.pageMax) return
     after = rows.at(-1)!.item!
@@ -227,6 +227,19 @@ async function unread(client: ClientBase, contract: string, period: Period): Pro
     where.values,
   )
   return Number(rows[0]!.n)
+}
+
+/** What a closing would find unread, before it has claimed anything: pending, and of no calculator. */
+export async function unreadNow(store: Queryable, terms: Terms, period: Period): Promise<Notice[]> {
+  const where = new Conditions()
+  const rows = where.rows(terms.contract.id, period, 'pending')
+  const taken = rulesOf(terms).map((rule) => where.rule(rule))
+  const { rows: found } = await store.query<{ n: string }>(
+    `SELECT count(*) AS n FROM usage_data WHERE ${rows} AND NOT (${taken.length === 0 ? 'false' : taken.join(' OR ')})`,
+    [...where.values],
+  )
+  const count = Number(found[0]!.n)
+  return count > 0 ? [unreadNotice(terms, count)] : []
 }
 
 function unreadNotice({ contract }: Terms, count: number): Notice {
@@ -325,7 +338,7 @@ const hexLane = (lane: bigint): string => BigInt.asUintN(64, lane).toString(16).
 
 async function ofValues(
   store: Queryable,
-  { calculator, names }: Rule,
+  { item, calculator, names }: Rule,
   condition: string,
   params: readonly unknown[],
   found: Readonly<Record<string, unknown>>,
@@ -345,7 +358,23 @@ async function ofValues(
     )
     values[name] = plain(rows[0]!.value)
   }
-  return compileFormula(calculator.formula).run(values)
+  return runFor(item, calculator, compileFormula(calculator.formula), values)
+}
+
+/** Whose data and which calculator, when the formula cannot be computed: a division by zero is found by a person. */
+function runFor(
+  whose: string,
+  { name }: Pick<Calculator, 'name'>,
+  formula: Formula,
+  values: Readonly<Record<string, unknown>>,
+): Decimal {
+  try {
+    return formula.run(values)
+  } catch (error) {
+    throw new ReleveError('unprocessable', `usage data: ${whose}: ${name}: ${(error as Error).message}`, {
+      cause: error,
+    })
+  }
 }
 
 /** Without the zeros that a sum of decimals of many lengths leaves. */
@@ -375,17 +404,8 @@ async function eachRecord(
       [...params, names, after],
     )
     for (const row of rows) {
-      try {
-        add(row.item ?? '', formula.run(Object.fromEntries(names.map((name, i) => [name, row.members[i]]))))
-      } catch (error) {
-        throw new ReleveError(
-          'unprocessable',
-          `usage data: ${row.id}: ${calculator.name}: ${(error as Error).message}`,
-          {
-            cause: error,
-          },
-        )
-      }
+      const values = Object.fromEntries(names.map((name, i) => [name, row.members[i]]))
+      add(row.item ?? '', runFor(row.id, calculator, formula, values))
     }
     if (rows.length < limits.pageMax) return
     after = rows.at(-1)!.serial

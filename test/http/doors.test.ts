@@ -899,6 +899,59 @@ describe(`${promises('tenant:isolated')} every route with every key`, () => {
   }
 })
 
+test(`${promises('tenant:isolated')} a tenant's key with every scope that it may have, on each route that names a tenant or an object of one => another's is refused, and stays as it was`, async () => {
+  const key = await t.key('alpha', ['ingest', 'read', 'manage'])
+  const foreign = (text: string): string =>
+    text
+      .replace(/ALPHA-/, 'GAMMA-')
+      .replace('tenant=alpha', 'tenant=gamma')
+      .replace(/\/alpha(?=$|[/?])/, '/gamma')
+  const mine = () => Promise.all(['HOOK', 'MAIL', 'RULE'].map((name) => seen(`GAMMA-${name}`)))
+  const seen = async (id: string): Promise<string> => {
+    const of = { HOOK: 'webhooks', MAIL: 'email-recipients', RULE: 'alert-rules' }[id.slice(6)]
+    const answer = await call({ method: 'GET', url: `/v1/${of}/${id}` }, t.admin)
+    expect(answer.statusCode, id).toBe(200)
+    return answer.body
+  }
+  const limitsOf = async () => (await call({ method: 'GET', url: '/v1/limits?tenant=gamma' }, t.admin)).body
+  await call({ method: 'PUT', url: '/v1/limits', body: { tenant: 'gamma', metric: 'data', soft: '7' } }, t.admin)
+  const before = [...(await mine()), await limitsOf()]
+  const tried: string[] = []
+  for (const route of routes) {
+    if (!may(route, ['ingest', 'read', 'manage']) || ['public', 'any'].includes(route.scope)) continue
+    const body = route.body as { tenant?: string } | undefined
+    const url = foreign(route.url)
+    const names = body?.tenant === 'alpha'
+    if (url === route.url && !names) continue
+    tried.push(`${route.method} ${route.route}`)
+    const answer = await call({ ...route, url, ...(names ? { body: { ...body, tenant: 'gamma' } } : {}) }, key)
+    const what = `${route.method} ${url}: ${answer.body.slice(0, 200)}`
+    // What is named by its id is not there; what is named by its tenant is not this key's.
+    expect(answer.statusCode, what).toBe(url.includes('GAMMA-') ? 404 : 403)
+  }
+  // Every one that writes, and the list is not empty by a change of names.
+  for (const route of [
+    'PATCH /v1/webhooks/:id',
+    'DELETE /v1/webhooks/:id',
+    'POST /v1/webhooks/:id/test',
+    'POST /v1/webhooks/:id/rotate-secret',
+    'PATCH /v1/email-recipients/:id',
+    'DELETE /v1/email-recipients/:id',
+    'POST /v1/email-recipients',
+    'PATCH /v1/alert-rules/:id',
+    'POST /v1/alert-rules',
+    'PUT /v1/limits',
+    'DELETE /v1/limits',
+    'POST /v1/quotas/check',
+    'POST /v1/reservations',
+    'POST /v1/reservations/:id/commit',
+    'POST /v1/reservations/:id/release',
+    'GET /v1/usage',
+  ])
+    expect(tried).toContain(route)
+  expect([...(await mine()), await limitsOf()]).toEqual(before)
+})
+
 test(`${promises('tenant:isolated')} events for another tenant with a tenant's key => refused each, and nothing is counted there`, async () => {
   const answer = await call(
     {

@@ -10,10 +10,13 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { connect } from 'nats'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openMetrics } from '../../src/metrics.js'
+import { type NatsDoor, openNatsDoor } from '../../src/nats/nats.js'
 import { rootDirectory } from '../../src/paths.js'
 import { type DoorSystem, openDoorSystem } from '../doors/door-system.js'
+import { freePort, NatsServer } from '../nats/server.js'
 import { findProgram } from '../programs.js'
 
 const monitoring = join(rootDirectory, 'monitoring')
@@ -30,13 +33,18 @@ const dashboard = JSON.parse(read('grafana-dashboard.json')) as { uid: string; t
 const queries = dashboard.panels.flatMap((panel) => (panel.targets ?? []).map(({ expr }) => expr))
 
 let door: DoorSystem
+let server: NatsServer
+let nats: NatsDoor
 let prometheus: ChildProcess
 let api: string
 let folder: string
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'releve-monitoring-'))
-  door = await openDoorSystem()
+  server = new NatsServer(await freePort())
+  await server.start()
+  door = await openDoorSystem({ RELEVE_NATS_URL: server.url })
+  nats = openNatsDoor(door.system, door.system.config.nats!)
   const port = await new Promise<number>((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
       const { port } = server.address() as { port: number }
@@ -69,7 +77,9 @@ afterAll(async () => {
     prometheus.kill('SIGKILL')
     await once(prometheus, 'exit')
   }
-  await door.close()
+  await nats?.close()
+  await door?.close()
+  await server?.close()
   rmSync(folder, { recursive: true, force: true })
 })
 
@@ -111,9 +121,66 @@ test('Prometheus loads the configuration, scrapes the service with its key and e
   expect(stored.result[0]?.value[1]).toBe('1')
 })
 
-test('every query of the dashboard is one that Prometheus answers', async () => {
+interface Series {
+  readonly metric: Readonly<Record<string, string>>
+  readonly value: readonly [number, string]
+}
+const query = async (expr: string): Promise<Series[]> =>
+  (await ask<{ result: Series[] }>(`/query?query=${encodeURIComponent(expr)}`)).result
+
+/** Answers when the query has series, with all of them. */
+async function series(expr: string): Promise<Series[]> {
+  for (;;) {
+    const found = await query(expr)
+    if (found.length > 0) return found
+    await sleep(100)
+  }
+}
+
+async function send(body: string, authorization = `Bearer ${door.adminKey}`): Promise<number> {
+  const headers = { authorization, 'content-type': 'application/json' }
+  return (await fetch(`${door.url}/v1/events`, { method: 'POST', headers, body })).status
+}
+
+test('after some traffic, wrong and right, each query of the dashboard has an answer, and each rule looks at series that are there, with the labels that it prints', async () => {
+  const event = { id: 'b', tenant: 'acme', metric: 'kyc', value: '1' }
+  expect(await send(JSON.stringify([event, event, { ...event, value: '2' }, { ...event, metric: 'kcy' }]))).toBe(202)
+  expect(await send('nothing')).toBe(400)
+  expect(await send('[]', 'Bearer nobody')).toBe(401)
+  const connection = await connect({ servers: server.url })
+  for (;;) {
+    // The door may still be opening.
+    const answer = await connection.request('usage.req.acme', JSON.stringify({ ...event, id: 'c' })).catch(() => null)
+    if (answer?.headers?.get('status') === '202') break
+    await sleep(50)
+  }
+  await connection.close()
+  // An engine dies while something is to be written: it is started again, and the step of the flush is done again.
+  process.kill(door.system.engines.state().clickhouse.pid!, 'SIGKILL')
+  expect(await send(JSON.stringify([{ ...event, id: 'd' }]))).toBe(202)
+  while ((await query('releve_engine_restarts_total{engine="clickhouse"} == 1')).length === 0) await sleep(100)
+  // A restart is seen as a rise, or its alert would sleep through the first one.
+  while ((await query('increase(releve_engine_restarts_total{engine="clickhouse"}[5m]) > 0')).length === 0)
+    await sleep(100)
+
   expect(queries.length).toBeGreaterThan(30)
-  for (const expr of queries) await ask(`/query?query=${encodeURIComponent(expr)}`)
+  for (const expr of queries) await series(expr)
+  const text = read('alerts.yml')
+  for (const rule of text.split('- alert:').slice(1)) {
+    const [, expr = ''] = /^ +expr: (.*)$/m.exec(rule) ?? []
+    const selectors = [...expr.matchAll(/\b(?:releve_\w+|up)(?:\{[^}]*\})?/g)].map(([selector]) => selector)
+    expect(selectors.length, rule).toBeGreaterThan(0)
+    const labels = new Set<string>()
+    for (const selector of selectors)
+      for (const { metric } of await series(selector)) for (const name of Object.keys(metric)) labels.add(name)
+    // What is left of an aggregation is what it is by.
+    const [, by] = /\bsum by \(([^)]*)\)/.exec(expr) ?? []
+    const left = by === undefined ? (/\bsum\(/.test(expr) ? [] : [...labels]) : by.split(/, */)
+    for (const [, name] of rule.matchAll(/\$labels\.(\w+)/g)) {
+      expect(left, `${name} of ${rule}`).toContain(name)
+      expect([...labels], `${name} of ${rule}`).toContain(name)
+    }
+  }
 })
 
 test('every metric that a rule or a panel names is one that the service has', async () => {

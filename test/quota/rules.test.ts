@@ -137,6 +137,10 @@ test('a forecast => told when the pace of the period leads over the level, exact
     { type: 'alert.triggered', kind: 'forecast', balance: '10', forecast: '31' },
   ])
   expect(await told(above)).toEqual([])
+  // What is reached already is no forecast any more.
+  const past = await rule({ tenant: 'sigma', metric: 'data', kind: 'forecast', quantity: '10' })
+  await t.system.alerting.tick()
+  expect(await told(past)).toEqual([])
   await t.reopen()
   // 29.5 is 5 % below 31; half a day is not enough.
   t.clock.advance(DAY / 3)
@@ -169,6 +173,7 @@ test('a silence => told once, of the metric, of one subject and of each; resolve
   const one = await rule({ tenant: 'gamma', metric: 'calls', kind: 'silence', seconds: 7200, subject: 'pump-1' })
   const each = await rule({ tenant: 'gamma', metric: 'calls', kind: 'silence', seconds: 7200, subject: '*' })
   await send('gamma', 'calls', undefined, 'pump-1')
+  const firstId = `r${next}`
   await send('gamma', 'calls', undefined, 'pump-2')
   const heardAt = t.clock.now()
   t.clock.advance(HOUR - 1)
@@ -199,9 +204,12 @@ test('a silence => told once, of the metric, of one subject and of each; resolve
   await t.system.alerting.tick()
   expect((await alertsOf(each)).map(({ subject, type }) => `${subject} ${type}`)).toEqual(['pump-1 alert.triggered'])
   expect(await told(one)).toEqual(['triggered 0'])
-  // A repetition is no news; the next event is.
-  next -= 1
-  expect(await send('gamma', 'calls', undefined, 'pump-2')).not.toEqual(['accepted'])
+  // A repetition is no news, nor is taking it back; the next event is.
+  const first = { id: firstId, tenant: 'gamma', metric: 'calls', subject: 'pump-1', time: heardAt }
+  expect(await t.send([first])).toEqual(['duplicate'])
+  expect(await t.send([{ ...first, kind: 'void' }])).toEqual(['accepted'])
+  await t.system.alerting.tick()
+  expect((await alertsOf(each)).map(({ subject, type }) => `${subject} ${type}`)).toEqual(['pump-1 alert.triggered'])
   await send('gamma', 'calls', undefined, 'pump-1')
   await t.system.alerting.tick()
   expect((await alertsOf(each)).map(({ subject, type }) => `${subject} ${type}`)).toEqual([

@@ -173,6 +173,36 @@ describe('billed', () => {
     expect(measured!.usage[0]!.opening).toBe('42.5')
   })
 
+  test(`what comes late changes March by a regularisation and the opening of April, and April closes on it ${promises('flow:late-is-correction')}`, async () => {
+    const april = { from: MARCH.to, to: Date.UTC(2026, 4, 1) }
+    const before = levelHours(MARCH.from, MARCH.to)
+    const more: Sent[] = [
+      { id: 'l7', metric: 'stored', time: Date.UTC(2026, 2, 20, 12), value: 500 },
+      { id: 'l8', metric: 'stored', time: april.from, value: 20 },
+      { id: 'l9', metric: 'stored', time: Date.UTC(2026, 3, 9, 0, 0, 0, 1), value: -4.5 },
+    ]
+    level.push(...more)
+    service.clock.set('2026-04-10T09:00:00Z')
+    await send(more)
+    await service.system.settle()
+    service.clock.set(april.to + service.system.config.graceMs + 60_000)
+    const { invoice } = (await service.system.billing.closePeriod({ contract: 'measured', at: april.from })).invoice!
+    const line = (type: string) => invoice.lines.find((one) => one.metric === 'stored' && one.type === type)!
+    const [usage, late] = [line('usage'), line('regularisation')]
+    const after = levelHours(MARCH.from, MARCH.to)
+    const cents = (hours: string): number => Math.round(Number(hours) / 100)
+    expect(usage.quantity).toBe(levelHours(april.from, april.to))
+    expect(usage.amount).toBe((cents(usage.quantity) / 100).toFixed(2))
+    expect(late.period).toEqual(MARCH)
+    // 500 Go for eleven and a half days more.
+    expect(Number(after) - Number(before)).toBe(500 * 276)
+    expect(late.amount).toBe(((cents(after) - cents(before)) / 100).toFixed(2))
+    const measured = await measuredFor(service.system.engines.postgres, invoice)
+    expect(measured!.usage.find(({ metric }) => metric === 'stored')!.opening).toBe('529.625')
+    const found = await service.system.billing.verifyInvoice(invoice.number!)
+    expect([found.equal, found.unchecked]).toEqual([true, []])
+  })
+
   test(`an event before the period, deleted from the archive => the level is not proved any more ${promises('invoice:explains-itself')}`, async () => {
     await service.system.engines.clickhouse.command({
       query: `DELETE FROM usage_events WHERE id = 'l2'`,

@@ -373,6 +373,46 @@ describe('calculators', () => {
     expect((await fleet.system.billing.verifyInvoice(invoice.id)).equal).toBe(true)
   })
 
+  test('a formula that cannot be computed => the datum or the item, the calculator and the reason; without it the contract goes on', async () => {
+    fleet.clock.set('2022-08-10T09:00:00Z')
+    await fleet.system.catalog.putContract(
+      contract('geteilt', [
+        {
+          id: 'geteilt/1',
+          plan: 'devops',
+          calculators: [
+            { name: 'Quotient', reads: 'json', formula: 'cpu / hours.used', metric: 'cpu' },
+            { name: 'Potenz', reads: 'values', formula: 'sum * sum * sum * sum' },
+          ],
+        },
+      ]),
+    )
+    const own = (fields: object) => ({ contract: 'geteilt', start: '2022-08-02', state: 'pending', ...fields })
+    const preview = (status = 200) =>
+      fleet.ask('GET', '/v1/contracts/geteilt/invoice-preview', undefined, status) as Promise<Record<string, unknown>>
+    const put = (fields: object) => fleet.ask('POST', '/v1/usage-data', own(fields))
+    await put({ data: { cpu: 8, hours: { used: 4 } } })
+    // Neither is read: a way that leads nowhere, and one to something that is no decimal.
+    await put({ data: { cpu: 8, hours: 2 } })
+    await put({ data: { cpu: 8, hours: { used: [4] } } })
+    const zero = await put({ data: { cpu: 8, hours: { used: 0 } } })
+    expect((await preview(422)).detail).toBe(`usage data: ${zero.id}: Quotient: formula: division by zero`)
+    await fleet.ask('PATCH', `/v1/usage-data/${zero.id}`, { state: 'excluded' })
+    const large = await put({ value: '99999999999' })
+    expect((await preview(422)).detail).toBe(
+      'usage data: geteilt/1: Potenz: formula: the result has more than 38 digits',
+    )
+    await fleet.ask('PATCH', `/v1/usage-data/${large.id}`, { state: 'excluded' })
+    const { lines, notices } = await preview()
+    expect((lines as { quantity: string; amount: string }[]).map((line) => [line.quantity, line.amount])).toEqual([
+      ['2', '20.00'],
+    ])
+    expect(notices).toMatchObject([{ code: 'usage_data_unread', quantity: '2' }])
+    const reader = (await fleet.system.keys.create({ name: 'geteilt', tenant: 'muppy', scopes: ['read'] })).secret
+    const shown = await fleet.ask('GET', '/v1/contracts/geteilt/invoice-preview', undefined, 200, reader)
+    expect([shown.lines.length, shown.notices]).toEqual([1, []])
+  })
+
   test('a calculator that cannot be, is refused when the contract is put, with the reason', async () => {
     const put = (calculators: unknown) =>
       fleet.system.catalog.putContract(contract('falsch', [{ id: 'a', plan: 'devops', calculators }]))

@@ -2,6 +2,7 @@
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import { ReleveError } from '../../errors.js'
 import { dateIn, Language } from '../../format.js'
+import { customerNotices } from '../../invoicing/invoice.js'
 import type { KeptInvoice } from '../../invoicing/invoicing.js'
 import { assertPrintable, DocumentFormat, formatOf, printInvoice } from '../../invoicing/print.js'
 import { InvoiceMoves, type InvoiceState, paymentOf, totalsByStatus } from '../../invoicing/state.js'
@@ -190,10 +191,11 @@ export function invoiceRoutes(system: System): FastifyPluginAsync {
           (contract) => contract.tenant,
         )
         const { at } = request.query
-        return system.billing.previewInvoice(
+        const invoice = await system.billing.previewInvoice(
           request.params.contract,
           ...(at === undefined ? [] : [parseMoment('at', at)]),
         )
+        return keyOf(request).tenant === null ? invoice : { ...invoice, notices: customerNotices(invoice.notices) }
       },
     )
 
