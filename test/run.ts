@@ -40,6 +40,13 @@ for (const name of missing) {
   if (process.env.CI === 'true') count(false, `${name} is missing`)
 }
 
+// One needs a file system of its own, which only root can mount.
+const needRoot = process.getuid?.() === 0 ? [] : ['dist/test/flow/full-disk.test.js']
+for (const file of needRoot) {
+  process.stdout.write(`\n!!! only root can mount a small file system: ${file} DOES NOT RUN.\n\n`)
+  if (process.env.CI === 'true') count(false, `${file} is left out`)
+}
+
 const folder = mkdtempSync(join(tmpdir(), 'releve-test-'))
 try {
   const report = join(folder, 'report.json')
@@ -48,7 +55,7 @@ try {
     '--reporter=default',
     '--reporter=json',
     `--outputFile.json=${report}`,
-    ...missing.flatMap((name) => ['--exclude', programs[name].tests]),
+    ...[...missing.map((name) => programs[name].tests), ...needRoot].flatMap((tests) => ['--exclude', tests]),
     ...process.argv.slice(2),
   ])
   const json = JSON.parse(readFileSync(report, 'utf8')) as {

@@ -24,8 +24,13 @@ export interface Service {
   close(): Promise<void>
 }
 
-export async function openService(env: Record<string, string>): Promise<Service> {
+/** `prepare` is given the empty data directory before the first start. */
+export async function openService(
+  env: Record<string, string>,
+  prepare: (data: string) => void = () => {},
+): Promise<Service> {
   const data = mkdtempSync(join(tmpdir(), 'releve-service-'))
+  prepare(data)
   let child: ChildProcess | undefined
   let ended: Promise<void> = Promise.resolve()
   let url = ''
