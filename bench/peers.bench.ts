@@ -202,7 +202,13 @@ async function take(way: Way, batches: number, batch: number, isKilled: boolean)
       if (code !== 0 && signal !== 'SIGKILL') throw new Error(`cannot bench: the sink of ${way} ended with ${code}`)
     }
     if (isKilled && ready.kill === null) await run((sink) => sink.kill('SIGKILL'))
-    await run(isKilled && ready.kill !== null ? () => void ready.kill!() : null)
+    // All batches may be answered before the kill comes: then the taker is asked only when it is back.
+    let killed: Promise<unknown> | undefined
+    const kill = (): void => {
+      killed = ready.kill!()
+    }
+    await run(isKilled && ready.kill !== null ? kill : null)
+    await killed
     const ingestS = (performance.now() - begun) / 1000
     const expected = expectedOf(batches, batch)
     let found = await ready.total(null)
