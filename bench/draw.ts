@@ -109,7 +109,7 @@ const PEER: Readonly<Record<string, string>> = {
   releve: 'releve, HTTP JSON, archive on',
   postgres: 'PostgreSQL, unique index (as Lago)',
   clickhouse: 'raw events, single at query time (as Flexprice)',
-  redis: 'Redis SET NX before ClickHouse (as OpenMeter)',
+  redis: 'Redis SET NX, then raw events into ClickHouse',
 }
 const PEER_SHORT: Readonly<Record<string, string>> = {
   releve: 'releve',

@@ -4,8 +4,8 @@
  * right, time of the live usage question (one tenant's month, and all), bytes on disk, and whether the totals are right, also when the
  * process that takes the events is killed in the middle and every batch without an answer is sent again.
  *
- * Why so and not otherwise: the engines are the very ones that releve embeds, with fsync on, each way on fresh ones; the table
- * definitions, batch sizes and settings are those that the products document; ClickHouse gathers their inserts itself (async_insert)
+ * Why so and not otherwise: the engines are the very ones that releve embeds, with its settings (src/engines/) and fsync on, each way
+ * on fresh ones; the tables are modelled on those of the products; ClickHouse gathers their inserts itself (async_insert)
  * and answers when they are written; Redis appends to its file every second, its durable default. Their application servers are left out, which
  * flatters them. releve gets the events over its public HTTP door, as JSON, 1,000 a request, archive on, and is killed as a
  * whole, engines included.

@@ -7,7 +7,8 @@
  * postgres    the way of Lago's default store: one row an event, a unique index, ON CONFLICT DO NOTHING, unnest.
  * clickhouse  the way of Flexprice: raw rows into a ReplacingMergeTree, made single at query time (FINAL), server-side batching.
  * releve      its HTTP door: JSON, the batch again until it was answered.
- * redis       the way of OpenMeter: SET NX for each event, pipelined; what is new goes as a raw row into a MergeTree.
+ * redis       SET NX for each event, pipelined; what is new goes as a raw row into a MergeTree. Table and keys are as OpenMeter has
+ *             them, the order is not: its sink asks first and sets the keys once the event is stored.
  *
  * Every batch is the same bytes whoever sends it, so a batch that was not acknowledged before a kill is sent again as it was.
  */
