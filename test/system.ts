@@ -8,7 +8,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import { afterAll, expect } from 'vitest'
 import type { Scope } from '../src/access/keys.js'
 import type { Catalog } from '../src/catalog/catalog.js'
@@ -124,7 +124,9 @@ export interface TestSystem {
   readonly admin: { readonly authorization: string }
   /** Makes a key and gives its Authorization header. */
   key(tenant: string | null, scopes: readonly Scope[]): Promise<{ authorization: string }>
-  /** Events through the door, with the admin key; every one must be stored. */
+  /** Events through the door, with the admin key; answered when they are on disk, or refused. */
+  post(events: readonly object[], query?: string): Promise<LightMyRequestResponse>
+  /** The same, until they are applied; every one must be stored. */
   send(events: readonly EventInput[]): Promise<string[]>
   /** A clean stop and a new start on the same directory. `between` runs while nothing is open. */
   reopen(between?: () => Promise<void> | void): Promise<void>
@@ -220,6 +222,13 @@ export async function openTestSystem(options: TestSystemOptions = {}): Promise<T
   const admin = (): { authorization: string } => ({
     authorization: `Bearer ${readFileSync(now().system.keys.adminKeyFile, 'utf8').trim()}`,
   })
+  const post: TestSystem['post'] = (events, query = '') =>
+    now().app.inject({
+      method: 'POST',
+      url: `/v1/events${query}`,
+      headers: { ...admin(), 'content-type': 'application/json' },
+      payload: JSON.stringify(events),
+    })
   return {
     get system() {
       return now().system
@@ -237,13 +246,9 @@ export async function openTestSystem(options: TestSystemOptions = {}): Promise<T
       const { secret } = await now().system.keys.create({ name: `${tenant ?? 'platform'} ${scopes}`, tenant, scopes })
       return { authorization: `Bearer ${secret}` }
     },
+    post,
     async send(events) {
-      const answer = await now().app.inject({
-        method: 'POST',
-        url: '/v1/events?wait=applied',
-        headers: { ...admin(), 'content-type': 'application/json' },
-        payload: JSON.stringify(events),
-      })
+      const answer = await post(events, '?wait=applied')
       const body = answer.json()
       expect(body.refusals, answer.body.slice(0, 500)).toEqual([])
       return body.applied.verdicts

@@ -94,9 +94,9 @@ const words = {
 } as const
 
 /** Side of the QR code, in points: 26 mm. */
-/** Title and head of the statement's table. */
-const STATEMENT_HEAD = 47
 const SEAL = 74
+/** Title and head of the statement's table, in points. */
+const STATEMENT_HEAD = 47
 
 interface Style {
   readonly size?: number

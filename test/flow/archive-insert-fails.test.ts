@@ -120,12 +120,7 @@ async function send(count: number): Promise<void> {
       dims: { region: 'abidjan' },
     }
   })
-  const answer = await t.app.inject({
-    method: 'POST',
-    url: '/v1/events',
-    headers: { ...t.admin, 'content-type': 'application/json' },
-    payload: JSON.stringify(events),
-  })
+  const answer = await t.post(events)
   expect(answer.statusCode).toBe(202)
 }
 

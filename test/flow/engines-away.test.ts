@@ -46,12 +46,7 @@ async function send(tenant: 'alpha' | 'gamma', count: number, width = 0): Promis
     subject: 'x'.repeat(width),
     dims: { region: 'abidjan' },
   }))
-  const answer = await t.app.inject({
-    method: 'POST',
-    url: '/v1/events',
-    headers: { ...t.admin, 'content-type': 'application/json' },
-    payload: JSON.stringify(events),
-  })
+  const answer = await t.post(events)
   if (answer.statusCode === 202) acknowledged[tenant] += count
   return {
     status: answer.statusCode,

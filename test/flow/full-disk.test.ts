@@ -62,7 +62,9 @@ test(`${promises('ingest:ack-after-disk')} a full disk => 503 with Retry-After f
   const counted = async (expected: number): Promise<void> => {
     for (;;) {
       const { quotas } = await service!.call<{ quotas: { usage: string }[] }>('POST', '/v1/quotas/check', {
-        ...{ tenant: 'fleet', metric: 'kyc', n: '1' },
+        tenant: 'fleet',
+        metric: 'kyc',
+        n: '1',
       })
       const used = quotas[0]!.usage
       expect(Number(used)).toBeLessThanOrEqual(expected)

@@ -57,12 +57,7 @@ beforeAll(async () => {
   const only = event(900, { metric: 'peak', value: '5', dims: {} })
   await send([only])
   await send([{ ...only, kind: 'void' }])
-  await t.app.inject({
-    method: 'POST',
-    url: '/v1/events',
-    headers: { ...t.admin, 'content-type': 'application/json' },
-    payload: JSON.stringify([{ id: 'refused', tenant: 'alpha', metric: 'nothing' }]),
-  })
+  await t.post([{ id: 'refused', tenant: 'alpha', metric: 'nothing' }])
   await t.system.settle()
 })
 

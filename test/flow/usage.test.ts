@@ -253,12 +253,7 @@ test(`${promises('flow:late-is-correction')} a late event changes the figure of 
   await t.system.fold()
   expect((await ask()).windows.map((w) => w.value)).toEqual(['10'])
 
-  const refused = await t.app.inject({
-    method: 'POST',
-    url: '/v1/events',
-    headers: { ...t.admin, 'content-type': 'application/json' },
-    payload: JSON.stringify([event('too-late', '2026-10-07T11:59:59Z')]),
-  })
+  const refused = await t.post([event('too-late', '2026-10-07T11:59:59Z')])
   expect(refused.statusCode).toBe(422)
   expect(refused.json().refusals).toMatchObject([{ code: 'too_old', field: 'time', id: 'too-late' }])
   expect(refused.json().refusals[0].message).toContain('2026-10-07T12:00:00.000Z')

@@ -174,12 +174,7 @@ test(`${promises('limit:never-oversold')} event, then commit, many at once => in
     const { reservation } = await reserve('8')
     next += 1
     // Not waited for: the hold lasts until the shard has it.
-    const answer = await t.app.inject({
-      method: 'POST',
-      url: '/v1/events',
-      headers: { ...t.admin, 'content-type': 'application/json' },
-      payload: JSON.stringify([{ id: `u${next}`, tenant: 'alpha', metric: 'data', value: '5', time: t.clock.now() }]),
-    })
+    const answer = await t.post([{ id: `u${next}`, tenant: 'alpha', metric: 'data', value: '5', time: t.clock.now() }])
     expect(answer.statusCode).toBe(202)
     expect((await commit(reservation.id, { amount: '5' })).body.reservation).toMatchObject({
       state: 'committed',
