@@ -150,11 +150,13 @@ test('the life of a service: it answers, a second one on its directory gives up,
       const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true })
       socket.on('error', () => {})
       await once(socket, 'connect')
-      socket.write(said)
+      if (said !== '') await new Promise((resolve) => socket.write(said, resolve))
       if (said.startsWith('GET')) await once(socket, 'data')
       return socket
     }),
   )
+  // Connections are taken in their order: when a later one is answered, what the earlier ones have said is read.
+  expect((await fetch(`${service.url}/health/live`, { headers: { connection: 'close' } })).status).toBe(200)
   service.child.kill('SIGTERM')
   expect(await service.ended, service.err()).toBe(0)
   await reader.cancel().catch(() => {})
