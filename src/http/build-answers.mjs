@@ -104,8 +104,8 @@ function answerOf(checker, last) {
         }
         literals(node.arguments[0])
         for (const status of found) statuses.add(status)
-        // In a branch of its own it is one of two.
-        setsAlways ||= !isInBranch(node, handler)
+        // In a branch of its own, or behind an answer, it is one of two.
+        setsAlways ||= !isInBranch(node, handler) && !isBehindReturn(node, handler)
       }
     }
     ts.forEachChild(node, visit)
@@ -118,6 +118,17 @@ function answerOf(checker, last) {
 function isInBranch(node, handler) {
   for (let at = node.parent; at !== handler; at = at.parent) if (ts.isIfStatement(at)) return true
   return false
+}
+
+function isBehindReturn(node, handler) {
+  let found = false
+  const visit = (at) => {
+    if (at.pos >= node.parent.pos || (ts.isFunctionLike(at) && at !== handler)) return
+    found ||= ts.isReturnStatement(at) && at.end <= node.pos
+    ts.forEachChild(at, visit)
+  }
+  visit(handler)
+  return found
 }
 
 class Schemas {
