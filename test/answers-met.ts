@@ -11,7 +11,7 @@ export const answers = JSON.parse(readFileSync(join(rootDirectory, 'src/http/ans
 
 const noted = new Set<string>()
 export function noteMet(route: string): void {
-  const file = process.env.RELEVE_ANSWERS_MET
+  const file = process.env.ANSWERS_MET
   if (file === undefined || noted.has(route)) return
   noted.add(route)
   appendFileSync(file, `${route}\n`)

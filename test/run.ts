@@ -51,7 +51,7 @@ for (const file of needRoot) {
 const folder = mkdtempSync(join(tmpdir(), 'releve-test-'))
 try {
   const report = join(folder, 'report.json')
-  process.env.RELEVE_ANSWERS_MET = join(folder, 'answers-met')
+  process.env.ANSWERS_MET = join(folder, 'answers-met')
   const code = await run(bin('vitest'), [
     'run',
     '--reporter=default',
@@ -72,7 +72,7 @@ try {
   if (code !== 0 && json.numFailedTests === 0) count(false, `vitest ended with ${code}`)
   // Each answer of the document was held against a real one at least once (test/answers.ts).
   if (process.argv.length === 2) {
-    const never = neverMet(process.env.RELEVE_ANSWERS_MET)
+    const never = neverMet(process.env.ANSWERS_MET)
     count(never.length === 0, `no test met the answer of ${never.join(', ')}`)
   }
 } catch (error) {
