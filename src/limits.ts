@@ -415,6 +415,9 @@ export const limits = {
   trialSweepMs: 60 * MINUTE,
   /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */
   trialSweepMax: 1_000,
+  /** Between two looks at prepaid packs that are over, and how many of them one question reads. */
+  packSweepMs: 60 * MINUTE,
+  packSweepMax: 1_000,
   /** Usage data that a printed invoice shows in all: a few pages. */
   printedDataMax: 200,
   /** UTF-8 bytes of a description or a note of a usage datum. */

@@ -14,7 +14,7 @@ import type { ApiKey, Scope } from '../access/keys.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
-import { problemSchema, withAnswers } from './document.js'
+import { answerSchemas, problemSchema, withAnswers } from './document.js'
 import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
@@ -219,6 +219,7 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
   // Behind the handlers of errors and keys, so that these pages have them too: a browser is asked for the key, as the password
   // of any name.
   app.addSchema(problemSchema)
+  for (const schema of answerSchemas) app.addSchema(schema)
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',

@@ -15,7 +15,7 @@ import { type InvoiceState, isWithheld } from './state.js'
 export const DocumentFormat = ['pdf', 'xml', 'csv', 'xlsx', 'txt'] as const
 export type DocumentFormat = (typeof DocumentFormat)[number]
 
-const MEDIA_TYPES: Readonly<Record<DocumentFormat, string>> = {
+export const DOCUMENT_TYPES: Readonly<Record<DocumentFormat, string>> = {
   pdf: 'application/pdf',
   xml: 'application/xml; charset=utf-8',
   csv: 'text/csv; charset=utf-8',
@@ -48,7 +48,7 @@ export async function printInvoice(
   language: Language = invoice.language,
   certification: PrintedCertification | null = null,
 ): Promise<{ readonly type: string; readonly body: Buffer }> {
-  const type = MEDIA_TYPES[format]
+  const type = DOCUMENT_TYPES[format]
   // One that was issued before they were left out.
   const shown = invoice.number === null ? invoice : { ...invoice, notices: customerNotices(invoice.notices) }
   switch (format) {
@@ -78,7 +78,7 @@ export function formatOf(
   for (const part of accept?.split(',') ?? []) {
     const type = part.split(';')[0]!.trim()
     if (type === 'application/json' || type === '*/*') break
-    const wanted = DocumentFormat.find((one) => MEDIA_TYPES[one].split(';')[0] === type)
+    const wanted = DocumentFormat.find((one) => DOCUMENT_TYPES[one].split(';')[0] === type)
     if (wanted !== undefined) return { id: name, format: wanted }
   }
   return { id: name, format: 'json' }

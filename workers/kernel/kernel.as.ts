@@ -16,6 +16,7 @@ export {
   DEDUPE_PARTITIONS,
   DEDUPE_PENDING,
   DEDUPE_PENDING_OF,
+  DEDUPE_PIECE_GROUPS,
   dedupeAccepted,
   dedupeAddAll,
   dedupeAddVoids,
