@@ -22,6 +22,7 @@ interface Exports {
   readonly DEDUPE_PARTITIONS: KernelConstant
   readonly DEDUPE_PENDING: KernelConstant
   readonly DEDUPE_PENDING_OF: KernelConstant
+  readonly DEDUPE_PIECE_GROUPS: KernelConstant
   dedupeLayOut(keys: number, voids: number, partitions: number, atBound: number, most: number): void
   dedupeReserve(entries: number): void
   dedupeHash(at: number, length: number): number
@@ -45,6 +46,7 @@ interface Exports {
 }
 
 const GROUP_BYTES = 256
+const PAGE_BYTES = 4_096
 const GROUP_SLOTS = 16
 const ENTRY_BYTES = 4 * ENTRY_WORDS
 const SLACK = 64
@@ -76,11 +78,11 @@ export class KernelStore implements IdStore {
     const mean = idsMax / partitions
     // Six standard deviations, and a little for the smallest.
     const atBound = Math.ceil((mean + 6 * Math.sqrt(mean) + GROUP_SLOTS) / LOAD_MAX / GROUP_SLOTS)
-    const most = Math.ceil(STRIDE * atBound) + 2
+    const most = pad(Math.ceil(STRIDE * atBound) + 2, kernel.DEDUPE_PIECE_GROUPS.value)
     const entries = blockEntriesMax * ENTRY_BYTES
     this.#keysAt = pad(kernel.DEDUPE_FIXED_BYTES.value, 64)
     this.#voidsAt = pad(this.#keysAt + entries)
-    const table = pad(this.#voidsAt + entries, GROUP_BYTES)
+    const table = pad(this.#voidsAt + entries, PAGE_BYTES)
     const end = pad(table + (partitions + 1) * most * GROUP_BYTES + most, 64)
     if (end > BYTES_MAX) throw new Error(`cannot hold ${idsMax} ids in one kernel`)
     this.#frameAt = end
