@@ -37,6 +37,7 @@ import type { Refusal } from './ingest/verdict.js'
 import { limits } from './limits.js'
 import type { LogRecord } from './log/log.js'
 import { workersDirectory } from './paths.js'
+import type { Period } from './period.js'
 import {
   type AsOf,
   type Balances,
@@ -157,6 +158,8 @@ export interface SealedEpoch {
   /** Generations whose key files may go after the checkpoint. */
   readonly dropped: readonly number[]
   readonly overrides: readonly Override[]
+  /** In which its minutes lie; null when it has none. */
+  readonly windows: Period | null
   /** Balances that must be read again, once this epoch has its checkpoint. */
   readonly needed: readonly NeededBase[]
   readonly stats: DedupeStats
@@ -458,7 +461,7 @@ export class Shard {
   /** Ends the open epoch and opens the next one. The buffers in the reply belong to the caller. */
   seal(): Omit<SealedEpoch, 'from' | 'to' | 'receivedAt'> {
     const epoch = this.#epoch
-    const { chunks, overrides } = this.#rows.drain()
+    const { chunks, overrides, windows } = this.#rows.drain()
     const keys = this.#dedupe.takeBlock(epoch)
     const { state, dropped } = this.#dedupe.barrier({
       epoch,
@@ -478,6 +481,7 @@ export class Shard {
       dedupe: state,
       dropped,
       overrides: overrides.map(({ series, window }) => ({ ...series, window: window / 1000 })),
+      windows,
       needed,
       stats: this.#dedupe.stats(),
     }

@@ -9,6 +9,7 @@ import type { Aggregate, Override } from '../aggregate/aggregate.js'
 import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
+import { MINUTE_MS, type Period } from '../period.js'
 import { type Archive, openArchive } from './archive.js'
 import { type Chunk, encodeMembers, encodeMinutes } from './chunks.js'
 
@@ -26,6 +27,8 @@ export interface DrainedEpoch {
   /** usage_minute, usage_members, usage_events, ingest_rejects. */
   readonly chunks: Chunk[]
   readonly overrides: Override[]
+  /** From the start of the earliest window to the end of the latest; null when there is none. */
+  readonly windows: Period | null
 }
 
 export interface Epoch {
@@ -104,7 +107,12 @@ export class PlainEpoch implements Epoch {
       ...encodeMembers(members, id, this.#rowsMax),
       ...this.#archive.drain(),
     ]
-    return { chunks, overrides }
+    let [from, to] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]
+    for (const { window } of minutes) {
+      from = Math.min(from, window)
+      to = Math.max(to, window + MINUTE_MS)
+    }
+    return { chunks, overrides, windows: minutes.length === 0 ? null : { from, to } }
   }
 
   /** It shares none. */

@@ -14,7 +14,7 @@ import { assert } from '../assert.js'
 import type { Frame } from '../frame.js'
 import { growTo, type KernelConstant, type KernelMemory, openKernel } from '../kernel.js'
 import { limits } from '../limits.js'
-import { MINUTE_MS } from '../period.js'
+import { MINUTE_MS, type Period } from '../period.js'
 import type { Chunk, ChunkTable } from './chunks.js'
 import type { DrainedEpoch, Epoch, FrameBooks } from './epoch.js'
 import { Rejects } from './rejects.js'
@@ -37,6 +37,8 @@ interface Exports {
   epochSeries(): number
   epochMinutes(): number
   epochMembers(): number
+  epochLeastMinute(): number
+  epochMostMinute(): number
   epochAccepted(): number
   epochDuplicates(): number
   epochVoids(): number
@@ -95,6 +97,8 @@ export interface EpochKeys {
   readonly member: Uint8Array
   readonly content: Uint8Array
 }
+
+const spanOf = (least: number, most: number): Period => ({ from: least * MINUTE_MS, to: (most + 1) * MINUTE_MS })
 
 export class KernelEpoch implements Epoch {
   readonly #kernel: Exports
@@ -191,13 +195,15 @@ export class KernelEpoch implements Epoch {
     const members = this.#takeAll(new Taking(MEMBERS))
     const events = this.#takeAll(this.#events)
     const overrides = this.#overrides()
+    const isEmpty = kernel.epochMinutes() === 0
+    const windows = isEmpty ? null : spanOf(kernel.epochLeastMinute(), kernel.epochMostMinute())
     this.#events = new Taking(EVENTS)
     this.#epoch = -1
     this.#prepared = null
     kernel.epochClear()
     this.#free.length = Math.min(this.#free.length, this.#taken)
     this.#taken = 0
-    return { chunks: [...minutes, ...members, ...events, ...this.#rejects.drain()], overrides }
+    return { chunks: [...minutes, ...members, ...events, ...this.#rejects.drain()], overrides, windows }
   }
 
   #takeAll(taking: Taking): Chunk[] {

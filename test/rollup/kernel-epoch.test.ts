@@ -136,6 +136,7 @@ test('many series, minutes and members over several epochs, chunks of many block
     }
     const [one, other] = [plain.drain(), kernel.drain()]
     expect(other.overrides).toEqual(one.overrides)
+    expect(other.windows).toEqual(one.windows)
     expect(other.chunks.map(({ pieces: _, ...rest }) => rest)).toEqual(one.chunks.map(({ pieces: _, ...rest }) => rest))
     for (const [i, chunk] of one.chunks.entries()) {
       const { pieces } = other.chunks[i]!

@@ -153,6 +153,8 @@ let lastSeries: usize = 0
 let rowCount: u32 = 0
 let firstRow: usize = 0
 let lastRow: usize = 0
+let leastMinute: i64 = i64.MAX_VALUE
+let mostMinute: i64 = i64.MIN_VALUE
 let memberCount: u32 = 0
 let firstMember: usize = 0
 let lastMember: usize = 0
@@ -201,6 +203,15 @@ export function epochMinutes(): u32 {
 
 export function epochMembers(): u32 {
   return memberCount
+}
+
+/** Earliest and latest minute of the minute rows; they say nothing when there are none. */
+export function epochLeastMinute(): f64 {
+  return leastMinute as f64
+}
+
+export function epochMostMinute(): f64 {
+  return mostMinute as f64
 }
 
 export function epochAccepted(): u32 {
@@ -585,6 +596,8 @@ function rowOf(series: usize, minute: i64): usize {
     store<u32>(row, hash)
     store<u32>(row, series as u32, 4)
     store<i64>(row, minute, R_MINUTE)
+    if (minute < leastMinute) leastMinute = minute
+    if (minute > mostMinute) mostMinute = minute
     if (lastRow === 0) firstRow = row
     else store<u32>(lastRow, row as u32, R_NEXT)
     lastRow = row
@@ -887,6 +900,8 @@ export function epochClear(): void {
   rowCount = 0
   firstRow = 0
   lastRow = 0
+  leastMinute = i64.MAX_VALUE
+  mostMinute = i64.MIN_VALUE
   memberCount = 0
   firstMember = 0
   lastMember = 0
