@@ -48,6 +48,7 @@ export const otherBenches: readonly (readonly [question: string, command: string
     'what does it cost to know an id, as ids become many?',
     'node dist/bench/dedupe.bench.js 1000000 10000000 100000000',
   ],
+  ["what does an event cost in a shard's thread?", 'node dist/bench/shard.bench.js large'],
   ['what does it cost to add up?', 'node dist/bench/aggregate.bench.js'],
   ['how much does the group commit take?', 'node dist/bench/log.bench.js large'],
 ]

@@ -98,6 +98,8 @@ export const limits = {
   archiveThreadsMax: 4,
   /** Epochs that one fold takes from minutes to hours. */
   foldEpochsMax: 720,
+  /** Epochs since the last fold whose windows are known one by one; 20 are between two folds unless a cut holds them up. */
+  unfoldedEpochsMax: 64,
   /** Insert tokens that a table remembers (non_replicated_deduplication_window in sql/clickhouse). */
   tokenWindowBlocks: 10_000,
   /** One insert or query of the flush path; after it the flush is repeated with the same token. */

@@ -19,7 +19,25 @@ function closed(schema: unknown): unknown {
   return isOpen ? own : { ...own, additionalProperties: false }
 }
 
-const ajv = new Ajv2020({ strict: false, allErrors: true })
+const isDay = (text: string): boolean => {
+  const time = Date.parse(`${text}T00:00:00Z`)
+  // The thirtieth of February would be another day.
+  return !Number.isNaN(time) && new Date(time).toISOString().slice(0, 10) === text
+}
+const ajv = new Ajv2020({
+  strict: true,
+  strictTypes: false,
+  allErrors: true,
+  // A format that is not here fails.
+  formats: {
+    decimal: /^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?$/,
+    date: isDay,
+    'date-time': (text) =>
+      /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/.test(text) && isDay(text.slice(0, 10)),
+    // Epoch ms.
+    int64: { type: 'number', validate: (value) => Number.isSafeInteger(value) && value >= 0 },
+  },
+})
 for (const [$id, schema] of Object.entries(answers.components)) ajv.addSchema({ ...(closed(schema) as object), $id })
 const compiled = new Map<string, ValidateFunction>()
 

@@ -15,6 +15,47 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const METHODS = ['get', 'post', 'put', 'patch', 'delete']
 const { TypeFlags, ObjectFlags, SymbolFlags } = ts
 
+/**
+ * What a text or a number is, by the name of its member; where a name means different things, by `Owner.member` (a component, or the
+ * route of a shape without a name). The types say string and number: what is in them is held against real answers by test/answers.ts.
+ * A name that no answer has any more fails.
+ */
+const TEXTS = {
+  decimal: `actual after amount balance base before beyond billable billed blocked cardPrice conversionPercent count covered debited
+    difference every exact factor flat forecast forfeited free freeAmount freeEvents hard held ht included left limit maximum
+    maximumPerEvent minimum minimumPerEvent net now overage overdue packagePrice packs paid pending perEvent percent percentile quantity
+    rate remaining RuleTerms.from size soft tax taxRate total ttc tva unitPrice unpriced upTo usage usagePercent value`,
+  date: `billedFrom convertedOn dueOn end ends endsOn firstDay from issuedOn lastDay nextRenewal noticeBy on over start until validFrom
+    validUntil`,
+  'date-time': 'expiresAt receivedAt resentAt time to QuotaLine.from QuotaView.from UsageAnswer.from',
+  // Besides a decimal they may be «included».
+  '': 'Policy.hard Policy.soft',
+}
+const INSTANTS = `archivedAt at changedAt createdAt diedAt effectiveFrom end expires expiresAt failingSince from lastEvent madeAt period
+  previousUntil raisedAt revokedAt rotatedAt since start to validFrom`
+const formats = new Map(
+  Object.entries(TEXTS).flatMap(([format, names]) => names.split(/\s+/).map((name) => [`text ${name}`, format])),
+)
+for (const name of INSTANTS.split(/\s+/)) formats.set(`number ${name}`, 'int64')
+
+/** With its format, and the unit of a number that is a time, where the comment does not say it. */
+function formatted(schema, owner, name, used) {
+  const types = [schema.type].flat()
+  const kind = types.includes('string') ? 'text' : types.includes('integer') ? 'number' : undefined
+  if (kind === undefined || schema.enum !== undefined) return schema
+  const key = [`${kind} ${owner}.${name}`, `${kind} ${name}`].find((one) => formats.has(one))
+  if (key !== undefined) used.add(key)
+  const format = key === undefined ? '' : formats.get(key)
+  const unit = format === 'int64' ? 'epoch ms' : kind === 'number' && /Ms$/.test(name) ? 'milliseconds' : ''
+  const said = schema.description ?? ''
+  const isSaid = unit === '' || new RegExp(unit === 'epoch ms' ? 'epoch ms' : '\\bms\\b|milliseconds', 'i').test(said)
+  return {
+    ...schema,
+    ...(format === '' ? {} : { format }),
+    ...(isSaid ? {} : { description: said === '' ? unit : `${said.replace(/\.$/, '')}; ${unit}.` }),
+  }
+}
+
 /** `{routes: {'GET /v1/…': {statuses, schema}}, components: {Name: schema}}`; a schema is null where no JSON is sent. */
 export function readAnswers() {
   // The compiler that builds has no interface for programs yet; this one brings one.
@@ -37,7 +78,7 @@ export function readAnswers() {
         for (const url of urlsOf(checker, node.arguments[0])) {
           const name = `${method} ${url}`
           try {
-            routes[name] = { statuses: answer.statuses, schema: schemas.ofAny(answer.types) }
+            routes[name] = { statuses: answer.statuses, schema: schemas.ofAny(answer.types, name) }
           } catch (error) {
             fail(`${name}: ${error.message}`)
           }
@@ -47,6 +88,8 @@ export function readAnswers() {
     }
     visit(program.getSourceFile(file))
   }
+  const unused = [...formats.keys()].filter((key) => !schemas.used.has(key))
+  if (unused.length > 0) fail(`no answer has ${unused.join(', ')} any more`)
   return { routes: sorted(routes), components: sorted(schemas.components) }
 }
 
@@ -137,13 +180,18 @@ class Schemas {
   /** Component's name by symbol, and the other way round. */
   #names = new Map()
   #symbols = new Map()
+  /** Whose members are read just now. */
+  #owner = ''
+  /** Names of members that have given a format. */
+  used = new Set()
 
   constructor(checker) {
     this.#checker = checker
   }
 
   /** Null when none of them is JSON. */
-  ofAny(types) {
+  ofAny(types, owner) {
+    this.#owner = owner
     const found = types.flatMap((type) => (type.isUnion() ? type.types : [type])).filter((type) => isSent(type))
     return found.length === 0 ? null : this.#union(found)
   }
@@ -153,7 +201,8 @@ class Schemas {
     if (type.isStringLiteral() || type.isNumberLiteral()) return { const: type.value }
     if (type.flags & TypeFlags.BooleanLiteral) return { const: this.#checker.typeToString(type) === 'true' }
     if (type.flags & (TypeFlags.String | TypeFlags.TemplateLiteral)) return { type: 'string' }
-    if (type.flags & TypeFlags.Number) return { type: 'number' }
+    // Whatever could have a fraction is text.
+    if (type.flags & TypeFlags.Number) return { type: 'integer' }
     if (type.flags & TypeFlags.Null) return { type: 'null' }
     if (type.isUnion()) {
       const isOfObjects = type.types.some((part) => part.flags & (TypeFlags.Object | TypeFlags.Intersection))
@@ -211,7 +260,10 @@ class Schemas {
     this.#symbols.set(name, symbol)
     this.components[name] = {}
     const description = this.#comment(symbol)
+    const around = this.#owner
+    this.#owner = name
     const schema = type.isUnion() ? this.#union(type.types) : this.#object(type)
+    this.#owner = around
     this.components[name] = { ...(description === '' ? {} : { description }), ...schema }
     return name
   }
@@ -228,7 +280,8 @@ class Schemas {
       if (sent.length === parts.length && !(symbol.flags & SymbolFlags.Optional)) required.push(symbol.name)
       const description = this.#comment(symbol)
       const schema = sent.length === 1 ? this.#of(sent[0]) : this.#union(sent)
-      properties[symbol.name] = { ...schema, ...(description === '' ? {} : { description }) }
+      const described = { ...schema, ...(description === '' ? {} : { description }) }
+      properties[symbol.name] = formatted(described, this.#owner, symbol.name, this.used)
     }
     const index = this.#checker.getIndexInfoOfType(type, ts.IndexKind.String)
     return {
