@@ -19,7 +19,7 @@ import { assert } from './assert.js'
 import type { CatalogSnapshot } from './catalog/metric.js'
 import { type Dedupe, type DedupeStats, openDedupe } from './dedupe/dedupe.js'
 import type { DedupeState } from './dedupe/generations.js'
-import { MemberHash, memberHash } from './dedupe/identity.js'
+import { contentKeyBytes, MemberHash, memberHash } from './dedupe/identity.js'
 import { blockEntriesMax } from './dedupe/key-block.js'
 import { type ErrorCode, ReleveError } from './errors.js'
 import { decodeFrame } from './frame.js'
@@ -228,7 +228,8 @@ export class Shard {
       windowMs: options.lateMs + options.aheadMs,
     })
     this.#rows =
-      openKernelEpoch(options.stream, members.keyBytes) ?? new PlainEpoch(options.stream, openAggregate(hash))
+      openKernelEpoch(options.stream, { member: members.keyBytes, content: contentKeyBytes(options.secret) }) ??
+      new PlainEpoch(options.stream, openAggregate(hash))
     this.#balances = openBalances({ memberHash: hash, lateMs: options.lateMs, aheadMs: options.aheadMs })
   }
 
@@ -419,7 +420,7 @@ export class Shard {
       if (this.#counts.stored + counts.stored + frame.events > blockEntriesMax) break
       if (!this.#cardinality.isIdle) this.#cardinality.learnFrame(frame)
       const verdict = new Uint8Array(frame.events)
-      this.#dedupe.judge(frame, verdict)
+      this.#dedupe.judge(frame, verdict, this.#rows.seriesKeys(frame))
       const books = this.#rows.apply(frame, record.sequence, verdict)
       for (const crossing of this.#balances.apply(frame, record.sequence, verdict)) crossings.push(crossing)
       this.#heard.apply(frame, verdict)

@@ -34,6 +34,11 @@ export interface DrainedEpoch {
 export interface Epoch {
   /** Rows applied from now on carry this epoch. Called when an epoch opens, with nothing buffered. */
   open(epoch: number): void
+  /**
+   * The content keys (dedupe/identity.ts) of the frame's series, 16 bytes each, valid until the next call; null when this side does not
+   * keep them. It changes nothing. Asked just before the frame is applied, it also saves reading its tables twice.
+   */
+  seriesKeys(frame: Frame): Uint8Array | null
   /** Adds the frame with this log sequence. `verdicts` holds one ShardVerdict per event. */
   apply(frame: Frame, sequence: number, verdicts: Uint8Array): FrameBooks
   readonly seriesTouched: number
@@ -72,6 +77,11 @@ export class PlainEpoch implements Epoch {
   open(epoch: number): void {
     this.#epoch = epoch
     this.#archive.openEpoch(epoch)
+  }
+
+  /** Who needs them makes them. */
+  seriesKeys(): null {
+    return null
   }
 
   apply(frame: Frame, sequence: number, verdicts: Uint8Array): FrameBooks {

@@ -48,6 +48,7 @@
  * partitions are staggered, so that they do not all grow at the same time.
  */
 import { copy } from './bytes.as'
+import { contentHead, contentKey, text32 } from './content.as'
 import * as frame from './frame.as'
 import { sip } from './sip.as'
 
@@ -85,6 +86,7 @@ export const DEDUPE_FIXED_BYTES: usize = MOVED + 4 * (PARTITIONS as usize)
 export const DEDUPE_KEYS: usize = KEYS
 export const DEDUPE_PENDING: usize = PENDING
 export const DEDUPE_PENDING_OF: usize = PENDING_OF
+export const DEDUPE_SERIES_KEYS: usize = SERIES_KEYS
 export const DEDUPE_KNOWN: usize = KNOWN
 export const DEDUPE_KNOWN_TAGS: usize = KNOWN_TAGS
 
@@ -544,27 +546,9 @@ export function dedupeTouched(): u64 {
   return touched
 }
 
-function text16(out: usize, from: usize): usize {
-  const length = load<u16>(from) as usize
-  store<u32>(out, length as u32)
-  copy(out + 4, from + 2, length)
-  return out + 4 + length
-}
-
-/** Fills HASHES and TAGS of the frame at [at, at + length); false when it is not one. */
-export function dedupeHash(at: usize, length: usize): bool {
-  if (!frame.open(at, length)) return false
-  let p = frame.originsAt
-  for (let i: u32 = 0; i < frame.originCount; i += 1) {
-    if (!frame.fits16(p, frame.originsEnd)) return false
-    let out = text16(TEXT, p)
-    p += 2 + (load<u16>(p) as usize)
-    if (!frame.fits16(p, frame.originsEnd)) return false
-    out = text16(out, p)
-    p += 2 + (load<u16>(p) as usize)
-    sip(KEYS, TEXT, out - TEXT, ORIGIN_KEYS + ((i as usize) << 4))
-  }
-  p = frame.metricsAt
+/** Fills SERIES_KEYS; false when the tables are not what the head says. */
+function hashSeries(): bool {
+  let p = frame.metricsAt
   for (let i: u32 = 0; i < frame.metricCount; i += 1) {
     if (p + 10 > frame.metricsEnd || !frame.fits16(p + 8, frame.metricsEnd)) return false
     store<u32>(METRICS + ((i as usize) << 2), p as u32)
@@ -572,32 +556,47 @@ export function dedupeHash(at: usize, length: usize): bool {
   }
   p = frame.seriesAt
   let lastMetric: u32 = 0xffff_ffff
-  let prefix: usize = TEXT
+  let head: usize = TEXT
   for (let i: u32 = 0; i < frame.seriesCount; i += 1) {
     if (p + 4 > frame.seriesEnd) return false
     const metric = load<u32>(p)
     if (metric !== lastMetric) {
       // Neighbours mostly share their metric: its text stays in front.
       if (metric >= frame.metricCount) return false
-      const m = load<u32>(METRICS + ((metric as usize) << 2)) as usize
-      prefix = text16(TEXT, m + 8)
-      store<u32>(prefix, load<u32>(m, 4))
-      prefix += 4
+      head = contentHead(TEXT, load<u32>(METRICS + ((metric as usize) << 2)) as usize)
       lastMetric = metric
     }
     p += 4
     if (!frame.fits16(p, frame.seriesEnd)) return false
     p += 2 + (load<u16>(p) as usize)
     if (!frame.fits16(p, frame.seriesEnd)) return false
-    let out = text16(prefix, p)
+    const subject = p
     p += 2 + (load<u16>(p) as usize)
     if (!frame.fits32(p, frame.seriesEnd)) return false
     const length = load<u32>(p) as usize
     if (length > 65_536) return false
-    copy(out, p, 4 + length)
-    out += 4 + length
     p += 4 + length
-    sip(CONTENT_KEY, TEXT, out - TEXT, SERIES_KEYS + ((i as usize) << 4))
+    contentKey(CONTENT_KEY, TEXT, head, subject, SERIES_KEYS + ((i as usize) << 4))
+  }
+  return true
+}
+
+/**
+ * Fills HASHES and TAGS of the frame at [at, at + length); false when it is not one. `given`: so many content keys stand in
+ * SERIES_KEYS already, one for each series; 0: they are made here.
+ */
+export function dedupeHash(at: usize, length: usize, given: u32): bool {
+  if (!frame.open(at, length)) return false
+  if (given !== 0 ? given !== frame.seriesCount : !hashSeries()) return false
+  let p = frame.originsAt
+  for (let i: u32 = 0; i < frame.originCount; i += 1) {
+    if (!frame.fits16(p, frame.originsEnd)) return false
+    let out = text32(TEXT, p)
+    p += 2 + (load<u16>(p) as usize)
+    if (!frame.fits16(p, frame.originsEnd)) return false
+    out = text32(out, p)
+    p += 2 + (load<u16>(p) as usize)
+    sip(KEYS, TEXT, out - TEXT, ORIGIN_KEYS + ((i as usize) << 4))
   }
   let idFrom: u32 = 0
   let memberFrom: u32 = 0
