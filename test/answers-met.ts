@@ -21,3 +21,13 @@ export function neverMet(file: string): string[] {
   const met = new Set(existsSync(file) ? readFileSync(file, 'utf8').split('\n') : [])
   return Object.keys(answers.routes).filter((route) => answers.routes[route]!.schema !== null && !met.has(route))
 }
+
+/** What a test starts a service with, as a process of its own, so that its answers are checked (answers-check.ts). */
+export const checkedArguments = [`--import=${join(rootDirectory, 'dist/test/answers-watch.js')}`]
+export const checkedEnvironment = (): Record<string, string> =>
+  Object.fromEntries(
+    ['ANSWERS_FAULTS', 'ANSWERS_MET'].flatMap((name) => {
+      const file = process.env[name]
+      return file === undefined ? [] : [[name, file]]
+    }),
+  )

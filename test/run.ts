@@ -70,7 +70,7 @@ try {
   // A skipped test is a defect, and so is a file that fails outside of its tests.
   if (json.numPendingTests > 0) count(false, `${json.numPendingTests} tests were skipped`)
   if (code !== 0 && json.numFailedTests === 0) count(false, `vitest ended with ${code}`)
-  // Each answer of the document was held against a real one at least once (test/answers.ts).
+  // Each answer of the document was held against a real one at least once (test/answers-check.ts).
   if (process.argv.length === 2) {
     const never = neverMet(process.env.ANSWERS_MET)
     count(never.length === 0, `no test met the answer of ${never.join(', ')}`)

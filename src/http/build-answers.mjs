@@ -17,7 +17,7 @@ const { TypeFlags, ObjectFlags, SymbolFlags } = ts
 
 /**
  * What a text or a number is, by the name of its member; where a name means different things, by `Owner.member` (a component, or the
- * route of a shape without a name). The types say string and number: what is in them is held against real answers by test/answers.ts.
+ * route of a shape without a name). The types say string and number: what is in them is held against real answers by test/answers-check.ts.
  * A name that no answer has any more fails.
  */
 const TEXTS = {

@@ -291,6 +291,9 @@ interface Fault {
   readonly message?: string
 }
 
+/** Of a body that may be one or a list, ajv tells first that a list is not one: what is wrong lies deepest. */
+const depthOf = ({ instancePath }: Fault): number => instancePath.split('/').length
+
 /** The member that is wrong, as it is written in the body, and why. */
 function faultText({ instancePath, keyword, params, message = 'is wrong' }: Fault): string {
   const path = instancePath
@@ -315,7 +318,7 @@ function toReleveError(
       cause: error,
       retryAfterS: 1,
     })
-  const fault = error.validation?.[0]
+  const fault = error.validation?.reduce((best, one) => (depthOf(one) > depthOf(best) ? one : best))
   if (fault !== undefined) return new ReleveError('invalid_request', faultText(fault), { cause: error })
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE' || error.statusCode === 413) {
     return new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)
