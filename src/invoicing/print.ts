@@ -7,7 +7,7 @@ import type { Language } from '../format.js'
 import type { Certification } from './certification.js'
 import { toCii } from './cii.js'
 import { tableOf, toCsv, toXlsx } from './extract.js'
-import { customerNotices, type Invoice } from './invoice.js'
+import { type Invoice, printedNotices } from './invoice.js'
 import { toPdf } from './pdf.js'
 import { renderInvoice } from './render.js'
 import { type InvoiceState, isWithheld } from './state.js'
@@ -49,8 +49,8 @@ export async function printInvoice(
   certification: PrintedCertification | null = null,
 ): Promise<{ readonly type: string; readonly body: Buffer }> {
   const type = DOCUMENT_TYPES[format]
-  // One that was issued before they were left out.
-  const shown = invoice.number === null ? invoice : { ...invoice, notices: customerNotices(invoice.notices) }
+  // A draft says to its maker what is missing; an issued one is the customer's.
+  const shown = invoice.number === null ? invoice : { ...invoice, notices: printedNotices(invoice.notices) }
   switch (format) {
     case 'pdf':
       return { type, body: await toPdf(shown, language, certification) }

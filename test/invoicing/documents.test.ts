@@ -15,7 +15,7 @@ import { draftCreditNote, NOT_CREDITED } from '../../src/invoicing/credit.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
 import { mentionsOf } from '../../src/invoicing/mentions.js'
 import { toPdf } from '../../src/invoicing/pdf.js'
-import { formatOf } from '../../src/invoicing/print.js'
+import { formatOf, printInvoice } from '../../src/invoicing/print.js'
 import { AGREEMENT, all, checkRules, type Element, LINE, readXml, SETTLEMENT, SUM, textAt } from './en16931.js'
 import { faultsOf, faultsOfPdf } from './published.js'
 import { pagesOf } from './read-pdf.js'
@@ -266,6 +266,26 @@ describe('legal mentions', () => {
       expect(toCii(invoice, language)).toContain(`<ram:Content>${said}</ram:Content>`)
     }
   })
+
+  test.each(['pdf', 'txt'] as const)(
+    'usage that has no price => said on the %s of the draft, not on that of the issued invoice, whose data keep it',
+    async (format) => {
+      const issued = sampleInvoice()
+      expect(issued.notices.map((notice) => notice.code)).toContain('overage_unpriced')
+      const textOf = async (invoice: Invoice): Promise<string> => {
+        const { body } = await printInvoice(invoice, format, 'fr')
+        return format === 'pdf' ? (await pagesOf(body)).join('\n') : body.toString()
+      }
+      expect(await textOf({ ...issued, number: null })).toContain('dépassement sans prix')
+      const text = await textOf(issued)
+      expect(text).toContain('FA-2026-0142')
+      expect(text).not.toContain('sans prix')
+      const kept: Invoice['notices'] = [
+        { code: 'usage_blocked', item: 'a', metric: null, quantity: null, text: { fr: 'bloqué', en: 'blocked' } },
+      ]
+      expect(await textOf({ ...issued, notices: [...issued.notices, ...kept] })).toContain('bloqué')
+    },
+  )
 
   test('what a seller has not entered is named by the lint of the catalogue', () => {
     expect(missingRegistrations(frenchSeller)).toEqual([])
