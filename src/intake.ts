@@ -4,8 +4,8 @@
  *
  *   take ──► waiting ──► slab ──► shard judges ──► append of each frame ──► the answer of each body
  *
- * No timer: what comes while the shard is free goes within this turn of the event loop, so that at low load nothing waits for
- * company. Small and large bodies take turns, so neither holds the other: what a small one waits for is what the shard has in hand
+ * No timer: what comes while nothing is on its way goes within this turn of the event loop, so that at low load nothing waits for
+ * company. Small bodies wait for the small ones before them to be on disk, and then go together. Small and large bodies take turns, so neither holds the other: what a small one waits for is what the shard has in hand
  * (limits.judgeTasksMax tasks of a slab or one large body, and one of records) and at most one task of large bodies.
  *
  * It knows nothing of formats and verdicts, and keeps no promise of its own: a body's answer comes after every part of it is on disk.
@@ -72,6 +72,8 @@ export class Intake {
   readonly #large: Waiting[] = []
   readonly #free: number[]
   #judging = 0
+  /** Tasks of small bodies alone that are not on disk yet. */
+  #smallTasks = 0
   #isDue = false
   #isLargeTurn = false
 
@@ -91,7 +93,7 @@ export class Intake {
       for (const piece of body.pieces) bytes += piece.byteLength
       const isSmall = bytes <= limits.smallBodyBytes
       ;(isSmall ? this.#small : this.#large).push({ body, bytes, resolve, reject })
-      if (this.#isDue || this.#judging >= limits.judgeTasksMax || this.#free.length === 0) return
+      if (this.#isDue || this.#judging >= limits.judgeTasksMax || this.#free.length === 0 || !this.#isWorthATask) return
       this.#isDue = true
       // Behind the other bodies of this turn.
       setImmediate(() => {
@@ -102,13 +104,18 @@ export class Intake {
   }
 
   #dispatch(): void {
-    while (
-      this.#judging < limits.judgeTasksMax &&
-      this.#free.length > 0 &&
-      this.#small.length + this.#large.length > 0
-    ) {
+    while (this.#judging < limits.judgeTasksMax && this.#free.length > 0 && this.#isWorthATask) {
       void this.#judge(this.#free.pop()!)
     }
+  }
+
+  /**
+   * A task of few small bodies costs the thread, the log and the disk as much as one of many. So they wait for the one before to be on
+   * disk, unless they are many: at low load that is nothing, and at high load those who wait for an answer come together.
+   */
+  get #isWorthATask(): boolean {
+    if (this.#large.length > 0) return true
+    return this.#small.length >= (this.#smallTasks === 0 ? 1 : limits.smallBodiesTogether)
   }
 
   /** The bodies of the next task. Small and large ones take turns at the whole of it, and the others get what room is left. */
@@ -132,6 +139,8 @@ export class Intake {
 
   async #judge(slab: number): Promise<void> {
     const waiting = this.#next()
+    const isSmall = waiting.every(({ bytes }) => bytes <= limits.smallBodyBytes)
+    if (isSmall) this.#smallTasks += 1
     const memory = this.#o.shard.slabs[slab]!
     let at = 0
     const jobs = waiting.map(({ body, bytes }): JudgeJob => {
@@ -153,6 +162,7 @@ export class Intake {
     } catch (error) {
       for (const { reject } of waiting) reject(error)
       this.#judging -= 1
+      if (isSmall) this.#smallTasks -= 1
       this.#free.push(slab)
       this.#dispatch()
       return
@@ -170,6 +180,7 @@ export class Intake {
     }
     this.#dispatch()
     await Promise.all(writing)
+    if (isSmall) this.#smallTasks -= 1
     this.#free.push(slab)
     this.#dispatch()
   }

@@ -192,6 +192,8 @@ export const limits = {
   judgeTasksMax: 2,
   /** A body up to this size is judged together with others that came meanwhile: one record of the log, one frame. */
   smallBodyBytes: 64 * KiB,
+  /** So many small bodies make a task while the one before is on its way to the disk; fewer wait for it. */
+  smallBodiesTogether: 64,
   /** Bodies that wait for one shard, beside their bytes (inflightBytesMax). */
   bodiesWaitingMax: 20_000,
 
