@@ -5,6 +5,7 @@ export default defineConfig({
   test: {
     include: ['dist/test/**/*.test.js'],
     exclude: ['dist/test/crash/**'],
+    setupFiles: ['dist/test/answers.js'],
     pool: 'forks',
     maxWorkers: 2,
     // Generous: the tests start real engines on small machines. No test asserts a time.

@@ -102,7 +102,7 @@ function timed<T>(stage: string, epoch: number, run: () => T): T {
   return result
 }
 
-const kernel = openKernelEpoch(0, new Uint8Array(16))
+const kernel = openKernelEpoch(0, { member: new Uint8Array(16), content: new Uint8Array(16) })
 if (kernel === null) throw new Error('cannot measure: the kernel is not built')
 const digest = createHash('sha256')
 const kernelDigest = createHash('sha256')

@@ -8,7 +8,7 @@
  *     batch     1 to 10,000 events a request
  *     start     the time from the start of the process until it is ready, and until it has applied all of a log that it must replay:
  *               ClickHouse is stopped (SIGSTOP) so that nothing is flushed, then all are killed (SIGKILL)
- *     usage     GET /v1/usage of one of 10,000 tenant's metrics over a month as the rollups grow to 100 M rows: 200 questions, for one
+ *     usage     GET /v1/usage of one of 10,000 tenant's metrics over a month, settled and not, as the rollups grow to 100 M rows: 200 questions, for one
  *               that has 0.1 % of the rows and for an ordinary one, from hours and from minutes; and all of them at once as a
  *               closing asks. The rows are made in ClickHouse by INSERT … SELECT from numbers(), in the shape that releve writes:
  *               each insert a day of all of them, hours from minutes as a fold makes them. Only these rows never were events.
@@ -59,7 +59,7 @@ export interface UsagePoint {
   readonly parts: number
   /** ms of 200 questions, by what was asked. */
   readonly asked: readonly {
-    readonly what: 'large, hours' | 'large, minutes' | 'ordinary, hours' | 'ordinary, minutes'
+    readonly what: `${'large' | 'ordinary'}, ${'hours' | 'minutes'}${'' | ', unsettled'}`
     readonly rows: number
     readonly p50Ms: number
     readonly p99Ms: number
@@ -325,6 +325,21 @@ async function askMany(
   }
 }
 
+/** Lets the month become one part of each table, as it does by itself when nothing came to it for hours (148_settled_months.sql). */
+async function settle(service: BenchService, month: number): Promise<void> {
+  const age = (table: string, seconds: number): Promise<string> =>
+    service.clickhouse(`ALTER TABLE ${table} MODIFY SETTING min_age_to_force_merge_seconds = ${seconds}`)
+  for (const [table, seconds] of [
+    ['usage_hour', 3_600],
+    ['usage_minute', 21_600],
+  ] as const) {
+    await age(table, 1)
+    const parts = `SELECT count() FROM system.parts WHERE active AND table = '${table}' AND partition = toString(toYYYYMM(toDateTime(${month}, 'UTC')))`
+    while ((await service.clickhouse(parts)) !== '1') await sleep(250)
+    await age(table, seconds)
+  }
+}
+
 async function growUsage(isLarge: boolean, say: Say): Promise<UsagePoint[]> {
   // Short epochs, of which some days' rows each are; folds come every twentieth.
   const service = await startService({ archive: false, env: { RELEVE_EPOCH_MS: '50' } })
@@ -365,32 +380,37 @@ async function growUsage(isLarge: boolean, say: Say): Promise<UsagePoint[]> {
       for (let i = 0; i < 120 && (await service.clickhouse('SELECT count() FROM system.merges')) !== '0'; i += 1)
         await sleep(250)
       const asked: UsagePoint['asked'][number][] = []
-      for (const [size, first, span] of [
+      const sizes = [
         ['large', 0, fleet.large],
         ['ordinary', fleet.large, fleet.tenants * fleet.metrics - fleet.large],
-      ] as const) {
-        for (const rung of ['hours', 'minutes'] as const) {
-          const asks = isLarge ? 200 : 10
-          const numbers = Array.from({ length: asks }, (_, i) => first + ((i * 7919) % span))
-          // A range that does not begin on a whole hour is answered from minutes.
-          const from = 1000 * (rung === 'hours' ? month : month - 60)
-          const to = 1000 * (month + DAYS * 86_400)
-          const questions = numbers.map((n) => {
-            const [tenant, metric] = nameOf(fleet, n)
-            return `/v1/usage?tenant=${tenant}&metric=${metric}&from=${from}&to=${to}`
-          })
-          const { p50Ms, p99Ms, count } = await askMany(service, questions)
-          const names = [...new Set(numbers)].map((n) => `('${nameOf(fleet, n).join("', '")}')`)
-          const rows = Number(
-            await service.clickhouse(
-              `SELECT sum(count) FROM usage_minute WHERE (tenant, metric) IN (${names.join(', ')})`,
-            ),
-          )
-          // As many times as there are questions: numbers come again in the same order.
-          if (asks % names.length === 0) right(count, (rows * asks) / names.length, `usage of ${size} ones, ${rung}`)
-          asked.push({ what: `${size}, ${rung}`, rows: Math.round(rows / names.length), p50Ms, p99Ms })
-        }
+      ] as const
+      const ask = async (rungs: readonly ('hours' | 'minutes')[], state: '' | ', unsettled'): Promise<void> => {
+        for (const [size, first, span] of sizes)
+          for (const rung of rungs) {
+            const asks = isLarge ? 200 : 10
+            const numbers = Array.from({ length: asks }, (_, i) => first + ((i * 7919) % span))
+            // A range that does not begin on a whole hour is answered from minutes.
+            const from = 1000 * (rung === 'hours' ? month : month - 60)
+            const to = 1000 * (month + DAYS * 86_400)
+            const questions = numbers.map((n) => {
+              const [tenant, metric] = nameOf(fleet, n)
+              return `/v1/usage?tenant=${tenant}&metric=${metric}&from=${from}&to=${to}`
+            })
+            const { p50Ms, p99Ms, count } = await askMany(service, questions)
+            const names = [...new Set(numbers)].map((n) => `('${nameOf(fleet, n).join("', '")}')`)
+            const rows = Number(
+              await service.clickhouse(
+                `SELECT sum(count) FROM usage_minute WHERE (tenant, metric) IN (${names.join(', ')})`,
+              ),
+            )
+            // As many times as there are questions: numbers come again in the same order.
+            if (asks % names.length === 0) right(count, (rows * asks) / names.length, `usage of ${size} ones, ${rung}`)
+            asked.push({ what: `${size}, ${rung}${state}`, rows: Math.round(rows / names.length), p50Ms, p99Ms })
+          }
       }
+      await ask(['hours'], ', unsettled')
+      await settle(service, month)
+      await ask(['hours', 'minutes'], '')
       const began = performance.now()
       await service.clickhouse(
         `SELECT tenant, metric, sum(sum), sum(count) FROM usage_hour WHERE window >= toDateTime(${month}) AND window < toDateTime(${month + DAYS * 86_400}) GROUP BY tenant, metric FORMAT Null`,

@@ -13,6 +13,7 @@
  * Every batch is the same bytes whoever sends it, so a batch that was not acknowledged before a kill is sent again as it was.
  */
 import { Agent, request } from 'node:http'
+import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
@@ -129,6 +130,33 @@ export const question = {
 /** Resolves when the batch of a number is safe. */
 type Send = (batch: number) => Promise<void>
 
+/**
+ * No way pays for making its rows under way: each has them ready, once for each template, and a batch is one of these with ids of
+ * its own.
+ */
+function ready<T>(order: SinkOrder, make: (events: PeerEvent[]) => T): (batch: number) => { made: T; ids: string[] } {
+  const templates = Array.from({ length: TEMPLATES }, (_, t) =>
+    make(eventsOf(t === RETRIED - 1 ? t + TEMPLATES : t, order.batch, order.now)),
+  )
+  const places = Array.from({ length: order.batch }, (_, i) => i.toString(16).padStart(4, '0'))
+  return (batch) => {
+    const b = batch % RETRIED === RETRIED - 1 ? batch - 1 : batch
+    const head = `5f0c3f6e-8d1b-4a57-9a3e-${b.toString(16).padStart(8, '0')}`
+    return { made: templates[b % TEMPLATES]!, ids: places.map((place) => head + place) }
+  }
+}
+
+const properties = (e: PeerEvent): string => `{"value":"${e.value}","region":"eu-west"}`
+
+/** A batch as bytes: rows of JSON, of which the first member is the id, without its value. */
+const insertRows = async (client: ReturnType<typeof openClickHouse>, table: string, rows: string[]): Promise<void> => {
+  const { stream } = await client.exec({
+    query: `INSERT INTO ${table} FORMAT JSONEachRow`,
+    values: Readable.from([Buffer.from(rows.join('\n'))], { objectMode: false }),
+  })
+  for await (const _ of stream);
+}
+
 function openPostgres(order: SinkOrder): { send: Send; close(): Promise<void> } {
   const pool = new pg.Pool({
     host: '127.0.0.1',
@@ -136,22 +164,22 @@ function openPostgres(order: SinkOrder): { send: Send; close(): Promise<void> } 
     ...order.postgres,
     max: order.connections,
   })
+  const rows = ready(order, (events) => ({
+    tenants: events.map((e) => e.tenant),
+    subjects: events.map((e) => e.subject),
+    codes: events.map((e) => e.metric),
+    times: events.map((e) => new Date(e.time).toISOString()),
+    properties: events.map(properties),
+  }))
   return {
     async send(batch) {
-      const events = eventsOf(batch, order.batch, order.now)
+      const { made, ids } = rows(batch)
       await pool.query({
         name: 'insert',
         text: `INSERT INTO lago_events (organization_id, external_subscription_id, transaction_id, code, "timestamp", properties)
                SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::jsonb[])
                ON CONFLICT DO NOTHING`,
-        values: [
-          events.map((e) => e.tenant),
-          events.map((e) => e.subject),
-          events.map((e) => e.id),
-          events.map((e) => e.metric),
-          events.map((e) => new Date(e.time).toISOString()),
-          events.map((e) => `{"value":"${e.value}","region":"eu-west"}`),
-        ],
+        values: [made.tenants, made.subjects, ids, made.codes, made.times, made.properties],
       })
     },
     close: () => pool.end(),
@@ -174,18 +202,21 @@ function openClickHouse(order: SinkOrder) {
 
 function openRaw(order: SinkOrder): { send: Send; close(): Promise<void> } {
   const client = openClickHouse(order)
+  const rows = ready(order, (events) =>
+    events.map((e) => {
+      const timestamp = new Date(e.time).toISOString().replace('T', ' ').replace('Z', '')
+      const rest = { tenant_id: e.tenant, event_name: e.metric, customer_id: e.subject, timestamp }
+      return `",${JSON.stringify({ ...rest, properties: properties(e) }).slice(1)}`
+    }),
+  )
   return {
     async send(batch) {
-      const events = eventsOf(batch, order.batch, order.now)
-      const values = events.map((e) => ({
-        tenant_id: e.tenant,
-        id: e.id,
-        event_name: e.metric,
-        customer_id: e.subject,
-        timestamp: new Date(e.time).toISOString().replace('T', ' ').replace('Z', ''),
-        properties: `{"value":"${e.value}","region":"eu-west"}`,
-      }))
-      await client.insert({ table: 'flex_events', values, format: 'JSONEachRow' })
+      const { made, ids } = rows(batch)
+      await insertRows(
+        client,
+        'flex_events',
+        made.map((rest, i) => `{"id":"${ids[i]}${rest}`),
+      )
     },
     close: () => client.close(),
   }
@@ -194,25 +225,29 @@ function openRaw(order: SinkOrder): { send: Send; close(): Promise<void> } {
 function openRedis(order: SinkOrder): { send: Send; close(): Promise<void> } {
   const client = openClickHouse(order)
   const redis = new Redis({ host: '127.0.0.1', port: order.redisPort })
-  return {
-    async send(batch) {
-      const events = eventsOf(batch, order.batch, order.now)
-      const pipeline = redis.pipeline()
-      // A day, as their default has it.
-      for (const e of events) pipeline.set(`${e.tenant}:gw:${e.id}`, '', 'EX', 86_400, 'NX')
-      const answers = (await pipeline.exec())!
-      const fresh = events.filter((_, i) => answers[i]![1] === 'OK')
-      if (fresh.length === 0) return
-      const values = fresh.map((e) => ({
+  const rows = ready(order, (events) =>
+    events.map((e) => {
+      const rest = {
         namespace: e.tenant,
-        id: e.id,
         type: e.metric,
         subject: e.subject,
         source: 'gw',
         time: Math.floor(e.time / 1000),
-        data: `{"value":"${e.value}","region":"eu-west"}`,
-      }))
-      await client.insert({ table: 'om_events', values, format: 'JSONEachRow' })
+      }
+      return { key: `${e.tenant}:gw:`, rest: `",${JSON.stringify({ ...rest, data: properties(e) }).slice(1)}` }
+    }),
+  )
+  return {
+    async send(batch) {
+      const { made, ids } = rows(batch)
+      const pipeline = redis.pipeline()
+      // A day, as their default has it.
+      made.forEach(({ key }, i) => {
+        pipeline.set(`${key}${ids[i]}`, '', 'EX', 86_400, 'NX')
+      })
+      const answers = (await pipeline.exec())!
+      const fresh = made.map(({ rest }, i) => `{"id":"${ids[i]}${rest}`).filter((_, i) => answers[i]![1] === 'OK')
+      if (fresh.length > 0) await insertRows(client, 'om_events', fresh)
     },
     async close() {
       await client.close()

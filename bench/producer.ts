@@ -155,23 +155,44 @@ export interface Load {
   readonly bodies?: Bodies
 }
 
-/** With autocannon, which is what others measure with. */
+/**
+ * With autocannon, which is what others measure with. It looks once a second whether it is done, so the end is taken from the last
+ * answer: two million events in 2.1 seconds were three seconds by its own account.
+ */
 export async function sendByAutocannon(load: Load): Promise<Sent> {
   const bodies = load.bodies ?? new Bodies(load.batch, load.format ?? 'json')
+  const waits = new Float64Array(load.requests)
+  let doneCount = 0
   const began = performance.now()
-  const result = await autocannon({
-    url: `${load.url}/v1/events`,
-    method: 'POST',
-    headers: { authorization: `Bearer ${load.key}`, 'content-type': CONTENT_TYPE[load.format ?? 'json'] },
-    connections: load.connections,
-    amount: load.requests,
-    requests: [{ setupRequest: (request) => ({ ...request, body: bodies.next() }) }],
+  await new Promise<void>((resolve, reject) => {
+    const instance = autocannon(
+      {
+        url: `${load.url}/v1/events`,
+        method: 'POST',
+        headers: { authorization: `Bearer ${load.key}`, 'content-type': CONTENT_TYPE[load.format ?? 'json'] },
+        connections: load.connections,
+        amount: load.requests,
+        requests: [{ setupRequest: (request) => ({ ...request, body: bodies.next() }) }],
+      },
+      (error) => {
+        if (error || doneCount < load.requests) reject(error ?? new Error(`cannot bench: ${doneCount} answers`))
+      },
+    )
+    instance.on('reqError', reject)
+    instance.on('response', (_, status, _bytes, ms) => {
+      if (status < 200 || status > 299) reject(new Error(`cannot bench: an answer is ${status}`))
+      waits[doneCount] = ms
+      doneCount += 1
+      if (doneCount === load.requests) resolve()
+    })
   })
-  const seconds = (performance.now() - began) / 1000
-  if (result.non2xx > 0 || result.errors > 0)
-    throw new Error(`cannot bench: ${result.non2xx} refused, ${result.errors} failed`)
-  const { p50, p99, p99_9 } = result.latency
-  return { events: bodies.events, sum: bodies.sum, seconds, p50Ms: p50, p99Ms: p99, p999Ms: p99_9 }
+  return { events: bodies.events, sum: bodies.sum, seconds: (performance.now() - began) / 1000, ...latenciesOf(waits) }
+}
+
+function latenciesOf(waits: Float64Array): Pick<Sent, 'p50Ms' | 'p99Ms' | 'p999Ms'> {
+  waits.sort()
+  const at = (q: number): number => Math.round(waits[Math.floor((waits.length - 1) * q)]! * 100) / 100
+  return { p50Ms: at(0.5), p99Ms: at(0.99), p999Ms: at(0.999) }
 }
 
 /**
@@ -244,7 +265,5 @@ export async function sendBySockets(load: Load & { readonly perSecond?: number }
     }
   })
   const seconds = (performance.now() - began) / 1000
-  waits.sort()
-  const at = (q: number): number => Math.round(waits[Math.floor((waits.length - 1) * q)]! * 100) / 100
-  return { events: bodies.events, sum: bodies.sum, seconds, p50Ms: at(0.5), p99Ms: at(0.99), p999Ms: at(0.999) }
+  return { events: bodies.events, sum: bodies.sum, seconds, ...latenciesOf(waits) }
 }

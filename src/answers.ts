@@ -118,7 +118,7 @@ export class Answers {
       )
     }
     const flow = this.#flowOf(ask.tenant)
-    const { epoch, folded } = flow.position
+    const { epoch, folded, unfolded } = flow.position
     const asOf = { stream: flow.stream, epoch, lagMs: flow.flushLagMs() }
     const { tenant } = ask
     if (!isLive(metric.aggregation)) {
@@ -151,6 +151,7 @@ export class Answers {
       stream: flow.stream,
       epoch,
       folded,
+      unfolded,
     } satisfies Omit<UsageQuery, 'minutesOnly'>
     const { rows } = await this.#rollup.usage(query)
     if (rows.length > limits.usageRowsMax) {
@@ -198,7 +199,7 @@ export class Answers {
     const quotas = await Promise.all(
       views.map(async (view): Promise<QuotaLine> => {
         const { entitlement, period } = view
-        const { epoch, folded, checkpoint } = flow.position
+        const { epoch, folded, unfolded, checkpoint } = flow.position
         const counted = await this.#items.of(tenant, entitlement.metric)
         const own = counted?.find((one) => one.item === entitlement.item && one.contract === entitlement.contract)
         const limit = own === undefined ? entitlement.limit : own.limit
@@ -222,6 +223,7 @@ export class Answers {
             stream: flow.stream,
             epoch,
             folded,
+            unfolded,
           })
           usage = (rows[0] === undefined ? null : figureOf(entitlement.aggregation, rows[0])) ?? '0'
           sequence = checkpoint

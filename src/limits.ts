@@ -98,6 +98,8 @@ export const limits = {
   archiveThreadsMax: 4,
   /** Epochs that one fold takes from minutes to hours. */
   foldEpochsMax: 720,
+  /** Epochs since the last fold whose windows are known one by one; 20 are between two folds unless a cut holds them up. */
+  unfoldedEpochsMax: 64,
   /** Insert tokens that a table remembers (non_replicated_deduplication_window in sql/clickhouse). */
   tokenWindowBlocks: 10_000,
   /** One insert or query of the flush path; after it the flush is repeated with the same token. */
@@ -413,6 +415,9 @@ export const limits = {
   trialSweepMs: 60 * MINUTE,
   /** Trials that one sweep moves, each in a transaction of its own: a few seconds. */
   trialSweepMax: 1_000,
+  /** Between two looks at prepaid packs that are over, and how many of them one question reads. */
+  packSweepMs: 60 * MINUTE,
+  packSweepMax: 1_000,
   /** Usage data that a printed invoice shows in all: a few pages. */
   printedDataMax: 200,
   /** UTF-8 bytes of a description or a note of a usage datum. */

@@ -182,7 +182,8 @@ export class LiveItems {
     const { stream, position } = flowOf(tenant)
     const { rows } = await rollup.usage({
       ...{ tenant, metric, aggregation, from, to, window: null, timeZone: 'UTC', groupBy: [], stream, epoch },
-      folded: Math.min(position.folded, epoch),
+      folded: position.folded,
+      unfolded: position.unfolded,
     })
     return (rows[0] === undefined ? null : figureOf(aggregation, rows[0])) ?? '0'
   }
@@ -206,7 +207,7 @@ export class LiveItems {
       store: postgres,
       rollup,
       stream,
-      folded: Math.min(position.folded, epoch),
+      folded: position.folded,
       metricOf: (key) => catalog.metric(key),
       headsOf: () => null,
       book,

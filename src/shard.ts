@@ -19,7 +19,7 @@ import { assert } from './assert.js'
 import type { CatalogSnapshot } from './catalog/metric.js'
 import { type Dedupe, type DedupeStats, openDedupe } from './dedupe/dedupe.js'
 import type { DedupeState } from './dedupe/generations.js'
-import { MemberHash, memberHash } from './dedupe/identity.js'
+import { contentKeyBytes, MemberHash, memberHash } from './dedupe/identity.js'
 import { blockEntriesMax } from './dedupe/key-block.js'
 import { type ErrorCode, ReleveError } from './errors.js'
 import { decodeFrame } from './frame.js'
@@ -37,6 +37,7 @@ import type { Refusal } from './ingest/verdict.js'
 import { limits } from './limits.js'
 import type { LogRecord } from './log/log.js'
 import { workersDirectory } from './paths.js'
+import type { Period } from './period.js'
 import {
   type AsOf,
   type Balances,
@@ -157,6 +158,8 @@ export interface SealedEpoch {
   /** Generations whose key files may go after the checkpoint. */
   readonly dropped: readonly number[]
   readonly overrides: readonly Override[]
+  /** In which its minutes lie; null when it has none. */
+  readonly windows: Period | null
   /** Balances that must be read again, once this epoch has its checkpoint. */
   readonly needed: readonly NeededBase[]
   readonly stats: DedupeStats
@@ -225,7 +228,8 @@ export class Shard {
       windowMs: options.lateMs + options.aheadMs,
     })
     this.#rows =
-      openKernelEpoch(options.stream, members.keyBytes) ?? new PlainEpoch(options.stream, openAggregate(hash))
+      openKernelEpoch(options.stream, { member: members.keyBytes, content: contentKeyBytes(options.secret) }) ??
+      new PlainEpoch(options.stream, openAggregate(hash))
     this.#balances = openBalances({ memberHash: hash, lateMs: options.lateMs, aheadMs: options.aheadMs })
   }
 
@@ -416,7 +420,7 @@ export class Shard {
       if (this.#counts.stored + counts.stored + frame.events > blockEntriesMax) break
       if (!this.#cardinality.isIdle) this.#cardinality.learnFrame(frame)
       const verdict = new Uint8Array(frame.events)
-      this.#dedupe.judge(frame, verdict)
+      this.#dedupe.judge(frame, verdict, this.#rows.seriesKeys(frame))
       const books = this.#rows.apply(frame, record.sequence, verdict)
       for (const crossing of this.#balances.apply(frame, record.sequence, verdict)) crossings.push(crossing)
       this.#heard.apply(frame, verdict)
@@ -457,7 +461,7 @@ export class Shard {
   /** Ends the open epoch and opens the next one. The buffers in the reply belong to the caller. */
   seal(): Omit<SealedEpoch, 'from' | 'to' | 'receivedAt'> {
     const epoch = this.#epoch
-    const { chunks, overrides } = this.#rows.drain()
+    const { chunks, overrides, windows } = this.#rows.drain()
     const keys = this.#dedupe.takeBlock(epoch)
     const { state, dropped } = this.#dedupe.barrier({
       epoch,
@@ -477,6 +481,7 @@ export class Shard {
       dedupe: state,
       dropped,
       overrides: overrides.map(({ series, window }) => ({ ...series, window: window / 1000 })),
+      windows,
       needed,
       stats: this.#dedupe.stats(),
     }

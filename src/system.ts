@@ -48,6 +48,7 @@ import { Meters } from './meters.js'
 import { type Metrics, openMetrics } from './metrics.js'
 import { Objects } from './objects/objects.js'
 import { sqlDirectory } from './paths.js'
+import { watchPacks } from './prepaid/forfeit-sweep.js'
 import { Prepaid } from './prepaid/prepaid.js'
 import { type Alerts, openAlerts } from './quota/alerts.js'
 import type { LiveEntitlement } from './quota/balance.js'
@@ -166,6 +167,7 @@ export class System {
   #invoicing!: Invoicing
   #certifications!: Certifications
   #trials: ReturnType<typeof watchTrials> | undefined
+  #packs: ReturnType<typeof watchPacks> | undefined
   #answers!: Answers
   #alerting!: Alerting
   #limits!: Policies
@@ -524,6 +526,13 @@ export class System {
     })
     this.#stopCatalog = this.#catalog.onChange(() => this.#catalogChanged())
     this.#trials = watchTrials(this.#catalog, clock, logger)
+    this.#packs = watchPacks({
+      postgres: this.#engines.postgres,
+      catalog: this.#catalog,
+      clock,
+      logger,
+      changed: () => this.#prepaid.changed(),
+    })
     this.#ready = true
     await this.#listen()
     this.#alerting.start(this.#flows, (tenant) => streamOf(tenant, this.#streams))
@@ -606,6 +615,7 @@ export class System {
     this.#stopCatalog?.()
     const steps: (() => unknown)[] = [
       () => this.#trials?.close(),
+      () => this.#packs?.close(),
       () => this.#certifications?.close(),
       () => this.#imports?.close(),
       () => this.#billing?.close(),

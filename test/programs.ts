@@ -8,6 +8,7 @@ export const programs = {
   'nats-server': { package: 'nats-server', tests: 'dist/test/nats/**' },
   pdftotext: { package: 'poppler-utils', tests: 'dist/test/invoicing/pages.test.js' },
   promtool: { package: 'prometheus', tests: 'dist/test/monitoring/**' },
+  chromium: { package: 'chromium', tests: 'dist/test/http/docs-page.test.js' },
   zsh: { package: 'zsh', tests: 'dist/test/cli/completion.test.js' },
 } as const
 export type Program = keyof typeof programs

@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { rootDirectory } from '../src/paths.js'
+import { neverMet } from './answers-met.js'
 import { installPrograms, programs } from './programs.js'
 
 function run(command: string, args: readonly string[]): Promise<number> {
@@ -50,6 +51,7 @@ for (const file of needRoot) {
 const folder = mkdtempSync(join(tmpdir(), 'releve-test-'))
 try {
   const report = join(folder, 'report.json')
+  process.env.ANSWERS_MET = join(folder, 'answers-met')
   const code = await run(bin('vitest'), [
     'run',
     '--reporter=default',
@@ -68,6 +70,11 @@ try {
   // A skipped test is a defect, and so is a file that fails outside of its tests.
   if (json.numPendingTests > 0) count(false, `${json.numPendingTests} tests were skipped`)
   if (code !== 0 && json.numFailedTests === 0) count(false, `vitest ended with ${code}`)
+  // Each answer of the document was held against a real one at least once (test/answers-check.ts).
+  if (process.argv.length === 2) {
+    const never = neverMet(process.env.ANSWERS_MET)
+    count(never.length === 0, `no test met the answer of ${never.join(', ')}`)
+  }
 } catch (error) {
   count(false, `the test files: ${String(error)}`)
 } finally {

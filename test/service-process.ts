@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { rootDirectory } from '../src/paths.js'
+import { checkedArguments, checkedEnvironment } from './answers-met.js'
 import { customer, kyc } from './doors/door-system.js'
 import { enginesIn } from './processes.js'
 
@@ -36,8 +37,9 @@ export async function openService(
   let url = ''
 
   const start = async (): Promise<void> => {
-    const started = spawn(process.execPath, [join(rootDirectory, 'dist/src/main.js'), 'serve'], {
+    const started = spawn(process.execPath, [...checkedArguments, join(rootDirectory, 'dist/src/main.js'), 'serve'], {
       env: {
+        ...checkedEnvironment(),
         PATH: process.env.PATH,
         RELEVE_DATA: data,
         RELEVE_PORT: '0',

@@ -111,6 +111,7 @@ const neighbours: Readonly<Record<string, string>> = {
   'prepaid → invoicing/funding.ts': 'what packs have at present is reckoned as a closing does',
   'prepaid → invoicing/draft.ts': 'the quota of a part of a period',
   'prepaid → catalog/schedule.ts': 'a day is a midnight of the contract’s zone',
+  'prepaid → catalog/part.ts': 'which closings are still to come',
   'usage-data → rating/formula.ts': 'what a calculator says',
   'rating → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',
   'invoicing → quota/status.ts': 'over, near and ok mean the same on a line as on a screen',

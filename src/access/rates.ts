@@ -15,6 +15,15 @@ export interface RatesView {
   readonly isDefault: boolean
 }
 
+/** A page of the rates that were set. */
+export interface RatesList {
+  /** Of every tenant without its own; null: nothing limits them. */
+  readonly default: KeyLimits | null
+  readonly tenants: readonly { readonly tenant: string; readonly limits: KeyLimits }[]
+  /** The last tenant of a page that is full; null: there are no more. */
+  readonly next: string | null
+}
+
 export class TenantRates {
   readonly #postgres: Pool
   readonly #clock: Clock
@@ -50,6 +59,17 @@ export class TenantRates {
   view(tenant: string): RatesView {
     const own = this.#own.get(tenant)
     return { tenant, limits: own ?? this.#default ?? {}, isDefault: own === undefined }
+  }
+
+  /** Tenants with rates of their own, by name, behind `after`. */
+  async list({ after, limit }: { readonly after: string; readonly limit: number }): Promise<RatesList> {
+    // The row of all others has the empty name, which is behind nothing.
+    const { rows } = await this.#postgres.query<RatesList['tenants'][number]>(
+      'SELECT tenant, limits FROM tenant_rates WHERE tenant > $1 ORDER BY tenant LIMIT $2',
+      [after, limit],
+    )
+    const next = rows.length < limit ? null : (rows.at(-1)?.tenant ?? null)
+    return { default: this.#default ?? null, tenants: rows, next }
   }
 
   /** `tenant` null: of all without their own. Without a rate in it, there is none. */

@@ -39,7 +39,7 @@ export interface ItemEntitlement {
 export interface AddOn extends Days {
   readonly name: string
   readonly rule: string
-  /** Decimal text; 1 for a flat price. */
+  /** Decimal text; of a flat price, how many times it is due. */
   readonly quantity: string
   /** Due once, in the period that holds `from`. */
   readonly once: boolean

@@ -14,6 +14,7 @@ import { eventsCommand } from './commands/events.js'
 import { importCommand } from './commands/import.js'
 import { invoiceCommand } from './commands/invoice.js'
 import { keysCommand } from './commands/keys.js'
+import { ratesCommand } from './commands/rates.js'
 import { rejectsCommand } from './commands/rejects.js'
 import { usageCommands } from './commands/usage.js'
 import { Exit, exitCodeOf, exitTable } from './exit.js'
@@ -74,6 +75,7 @@ export async function runCli(args: readonly string[]): Promise<number> {
   alertsCommand(program, exit)
   rejectsCommand(program, exit)
   keysCommand(program, exit)
+  ratesCommand(program, exit)
   backupCommands(program)
   invoiceCommand(program, exit)
   importCommand(program, exit)

@@ -146,15 +146,25 @@ export class Dedupe {
    *
    * Usage: unknown id → accepted; known with the same content → duplicate; with another content → conflict.
    * Void: known id, same content, not voided → accepted; voided already → duplicate; unknown or another content → conflict.
+   *
+   * `seriesKeys`: the content keys of the frame's series (identity.ts), 16 bytes each, when they are known; they are right or verdicts
+   * are wrong. Without them they are made.
    */
-  judge(frame: Frame, verdicts: Uint8Array): void {
+  judge(frame: Frame, verdicts: Uint8Array, seriesKeys: Uint8Array | null = null): void {
     const n = frame.events
     assert(this.#restoring === null, 'dedupe judges before it is restored')
     assert(!this.full, 'dedupe is full')
     assert(n <= this.#frameEventsMax && n <= verdicts.length, `a frame of ${n} events`)
     if (this.#generations === null) this.#begin(frame.receivedAt)
     const forgotten = this.#forgottenTime ?? Number.NEGATIVE_INFINITY
-    const { accepted, voided, behind, lastTime } = this.#store.judge(frame, verdicts, this.#byte, forgotten, this.#runs)
+    const { accepted, voided, behind, lastTime } = this.#store.judge(
+      frame,
+      verdicts,
+      this.#byte,
+      forgotten,
+      this.#runs,
+      seriesKeys,
+    )
     this.#ids += accepted
     this.#voids += voided
     this.#idCount += accepted

@@ -44,9 +44,17 @@ export interface IdStore {
   readonly held: number
   /**
    * One verdict for each event of the frame; new entries get the generation. `forgottenTime`: the latest eventTime that was
-   * forgotten, −Infinity when none was.
+   * forgotten, −Infinity when none was. `seriesKeys`: the content keys of its series (identity.ts), 16 bytes each, where somebody has
+   * them; else they are made.
    */
-  judge(frame: Frame, verdicts: Uint8Array, generation: number, forgottenTime: number, runs: IdRuns): FrameCounts
+  judge(
+    frame: Frame,
+    verdicts: Uint8Array,
+    generation: number,
+    forgottenTime: number,
+    runs: IdRuns,
+    seriesKeys: Uint8Array | null,
+  ): FrameCounts
   /** Before a restore: so many entries will come. */
   reserve(entries: number): void
   /** Adds the keys of a key block; the place of the first that is held already, or their number. */

@@ -30,6 +30,9 @@ export function purposeKey(secret: Uint8Array, label: 'identity' | 'content' | '
   return key
 }
 
+/** The key under which the content keys of series are made, 16 bytes: for whoever keeps those elsewhere. */
+export const contentKeyBytes = (secret: Uint8Array): Uint8Array => new Uint8Array(purposeKey(secret, 'content').buffer)
+
 /** Growing bytes that a text of several parts is written into before it is hashed. */
 class Scratch {
   bytes = Buffer.allocUnsafe(4_096)

@@ -22,9 +22,11 @@ interface Exports {
   readonly DEDUPE_PARTITIONS: KernelConstant
   readonly DEDUPE_PENDING: KernelConstant
   readonly DEDUPE_PENDING_OF: KernelConstant
+  readonly DEDUPE_PIECE_GROUPS: KernelConstant
+  readonly DEDUPE_SERIES_KEYS: KernelConstant
   dedupeLayOut(keys: number, voids: number, partitions: number, atBound: number, most: number): void
   dedupeReserve(entries: number): void
-  dedupeHash(at: number, length: number): number
+  dedupeHash(at: number, length: number, given: number): number
   dedupeFind(): number
   dedupeJudge(verdicts: number, generation: number, forgotten: number, hasRuns: number): void
   dedupeAccepted(): number
@@ -45,6 +47,8 @@ interface Exports {
 }
 
 const GROUP_BYTES = 256
+const PAGE_BYTES = 4_096
+const KEY_BYTES = 16
 const GROUP_SLOTS = 16
 const ENTRY_BYTES = 4 * ENTRY_WORDS
 const SLACK = 64
@@ -76,11 +80,11 @@ export class KernelStore implements IdStore {
     const mean = idsMax / partitions
     // Six standard deviations, and a little for the smallest.
     const atBound = Math.ceil((mean + 6 * Math.sqrt(mean) + GROUP_SLOTS) / LOAD_MAX / GROUP_SLOTS)
-    const most = Math.ceil(STRIDE * atBound) + 2
+    const most = pad(Math.ceil(STRIDE * atBound) + 2, kernel.DEDUPE_PIECE_GROUPS.value)
     const entries = blockEntriesMax * ENTRY_BYTES
     this.#keysAt = pad(kernel.DEDUPE_FIXED_BYTES.value, 64)
     this.#voidsAt = pad(this.#keysAt + entries)
-    const table = pad(this.#voidsAt + entries, GROUP_BYTES)
+    const table = pad(this.#voidsAt + entries, PAGE_BYTES)
     const end = pad(table + (partitions + 1) * most * GROUP_BYTES + most, 64)
     if (end > BYTES_MAX) throw new Error(`cannot hold ${idsMax} ids in one kernel`)
     this.#frameAt = end
@@ -105,7 +109,14 @@ export class KernelStore implements IdStore {
     return this.#kernel.dedupeHeld()
   }
 
-  judge(frame: Frame, verdicts: Uint8Array, generation: number, forgottenTime: number, runs: IdRuns): FrameCounts {
+  judge(
+    frame: Frame,
+    verdicts: Uint8Array,
+    generation: number,
+    forgottenTime: number,
+    runs: IdRuns,
+    seriesKeys: Uint8Array | null,
+  ): FrameCounts {
     const kernel = this.#kernel
     const { bytes, events } = frame
     this.#sweepIn -= events
@@ -119,7 +130,9 @@ export class KernelStore implements IdStore {
     const verdictsAt = at + pad(bytes.length + SLACK)
     this.#reach(verdictsAt + events)
     this.#bytes.set(bytes, at)
-    assert(kernel.dedupeHash(at, bytes.length) !== 0, 'the tables of a frame have another length')
+    const given = (seriesKeys?.length ?? 0) / KEY_BYTES
+    if (seriesKeys !== null) this.#bytes.set(seriesKeys, kernel.DEDUPE_SERIES_KEYS.value)
+    assert(kernel.dedupeHash(at, bytes.length, given) !== 0, 'the tables of a frame have another length')
     if (runs.length > 0) this.#askRuns(runs)
     kernel.dedupeJudge(verdictsAt, generation, forgottenTime, runs.length > 0 ? 1 : 0)
     verdicts.set(this.#bytes.subarray(verdictsAt, verdictsAt + events))

@@ -57,6 +57,10 @@ export const EventTypes: Readonly<Record<string, EventType>> = {
     when: 'a closing used up the rest of a pack',
     title: { fr: 'forfait prépayé épuisé', en: 'prepaid pack exhausted' },
   },
+  'prepaid.forfeited': {
+    when: 'a pack ended with something left',
+    title: { fr: 'forfait prépayé échu, reste perdu', en: 'prepaid pack ended, rest forfeited' },
+  },
   'meter.silent': {
     when: 'a draft has a meter that spoke in the period before and not in this one',
     title: { fr: 'compteur muet', en: 'silent meter' },

@@ -43,6 +43,8 @@ export interface EnginesOptions {
   readonly postgresUrl?: string | undefined
   /** Memory of the embedded ClickHouse, bytes. */
   readonly clickhouseMemoryBytes?: number
+  /** Of the embedded PostgreSQL, instead of those that it has here; none may lessen durability. */
+  readonly postgresSettings?: Readonly<Record<string, string>>
   readonly logger: Logger
   /** Called at most once per engine, when it died more often than limits.engineRestartsMax. The service should end. */
   readonly onFatal: (error: Error) => void
@@ -152,6 +154,7 @@ export async function openEngines(options: EnginesOptions): Promise<Engines> {
           dataDirectory,
           access: book!.postgres,
           saveAccess,
+          settings: options.postgresSettings ?? {},
           logger,
           onFatal: options.onFatal,
         })

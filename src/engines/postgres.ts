@@ -130,6 +130,7 @@ export function buildEmbeddedPostgres(options: {
   readonly dataDirectory: string
   readonly access: Access
   readonly saveAccess: () => void
+  readonly settings?: Readonly<Record<string, string>>
   readonly logger: Logger
   readonly onFatal: (error: Error) => void
 }): EngineProcess {
@@ -163,7 +164,12 @@ export function buildEmbeddedPostgres(options: {
         access.port = await chooseFreePort()
         options.saveAccess()
       }
-      return { command: programs.postgres, args: ['-D', data, ...flags(access.port)], env, ...identity }
+      return {
+        command: programs.postgres,
+        args: ['-D', data, ...flags(access.port, options.settings ?? {})],
+        env,
+        ...identity,
+      }
     },
     probe: async () => {
       const client = new pg.Client({
@@ -187,7 +193,7 @@ export function buildEmbeddedPostgres(options: {
   })
 }
 
-function flags(port: number): string[] {
+function flags(port: number, others: Readonly<Record<string, string>>): string[] {
   const settings: Record<string, string | number> = {
     port,
     listen_addresses: '127.0.0.1',
@@ -211,6 +217,7 @@ function flags(port: number): string[] {
     logging_collector: 'off',
     log_min_messages: 'warning',
     log_statement: 'none',
+    ...others,
   }
   return Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
 }

@@ -14,7 +14,7 @@ import type { ApiKey, Scope } from '../access/keys.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
-import { problemSchema, withAnswers } from './document.js'
+import { answerSchemas, problemSchema, withAnswers } from './document.js'
 import { openExpressWay, type Refuse } from './express.js'
 import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
@@ -220,6 +220,7 @@ export async function buildHttp(system: System, { express = true } = {}): Promis
   // Behind the handlers of errors and keys, so that these pages have them too: a browser is asked for the key, as the password
   // of any name.
   app.addSchema(problemSchema)
+  for (const schema of answerSchemas) app.addSchema(schema)
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -291,6 +292,9 @@ interface Fault {
   readonly message?: string
 }
 
+/** Of a body that may be one or a list, ajv tells first that a list is not one: what is wrong lies deepest. */
+const depthOf = ({ instancePath }: Fault): number => instancePath.split('/').length
+
 /** The member that is wrong, as it is written in the body, and why. */
 function faultText({ instancePath, keyword, params, message = 'is wrong' }: Fault): string {
   const path = instancePath
@@ -315,7 +319,7 @@ function toReleveError(
       cause: error,
       retryAfterS: 1,
     })
-  const fault = error.validation?.[0]
+  const fault = error.validation?.reduce((best, one) => (depthOf(one) > depthOf(best) ? one : best))
   if (fault !== undefined) return new ReleveError('invalid_request', faultText(fault), { cause: error })
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE' || error.statusCode === 413) {
     return new ReleveError('body_too_large', `a body has at most ${limits.bodyBytesMax} bytes`)

@@ -268,7 +268,7 @@ function chargesOf(
         notices.push(unpricedRule('add_on_unpriced', item.item, addOn.rule))
         continue
       }
-      const line = rate({ price: addOn.price, quantity: addOn.quantity }).lines[0]
+      const line = rateAddOn(addOn.price, addOn.quantity)
       if (line === undefined) continue
       const label = `${item.plan.name} — ${addOn.name}`
       lines.push({
@@ -1014,15 +1014,38 @@ function atLeastZero(quantity: string): string {
 type Rated = Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'>
 
 /** A line as the customer is billed; a price in another currency is converted at the fixed parity, and that is said. */
+/** So many of an add-on. A flat price is that of one, and three seats are three fees: rating alone takes a fee as due once. */
+function rateAddOn(price: Price, quantity: string): RatedLine | undefined {
+  const line = rate({ price, quantity }).lines[0]
+  const many = parseDecimal(quantity, 'quantity')
+  if (line === undefined || price.model !== 'flat' || many.eq(1)) return line
+  if (many.isZero()) return undefined
+  const exact = many.times(price.amount)
+  const amount = printMoney(exact, price.currency)
+  const say = (language: 'fr' | 'en'): string =>
+    `${formatNumber(quantity, language)} × ${line.explanation[language]} = ${formatMoney(amount, price.currency, language)}`
+  return {
+    ...line,
+    quantity,
+    billable: quantity,
+    steps: line.steps.map((step) => ({ ...step, quantity, amount: printMoney(exact, price.currency) })),
+    exact: printDecimal(exact),
+    amount,
+    explanation: { fr: say('fr'), en: say('en') },
+  }
+}
+
 function rated(line: RatedLine, currency: string, before: Words | null = null): Rated {
   const { quantity, free, billable, steps, exact, amount } = line
   const explanation = both(before, line.explanation)
   if (line.currency === currency) return { quantity, included: free, billable, steps, exact, amount, explanation }
   const converted = billedIn(currency, line, amount)
-  const parity =
-    line.currency === 'EUR' ? `1 EUR = ${CFA_PARITY} ${currency}` : `${CFA_PARITY} ${line.currency} = 1 EUR`
+  const parity = (language: 'fr' | 'en'): string => {
+    const francs = formatNumber(CFA_PARITY, language)
+    return line.currency === 'EUR' ? `1 EUR = ${francs} ${currency}` : `${francs} ${line.currency} = 1 EUR`
+  }
   const say = (language: 'fr' | 'en'): string =>
-    `${explanation[language]} ; ${parity} : ${formatMoney(converted, currency, language)}`
+    `${explanation[language]} ; ${parity(language)} : ${formatMoney(converted, currency, language)}`
   return {
     ...{ quantity, included: free, billable, steps, exact: converted, amount: converted },
     explanation: { fr: say('fr'), en: say('en') },

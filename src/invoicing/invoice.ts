@@ -161,6 +161,13 @@ export function customerNotices(notices: readonly Notice[]): readonly Notice[] {
     : notices
 }
 
+/** What the seller has yet to price: said by the document's data, by its draft and by `verify`, and no matter of the paper that a customer gets. */
+const UNPRICED: ReadonlySet<Notice['code']> = new Set(['overage_unpriced', 'fee_unpriced', 'add_on_unpriced'])
+
+export function printedNotices(notices: readonly Notice[]): readonly Notice[] {
+  return customerNotices(notices).filter((notice) => !UNPRICED.has(notice.code))
+}
+
 export interface Invoice {
   readonly id: string
   readonly kind: 'invoice' | 'credit_note'

@@ -444,7 +444,9 @@ export async function toPdf(
 
   function totals(): void {
     const x = LEFT + 250
-    const width = RIGHT - x
+    // The box ends at the margin as the table does; what stands in it and above it keeps its padding, so that amounts are one column.
+    const pad = 10
+    const width = RIGHT - pad - x
     const rows: [string, string][] = [
       [say('total'), money(invoice.ht)],
       ...invoice.taxes.map((tax): [string, string] => [
@@ -461,8 +463,7 @@ export async function toPdf(
       sheet.line(value, x, sheet.y, width, { size: 9, align: 'right' })
       sheet.y += 17
     }
-    // The box is wider than the table, so that its amount stands in the column of the others.
-    sheet.box(x - 10, sheet.y, width + 20, 30, ACCENT)
+    sheet.box(x - pad, sheet.y, RIGHT - x + pad, 30, ACCENT)
     const label = say(invoice.kind === 'invoice' ? 'grand' : 'credited')
     sheet.line(label, x, sheet.y + 9, width, { size: 10, weight: 600, color: '#ffffff' })
     sheet.line(money(invoice.ttc), x, sheet.y + 8, width, {

@@ -7,7 +7,7 @@ import type { Language } from '../format.js'
 import type { Certification } from './certification.js'
 import { toCii } from './cii.js'
 import { tableOf, toCsv, toXlsx } from './extract.js'
-import { customerNotices, type Invoice } from './invoice.js'
+import { type Invoice, printedNotices } from './invoice.js'
 import { toPdf } from './pdf.js'
 import { renderInvoice } from './render.js'
 import { type InvoiceState, isWithheld } from './state.js'
@@ -15,7 +15,7 @@ import { type InvoiceState, isWithheld } from './state.js'
 export const DocumentFormat = ['pdf', 'xml', 'csv', 'xlsx', 'txt'] as const
 export type DocumentFormat = (typeof DocumentFormat)[number]
 
-const MEDIA_TYPES: Readonly<Record<DocumentFormat, string>> = {
+export const DOCUMENT_TYPES: Readonly<Record<DocumentFormat, string>> = {
   pdf: 'application/pdf',
   xml: 'application/xml; charset=utf-8',
   csv: 'text/csv; charset=utf-8',
@@ -48,9 +48,9 @@ export async function printInvoice(
   language: Language = invoice.language,
   certification: PrintedCertification | null = null,
 ): Promise<{ readonly type: string; readonly body: Buffer }> {
-  const type = MEDIA_TYPES[format]
-  // One that was issued before they were left out.
-  const shown = invoice.number === null ? invoice : { ...invoice, notices: customerNotices(invoice.notices) }
+  const type = DOCUMENT_TYPES[format]
+  // A draft says to its maker what is missing; an issued one is the customer's.
+  const shown = invoice.number === null ? invoice : { ...invoice, notices: printedNotices(invoice.notices) }
   switch (format) {
     case 'pdf':
       return { type, body: await toPdf(shown, language, certification) }
@@ -78,7 +78,7 @@ export function formatOf(
   for (const part of accept?.split(',') ?? []) {
     const type = part.split(';')[0]!.trim()
     if (type === 'application/json' || type === '*/*') break
-    const wanted = DocumentFormat.find((one) => MEDIA_TYPES[one].split(';')[0] === type)
+    const wanted = DocumentFormat.find((one) => DOCUMENT_TYPES[one].split(';')[0] === type)
     if (wanted !== undefined) return { id: name, format: wanted }
   }
   return { id: name, format: 'json' }

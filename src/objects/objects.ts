@@ -79,7 +79,7 @@ export interface Schedule extends Period {
 }
 
 interface Row {
-  serial: string
+  serial: number
   id: string
   subject: string
   kind: string | null
@@ -202,7 +202,7 @@ export class Objects {
         filter.limit,
       ],
     )
-    return { objects: rows.map(kept), next: rows.length < filter.limit ? null : rows.at(-1)!.serial }
+    return { objects: rows.map(kept), next: rows.length < filter.limit ? null : String(rows.at(-1)!.serial) }
   }
 
   /**
@@ -555,7 +555,7 @@ export async function knownItems(
 function kept(row: Row): KeptObject {
   return {
     id: row.id,
-    serial: row.serial,
+    serial: String(row.serial),
     subject: row.subject,
     kind: row.kind,
     attributes: row.attributes,

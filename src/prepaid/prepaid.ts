@@ -4,7 +4,8 @@
  *
  * A closing debits in the transaction that keeps its measure, so that repeated or killed it debits once. Usage is counted by the
  * parts of the period that purchases and expiries cut it into: a pack pays from the minute it was bought in until it ends. Forfeits
- * are written by the closing of the period in which the pack ended: until then usage from before its end may still come.
+ * are written by the closing of the period in which the pack ended: until then usage from before its end may still come
+ * (forfeit-sweep.ts has those that no closing comes for).
  */
 import { randomUUID } from 'node:crypto'
 import type { ClientBase, Pool } from 'pg'
@@ -194,7 +195,7 @@ export class Prepaid {
       }
       await client.query('COMMIT')
       this.#bought.add(JSON.stringify([contract.id, item.id, metric.key]))
-      this.#changed()
+      this.changed()
       return { pack: (await this.#packs('p.id = $1', [id]))[0]!, created }
     } catch (error) {
       await client.query('ROLLBACK').catch(() => undefined)
@@ -517,11 +518,11 @@ export class Prepaid {
         [pack, kind, quantity, at, closing.id, closing.attempt, now],
       )
     }
-    this.#changed()
+    this.changed()
   }
 
   /** Balances are others now. */
-  #changed(): void {
+  changed(): void {
     this.#version += 1
   }
 

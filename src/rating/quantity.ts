@@ -46,7 +46,8 @@ export function pricedQuantity(
     const steps = [`${formatNumber(measured, language)} ${unit}`]
     if (isRounded) steps.push(`${formatNumber(rounded, language)} ${unit} (${MODES[rounding!.mode][language]})`)
     if (to !== unit) steps.push(`${formatNumber(quantity, language)} ${to}`)
-    return steps.join(' → ')
+    // An arrow is in none of the fonts of the PDF, which would print a question mark.
+    return steps.join(' = ')
   }
   return { quantity, words: { fr: say('fr'), en: say('en') } }
 }

@@ -9,6 +9,7 @@ import type { Aggregate, Override } from '../aggregate/aggregate.js'
 import { type Frame, KIND_VOID } from '../frame.js'
 import { ShardVerdict } from '../ingest/verdict.js'
 import { limits } from '../limits.js'
+import { MINUTE_MS, type Period } from '../period.js'
 import { type Archive, openArchive } from './archive.js'
 import { type Chunk, encodeMembers, encodeMinutes } from './chunks.js'
 
@@ -26,11 +27,18 @@ export interface DrainedEpoch {
   /** usage_minute, usage_members, usage_events, ingest_rejects. */
   readonly chunks: Chunk[]
   readonly overrides: Override[]
+  /** From the start of the earliest window to the end of the latest; null when there is none. */
+  readonly windows: Period | null
 }
 
 export interface Epoch {
   /** Rows applied from now on carry this epoch. Called when an epoch opens, with nothing buffered. */
   open(epoch: number): void
+  /**
+   * The content keys (dedupe/identity.ts) of the frame's series, 16 bytes each, valid until the next call; null when this side does not
+   * keep them. It changes nothing. Asked just before the frame is applied, it also saves reading its tables twice.
+   */
+  seriesKeys(frame: Frame): Uint8Array | null
   /** Adds the frame with this log sequence. `verdicts` holds one ShardVerdict per event. */
   apply(frame: Frame, sequence: number, verdicts: Uint8Array): FrameBooks
   readonly seriesTouched: number
@@ -71,6 +79,11 @@ export class PlainEpoch implements Epoch {
     this.#archive.openEpoch(epoch)
   }
 
+  /** Who needs them makes them. */
+  seriesKeys(): null {
+    return null
+  }
+
   apply(frame: Frame, sequence: number, verdicts: Uint8Array): FrameBooks {
     this.#aggregate.apply(frame, sequence, verdicts)
     this.#archive.apply(frame, sequence, verdicts)
@@ -94,7 +107,12 @@ export class PlainEpoch implements Epoch {
       ...encodeMembers(members, id, this.#rowsMax),
       ...this.#archive.drain(),
     ]
-    return { chunks, overrides }
+    let [from, to] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]
+    for (const { window } of minutes) {
+      from = Math.min(from, window)
+      to = Math.max(to, window + MINUTE_MS)
+    }
+    return { chunks, overrides, windows: minutes.length === 0 ? null : { from, to } }
   }
 
   /** It shares none. */

@@ -14,7 +14,7 @@ import { assert } from '../assert.js'
 import type { Frame } from '../frame.js'
 import { growTo, type KernelConstant, type KernelMemory, openKernel } from '../kernel.js'
 import { limits } from '../limits.js'
-import { MINUTE_MS } from '../period.js'
+import { MINUTE_MS, type Period } from '../period.js'
 import type { Chunk, ChunkTable } from './chunks.js'
 import type { DrainedEpoch, Epoch, FrameBooks } from './epoch.js'
 import { Rejects } from './rejects.js'
@@ -22,17 +22,23 @@ import { Rejects } from './rejects.js'
 interface Exports {
   readonly memory: KernelMemory
   readonly EPOCH_BLOCKS: KernelConstant
+  readonly EPOCH_CONTENT_KEY: KernelConstant
   readonly EPOCH_FRAME: KernelConstant
   readonly EPOCH_FRAME_BYTES: KernelConstant
   readonly EPOCH_MEMBER_KEY: KernelConstant
   readonly EPOCH_ROWS_MAX: KernelConstant
+  readonly EPOCH_SERIES_KEYS: KernelConstant
   readonly EPOCH_SERIES_MAX: KernelConstant
   epochLayOut(seed: bigint, stream: number, rowsMax: number): void
   epochOpen(epoch: number): void
-  epochApply(length: number, verdicts: number, sequence: number): number
+  epochPrepare(length: number): number
+  epochFrameSeries(): number
+  epochApply(verdicts: number, sequence: number): void
   epochSeries(): number
   epochMinutes(): number
   epochMembers(): number
+  epochLeastMinute(): number
+  epochMostMinute(): number
   epochAccepted(): number
   epochDuplicates(): number
   epochVoids(): number
@@ -86,6 +92,14 @@ class Taking {
   }
 }
 
+/** Purpose keys (dedupe/identity.ts), 16 bytes each. */
+export interface EpochKeys {
+  readonly member: Uint8Array
+  readonly content: Uint8Array
+}
+
+const spanOf = (least: number, most: number): Period => ({ from: least * MINUTE_MS, to: (most + 1) * MINUTE_MS })
+
 export class KernelEpoch implements Epoch {
   readonly #kernel: Exports
   readonly #stream: number
@@ -99,17 +113,20 @@ export class KernelEpoch implements Epoch {
   /** Shared blocks that the open epoch has taken. */
   #taken = 0
 
-  /** `memberKey`: the 16 bytes under which the keys of tenants' members are made. */
-  constructor(kernel: Exports, stream: number, memberKey: Uint8Array, rowsMax: number) {
+  /** Whose tables the kernel has read. */
+  #prepared: Frame | null = null
+
+  constructor(kernel: Exports, stream: number, keys: EpochKeys, rowsMax: number) {
     this.#kernel = kernel
     this.#stream = stream
     this.#rowsMax = rowsMax
     this.#rejects = new Rejects(rowsMax)
-    assert(memberKey.length === 16, `a member key of ${memberKey.length} bytes`)
+    for (const key of [keys.member, keys.content]) assert(key.length === 16, `a key of ${key.length} bytes`)
     growTo(kernel.memory, kernel.EPOCH_BLOCKS.value)
     this.#bytes = new Uint8Array(kernel.memory.buffer)
     kernel.epochLayOut(randomBytes(8).readBigInt64LE(), stream, rowsMax)
-    this.#bytes.set(memberKey, kernel.EPOCH_MEMBER_KEY.value)
+    this.#bytes.set(keys.member, kernel.EPOCH_MEMBER_KEY.value)
+    this.#bytes.set(keys.content, kernel.EPOCH_CONTENT_KEY.value)
   }
 
   get seriesTouched(): number {
@@ -126,20 +143,38 @@ export class KernelEpoch implements Epoch {
     this.#kernel.epochOpen(epoch)
   }
 
+  seriesKeys(frame: Frame): Uint8Array {
+    this.#prepare(frame)
+    const at = this.#kernel.EPOCH_SERIES_KEYS.value
+    return this.#bytes.subarray(at, at + 16 * this.#kernel.epochFrameSeries())
+  }
+
+  #prepare(frame: Frame): void {
+    const { bytes } = frame
+    const at = this.#kernel.EPOCH_FRAME.value
+    assert(
+      bytes.length + SLACK + frame.events <= this.#kernel.EPOCH_FRAME_BYTES.value,
+      `a frame of ${bytes.length} bytes`,
+    )
+    this.#refresh()
+    this.#bytes.set(bytes, at)
+    assert(this.#kernel.epochPrepare(bytes.length) !== 0, 'the tables of a frame have another length')
+    this.#prepared = frame
+  }
+
   apply(frame: Frame, sequence: number, verdicts: Uint8Array): FrameBooks {
     const { events, bytes } = frame
     const kernel = this.#kernel
     assert(verdicts.length === events, `${verdicts.length} verdicts for ${events} events`)
     assert(this.#epoch >= 0, 'a frame reached the epoch outside of one')
-    const at = kernel.EPOCH_FRAME.value
-    const verdictsAt = at + bytes.length + SLACK
-    assert(verdictsAt + events <= at + kernel.EPOCH_FRAME_BYTES.value, `a frame of ${bytes.length} bytes`)
+    const verdictsAt = kernel.EPOCH_FRAME.value + bytes.length + SLACK
     assert(kernel.epochSeries() + events <= kernel.EPOCH_SERIES_MAX.value, 'an epoch was not sealed at its series')
     assert(kernel.epochMinutes() + events <= kernel.EPOCH_ROWS_MAX.value, 'an epoch was not sealed at its rows')
     assert(kernel.epochMembers() + events <= kernel.EPOCH_ROWS_MAX.value, 'an epoch was not sealed at its members')
-    this.#bytes.set(bytes, at)
+    if (this.#prepared !== frame) this.#prepare(frame)
+    this.#prepared = null
     this.#bytes.set(verdicts, verdictsAt)
-    assert(kernel.epochApply(bytes.length, verdictsAt, sequence) !== 0, 'the tables of a frame have another length')
+    kernel.epochApply(verdictsAt, sequence)
     this.#refresh()
     const accepted = kernel.epochAccepted()
     const duplicate = kernel.epochDuplicates()
@@ -160,12 +195,15 @@ export class KernelEpoch implements Epoch {
     const members = this.#takeAll(new Taking(MEMBERS))
     const events = this.#takeAll(this.#events)
     const overrides = this.#overrides()
+    const isEmpty = kernel.epochMinutes() === 0
+    const windows = isEmpty ? null : spanOf(kernel.epochLeastMinute(), kernel.epochMostMinute())
     this.#events = new Taking(EVENTS)
     this.#epoch = -1
+    this.#prepared = null
     kernel.epochClear()
     this.#free.length = Math.min(this.#free.length, this.#taken)
     this.#taken = 0
-    return { chunks: [...minutes, ...members, ...events, ...this.#rejects.drain()], overrides }
+    return { chunks: [...minutes, ...members, ...events, ...this.#rejects.drain()], overrides, windows }
   }
 
   #takeAll(taking: Taking): Chunk[] {
@@ -231,9 +269,9 @@ export class KernelEpoch implements Epoch {
 /** A KernelEpoch, or null when the kernel was not built. */
 export function openKernelEpoch(
   stream: number,
-  memberKey: Uint8Array,
+  keys: EpochKeys,
   rowsMax: number = limits.chunkRowsMax,
 ): KernelEpoch | null {
   const kernel = openKernel<Exports>()
-  return kernel === null ? null : new KernelEpoch(kernel, stream, memberKey, rowsMax)
+  return kernel === null ? null : new KernelEpoch(kernel, stream, keys, rowsMax)
 }

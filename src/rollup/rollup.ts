@@ -17,7 +17,15 @@ import { limits } from '../limits.js'
 import { HOUR_MS, type Period } from '../period.js'
 import type { BalanceBase } from '../quota/figures.js'
 import { insertSettings } from './insert-settings.js'
-import { buildUsageQuery, hasExtremes, readsHours, type UsageQuery, type UsageRow, windowStarts } from './usage.js'
+import {
+  buildUsageQuery,
+  hasExtremes,
+  readsHours,
+  touchesUnfolded,
+  type UsageQuery,
+  type UsageRow,
+  windowStarts,
+} from './usage.js'
 
 export type UsageTable = 'usage_minute' | 'usage_hour' | 'usage_members' | 'usage_events' | 'ingest_rejects'
 
@@ -294,7 +302,7 @@ GROUP BY tenant, metric, subject, dims, minute`,
 
   /** Whether an override that is not in hours yet touches the range: then the hours' extremes are not the truth. */
   async function hasOpenOverride(query: Omit<UsageQuery, 'minutesOnly'>): Promise<boolean> {
-    if (!hasExtremes(query.aggregation)) return false
+    if (!hasExtremes(query.aggregation) || !touchesUnfolded(query)) return false
     const rows = await rowsOf(
       `SELECT 1 FROM usage_minute WHERE tenant = {tenant:String} AND metric = {metric:String}
   AND window >= {from:DateTime('UTC')} AND window < {to:DateTime('UTC')}

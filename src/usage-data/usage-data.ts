@@ -51,7 +51,7 @@ export interface UsageDataFilter {
 }
 
 interface Row {
-  serial: string
+  serial: number
   id: string
   tenant: string
   contract: string
@@ -155,7 +155,7 @@ export class UsageData {
         filter.limit,
       ],
     )
-    return { usageData: rows.map(kept), next: rows.length < filter.limit ? null : rows.at(-1)!.serial }
+    return { usageData: rows.map(kept), next: rows.length < filter.limit ? null : String(rows.at(-1)!.serial) }
   }
 
   /** The rows of a condition over usage_data, in the order they were handed in, a page at a time. */
@@ -169,7 +169,7 @@ export class UsageData {
          LEFT JOIN closings c ON c.id = u.closing ORDER BY u.serial`,
       [...values, page.after, page.limit],
     )
-    return { usageData: rows.map(kept), next: rows.length < page.limit ? null : rows.at(-1)!.serial }
+    return { usageData: rows.map(kept), next: rows.length < page.limit ? null : String(rows.at(-1)!.serial) }
   }
 
   /**
@@ -371,7 +371,7 @@ const NAMES = Object.keys(FIELDS) as (keyof typeof FIELDS)[]
 function kept(row: Row): KeptDatum {
   return {
     id: row.id,
-    serial: row.serial,
+    serial: String(row.serial),
     tenant: row.tenant,
     contract: row.contract,
     item: row.item,

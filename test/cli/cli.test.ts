@@ -322,6 +322,57 @@ test('keys => made, limited, rotated and revoked; a secret stands alone on stdou
   expect((await run(['keys', 'revoke', 'nothing'])).code).toBe(4)
 })
 
+test('rates => set, listed page after page, taken away; who is meant must be said', async () => {
+  const none = await run(['rates', 'list'])
+  expect([none.code, none.out]).toEqual([0, 'TENANT         RATES\n(every other)  -\n'])
+  const set = await run(['rates', 'set', 'cli', '--events-per-second', '5', '--bytes-per-second', '900000000'])
+  expect([set.code, set.out]).toEqual([0, 'cli: events 5/s, bytes 900000000/s\n'])
+  expect(doors.system.rates.view('cli').limits).toEqual({ eventsPerSecond: 5, bytesPerSecond: 900_000_000 })
+  // All of them are replaced.
+  expect((await run(['rates', 'set', 'cli', '--requests-per-second', '7'])).out).toBe('cli: requests 7/s\n')
+  expect((await run(['rates', 'set', '--default', '--events-per-second', '3'])).out).toBe(
+    'every tenant without its own: events 3/s\n',
+  )
+  // More than a page holds, some of them with names that steer a terminal or look like something else.
+  const many = [
+    ...Array.from({ length: 1_001 }, (_, i) => `many-${String(i).padStart(4, '0')}`),
+    'a b/é?&',
+    '\u001b[2J',
+  ]
+  for (const tenant of many) await doors.system.rates.set(tenant, { eventsPerSecond: 1 })
+  const { default: others, tenants } = await json<{ default: object; tenants: { tenant: string }[] }>(['rates', 'list'])
+  expect(others).toEqual({ eventsPerSecond: 3 })
+  expect(tenants.map(({ tenant }) => tenant).sort()).toEqual([...many, 'cli'].sort())
+  const listed = await run(['rates', 'list'])
+  expect(listed.out).toMatch(/^cli {2,}requests 7\/s$/m)
+  expect(listed.out).toMatch(/^\(every other\) {2,}events 3\/s$/m)
+  expect(listed.out).not.toContain('\u001b')
+  expect((await run(['rates', 'delete', '\u001b[2J'])).out).toBe('·[2J: none of its own\n')
+  for (const tenant of many) await doors.system.rates.set(tenant, {})
+
+  for (const wrong of [
+    ['set', '--events-per-second', '5'],
+    ['set', '', '--events-per-second', '5'],
+    ['set', 'cli', '--default', '--events-per-second', '5'],
+    ['set', 'cli'],
+    ['set', 'cli', '--events-per-second', '0'],
+    ['set', 'cli', '--events-per-second', '1.5'],
+    ['delete'],
+    ['delete', ''],
+    ['delete', 'cli', '--default'],
+  ]) {
+    const ended = await run(['rates', ...wrong])
+    expect([ended.code, ended.out], wrong.join(' ')).toEqual([2, ''])
+  }
+  expect((await run(['rates', 'list', '--key', doors.acmeKey])).code).toBe(3)
+  expect((await run(['rates', 'delete', 'cli', '--key', doors.acmeKey])).code).toBe(3)
+  expect(doors.system.rates.view('cli')).toMatchObject({ limits: { requestsPerSecond: 7 }, isDefault: false })
+  expect((await run(['rates', 'delete', 'cli'])).out).toBe('cli: none of its own\n')
+  expect(doors.system.rates.view('cli')).toMatchObject({ limits: { eventsPerSecond: 3 }, isDefault: true })
+  expect((await run(['rates', 'delete', '--default'])).out).toBe('every tenant without its own: none\n')
+  expect((await run(['rates', 'list'])).out).toBe(none.out)
+})
+
 test('rejects => listed, exported, mended by another program, sent again', async () => {
   const bad = lines(3, 'r', { metric: 'kcy', tenant: 'banque' })
   await run(['events', 'send'], {}, bad.join('\n'))

@@ -128,6 +128,16 @@ const cases: Readonly<Record<string, Case>> = {
   'keys change': { args: () => [keyId, '--events-per-second', '5'] },
   'keys rotate': { args: () => [keyId, '--overlap', '0'] },
   'keys revoke': { args: () => [keyId] },
+  'rates set': {
+    args: () => ['acme', '--events-per-second', '500'],
+    look: (set) => expect(set).toEqual({ tenant: 'acme', limits: { eventsPerSecond: 500 } }),
+  },
+  'rates list': {
+    args: () => [],
+    look: (found) =>
+      expect(found).toEqual({ default: null, tenants: [{ tenant: 'acme', limits: { eventsPerSecond: 500 } }] }),
+  },
+  'rates delete': { args: () => ['acme'], look: (gone) => expect(gone).toEqual({ tenant: 'acme', limits: {} }) },
   'invoice list': { args: () => [], look: ({ invoices }) => expect((invoices as unknown[]).length).toBeGreaterThan(1) },
   'invoice preview': { args: () => ['contract-other'] },
   'invoice refresh': {

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { UsageAnswer } from '../../src/answers.js'
 import { rootDirectory } from '../../src/paths.js'
+import { checkedArguments } from '../answers-met.js'
 import { customer, kyc } from '../doors/door-system.js'
 import { freePort, until } from '../nats/server.js'
 
@@ -38,7 +39,7 @@ export class ServiceProcess {
   }
 
   async start(): Promise<void> {
-    const child = spawn(process.execPath, [join(rootDirectory, 'dist/src/main.js'), 'serve'], {
+    const child = spawn(process.execPath, [...checkedArguments, join(rootDirectory, 'dist/src/main.js'), 'serve'], {
       env: {
         ...process.env,
         RELEVE_DATA: this.directory,

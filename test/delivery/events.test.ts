@@ -92,6 +92,8 @@ test('the life of a contract and its invoice => each step is told to those who a
     { id: 'pack', contract: 'contract-alpha', item: 'item-alpha', metric: 'data', quantity: '100' },
     201,
   )
+  const unused = { id: 'unused', contract: 'contract-alpha', item: 'item-alpha', metric: 'data', quantity: '5' }
+  await call('POST', '/v1/prepaid/packs', { ...unused, expires: '2026-03-31T12:30:00Z' }, 201)
   t.clock.set(Date.UTC(2026, 2, 31, 13))
   const time = '2026-03-31T12:30:00Z'
   await t.send([
@@ -154,6 +156,7 @@ test('the life of a contract and its invoice => each step is told to those who a
   expect(typesOf(await told('/paid', 1))).toEqual(['invoice.paid'])
   const more = [
     'prepaid.exhausted',
+    'prepaid.forfeited',
     'closing.failed',
     'meter.silent',
     'contract.moved',
@@ -169,6 +172,11 @@ test('the life of a contract and its invoice => each step is told to those who a
     contract: 'contract-alpha',
     metric: 'data',
     quantity: '100',
+  })
+  expect(dataOf('prepaid.forfeited')).toMatchObject({
+    pack: 'unused',
+    quantity: '5',
+    expires: Date.UTC(2026, 2, 31, 12, 30),
   })
   expect(dataOf('closing.failed')).toMatchObject({
     contract: 'contract-gamma',

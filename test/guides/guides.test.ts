@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import { rootDirectory } from '../../src/paths.js'
+import { checkedArguments, checkedEnvironment } from '../answers-met.js'
 import { enginesIn } from '../processes.js'
 
 const folder = join(rootDirectory, 'src', 'guides')
@@ -46,7 +47,11 @@ const starts: Readonly<Record<string, readonly string[]>> = { 'npm start': ['dis
 async function startService(env: NodeJS.ProcessEnv, command: string): Promise<ChildProcess> {
   const args = starts[command]
   if (args === undefined) throw new Error(`a guide starts the service by ${command}`)
-  const child = spawn(process.execPath, args, { cwd: rootDirectory, env, stdio: ['ignore', 'ignore', 'pipe'] })
+  const child = spawn(process.execPath, [...checkedArguments, ...args], {
+    cwd: rootDirectory,
+    env,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
   let told = ''
   child.stderr!.setEncoding('utf8').on('data', (text: string) => {
     told += text
@@ -83,6 +88,7 @@ for (const guide of guides) {
     undo.push(async () => rmSync(data, { recursive: true, force: true }))
     const port = String(await freePort())
     const env: NodeJS.ProcessEnv = {
+      ...checkedEnvironment(),
       PATH: process.env.PATH,
       HOME: data,
       RELEVE_DATA: join(data, 'data'),

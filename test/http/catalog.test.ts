@@ -78,7 +78,7 @@ describe('POST /v1/rating/preview', () => {
     const { body } = await preview({ price: { rule: 'price-talk' }, quantity: '89.2', included: '30' })
     expect([body.total, body.quantity]).toEqual(['6.00', '1.5'])
     expect(plain(body.explanation.fr)).toBe(
-      '89,2 min → 90 min (arrondi au supérieur) → 1,5 h ; 1,5 talk, dont 0,5 inclus : 1 × 6,00 € = 6,00 €',
+      '89,2 min = 90 min (arrondi au supérieur) = 1,5 h ; 1,5 talk, dont 0,5 inclus : 1 × 6,00 € = 6,00 €',
     )
   })
 

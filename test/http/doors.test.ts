@@ -685,6 +685,7 @@ const routes: readonly Route[] = [
     url: '/v1/rates?tenant=alpha',
     tenants: { own: '/v1/rates?tenant=alpha', other: '/v1/rates?tenant=gamma', refused: 403 },
   },
+  { method: 'GET', route: '/v1/rates/tenants', scope: 'admin', url: '/v1/rates/tenants' },
   { method: 'PUT', route: '/v1/rates', scope: 'admin', url: '/v1/rates', ...json({}) },
   { method: 'PUT', route: '/v1/cardinality', scope: 'admin', url: '/v1/cardinality', ...json({ series: null }) },
   {

@@ -78,9 +78,12 @@ test('every operation says how it answers, well and otherwise; what it answers t
       for (const status of statuses.filter((one) => /^[45]/.test(one))) {
         const { description, content } = responses[status]!
         expect(description, `${name} ${status}`).not.toBe('')
-        expect(content?.['application/problem+json']?.schema, `${name} ${status}`).toEqual({
-          $ref: '#/components/schemas/Problem',
-        })
+        // Two routes say in their own answer what is wrong.
+        if (content?.['application/json'] === undefined)
+          expect(content?.['application/problem+json']?.schema, `${name} ${status}`).toEqual({
+            $ref: '#/components/schemas/Problem',
+          })
+        else expect([`POST /v1/events 422`, `GET /health/ready 503`]).toContain(`${name} ${status}`)
       }
       // A body that is none, for the keys of all rights and of none.
       const url = `${door.url}${path.replaceAll(/\{[^}]+\}/g, 'nothing')}`

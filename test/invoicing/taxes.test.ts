@@ -413,7 +413,7 @@ describe('currencies', () => {
     // 200, 30 and 17.50 EUR.
     expect(invoice.lines.map((line) => line.amount)).toEqual(['131191', '19679', '11479'])
     expect(plain(invoice.lines[1]!.explanation.fr)).toBe(
-      '62 kyc_verification, dont 50 inclus : 12 × 2,50 € (tranche 51 à 100) = 30,00 € ; 1 EUR = 655.957 XOF : 19 679 F CFA',
+      '62 kyc_verification, dont 50 inclus : 12 × 2,50 € (tranche 51 à 100) = 30,00 € ; 1 EUR = 655,957 XOF : 19 679 F CFA',
     )
     expect([invoice.ht, invoice.tva, invoice.ttc]).toEqual(['162349', '29223', '191572'])
     const again = await verifyInvoice(

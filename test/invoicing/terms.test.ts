@@ -223,6 +223,40 @@ describe('add-ons', () => {
   })
 })
 
+describe('a flat add-on', () => {
+  test('is due as many times as there are of it, also by the part of a period, and its words say so', async () => {
+    const rule = { rule_id: 'addon_line', type: 'flat_fee', amount: '9.99', currency: 'EUR' }
+    await catalog.putPrice({ rule, version: '1.0', status: 'active', effectiveFrom: 0 })
+    const id = 'add-ons-flat'
+    const addOn = { name: 'Ligne', rule: 'addon_line', once: false }
+    const invoice = await draftOf(id, {
+      items: [
+        {
+          id,
+          plan: 'oid-business',
+          addOns: [
+            { ...addOn, quantity: '3' },
+            { ...addOn, quantity: '3', from: '2026-03-11', until: '2026-03-20' },
+            { ...addOn, quantity: '1' },
+            { ...addOn, quantity: '0' },
+            { ...addOn, quantity: '2', once: true, from: '2026-03-05' },
+          ],
+        },
+      ],
+    })
+    const lines = invoice.lines.filter((line) => line.type === 'add_on')
+    // 29.97 × 10 / 31 = 9.6677…
+    expect(lines.map((line) => [line.quantity, line.amount])).toEqual([
+      ['3', '29.97'],
+      ['3', '9.67'],
+      ['1', '9.99'],
+      ['2', '19.98'],
+    ])
+    expect(lines[0]!.explanation.fr).toBe('3 × abonnement mensuel 9,99\u00a0€ = 29,97\u00a0€')
+    expect(lines[0]!.steps).toEqual([expect.objectContaining({ quantity: '3', unitPrice: '9.99', amount: '29.97' })])
+  })
+})
+
 describe('discounts, cap and minimum', () => {
   test('percent, then a coupon, then the cap: lines in this order, each with its words', async () => {
     const adjustments = {

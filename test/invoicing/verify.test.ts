@@ -17,6 +17,7 @@ import type { KeptInvoice } from '../../src/invoicing/invoicing.js'
 import type { Verification } from '../../src/invoicing/verify.js'
 import { promises } from '../promises.js'
 import { all, checkRules, LINE, readXml, textAt } from './en16931.js'
+import { faultsOf } from './published.js'
 import { pagesOf } from './read-pdf.js'
 import { MARCH, openTestService, type TestService } from './service.js'
 
@@ -309,6 +310,7 @@ test(`prices with tax, closed in a batch => the sum of the lines is paid, on pap
   const root = readXml((await get(`${invoice.number}.xml`)).body)
   checkRules(root, { taxIncluded: true })
   expect(() => checkRules(root)).toThrow(/BR-CO-17/)
+  expect(await faultsOf((await get(`${invoice.number}.xml`)).body, true)).toEqual([])
   const lineTotal = 'SpecifiedLineTradeSettlement/SpecifiedTradeSettlementLineMonetarySummation/LineTotalAmount'
   expect(all(root, LINE).map((line) => textAt(line, lineTotal))).toEqual(['50.03', '30.00', '-8.00'])
   const csv = (await get(`${invoice.number}.csv`)).body.split('\r\n')
@@ -351,7 +353,9 @@ test(`prices with tax, closed in a batch => the sum of the lines is paid, on pap
   ])
   for (const note of notes) {
     expect(await verified(note.id)).toEqual([])
-    checkRules(readXml((await get(`${note.number}.xml`)).body), { taxIncluded: true })
+    const xml = (await get(`${note.number}.xml`)).body
+    checkRules(readXml(xml), { taxIncluded: true })
+    expect(await faultsOf(xml, true)).toEqual([])
     const undo = await alter(note.id, (document) => ({ ...document, ht: '-1.00' }), true)
     expect(await verified(note.id)).toContain('ht')
     await undo()

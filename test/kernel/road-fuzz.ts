@@ -8,7 +8,7 @@
 import { pathToFileURL } from 'node:url'
 import { openAggregate } from '../../src/aggregate/aggregate.js'
 import { openDedupe } from '../../src/dedupe/dedupe.js'
-import { MemberHash, memberHash } from '../../src/dedupe/identity.js'
+import { contentKeyBytes, MemberHash, memberHash } from '../../src/dedupe/identity.js'
 import { decodeFrame } from '../../src/frame.js'
 import type { BodyFormat } from '../../src/ingest/ingest.js'
 import { PlainEpoch } from '../../src/rollup/epoch.js'
@@ -50,7 +50,11 @@ export function fuzzRoad(events: number, seed: number): RoadCounts {
     }),
     CHUNK_ROWS,
   )
-  const kernelEpoch = openKernelEpoch(STREAM, members.keyBytes, CHUNK_ROWS)
+  const kernelEpoch = openKernelEpoch(
+    STREAM,
+    { member: members.keyBytes, content: contentKeyBytes(SECRET) },
+    CHUNK_ROWS,
+  )
   if (kernelEpoch === null) throw new Error('cannot compare: the kernel is not built')
   const epochs = [plainEpoch, kernelEpoch] as const
   const done = { events: 0, stored: 0, accepted: 0, duplicate: 0, conflict: 0, epochs: 0, dropped: 0, voids: 0 }
@@ -113,7 +117,7 @@ export function fuzzRoad(events: number, seed: number): RoadCounts {
         // Each side has its own frame: what one has decoded must not help the other.
         const frame = decodeFrame(bytes)
         const verdicts = new Uint8Array(frame.events)
-        dedupes[side]!.judge(frame, verdicts)
+        dedupes[side]!.judge(frame, verdicts, epochs[side]!.seriesKeys(frame))
         const books = epochs[side]!.apply(frame, sequence, verdicts)
         return { verdicts, books, series: epochs[side]!.seriesTouched, bytes: epochs[side]!.bytes }
       })

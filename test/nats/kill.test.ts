@@ -13,6 +13,7 @@ import { connect, type NatsConnection } from 'nats'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { UsageAnswer } from '../../src/answers.js'
 import { rootDirectory } from '../../src/paths.js'
+import { checkedArguments } from '../answers-met.js'
 import { customer, kyc } from '../doors/door-system.js'
 import { promises } from '../promises.js'
 import { freePort, NatsServer, until } from './server.js'
@@ -28,7 +29,7 @@ let service: ChildProcess
 let url = ''
 
 async function startService(): Promise<void> {
-  service = spawn(process.execPath, [join(rootDirectory, 'dist/src/main.js'), 'serve'], {
+  service = spawn(process.execPath, [...checkedArguments, join(rootDirectory, 'dist/src/main.js'), 'serve'], {
     env: {
       ...process.env,
       RELEVE_DATA: data,

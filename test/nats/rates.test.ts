@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import { connect, type JetStreamClient, headers as makeHeaders, type NatsConnection } from 'nats'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import { TenantRates } from '../../src/access/rates.js'
+import { type RatesList, TenantRates } from '../../src/access/rates.js'
 import { systemClock } from '../../src/clock.js'
 import { limits } from '../../src/limits.js'
 import { type NatsDoor, openNatsDoor } from '../../src/nats/nats.js'
@@ -195,6 +195,32 @@ test('rates => for all without their own, kept over a restart, checked, shown to
   expect(own.json()).toMatchObject({ tenant: 'acme', limits: { bytesPerSecond: 1_000 } })
   for (const wrong of [{ requestsPerSecond: 0 }, { eventsPerSecond: 1.5 }, { eventsPerMinute: 1 }, { tenant: '' }])
     expect(await put(wrong)).toBe(400)
+  // All that were set, a page at a time: each once, by name, and never the row of all others among them.
+  for (const tenant of ['zulu', 'Émile', 'a']) expect(await put({ tenant, requestsPerSecond: 2 })).toBe(200)
+  const list = async (query: string) =>
+    (
+      await doors.app.inject({
+        url: `/v1/rates/tenants${query}`,
+        headers: { authorization: `Bearer ${doors.adminKey}` },
+      })
+    ).json<RatesList>()
+  const all = await list('')
+  expect(all).toMatchObject({ default: { eventsPerSecond: 7 }, next: null })
+  expect(all.tenants.map(({ tenant }) => tenant).sort()).toEqual(['a', 'acme', 'zulu', 'Émile'])
+  expect(all.tenants).toContainEqual({ tenant: 'acme', limits: { bytesPerSecond: 1_000 } })
+  const paged: RatesList['tenants'][number][] = []
+  let next: string | null = ''
+  for (let pages = 0; next !== null && pages < 9; pages += 1) {
+    const page: RatesList = await list(`?limit=2${next === '' ? '' : `&after=${encodeURIComponent(next)}`}`)
+    expect(page.tenants.length).toBeLessThanOrEqual(2)
+    paged.push(...page.tenants)
+    next = page.next
+  }
+  expect(next).toBeNull()
+  expect(paged).toEqual(all.tenants)
+  for (const tenant of ['zulu', 'Émile', 'a', 'acme']) expect(await put({ tenant })).toBe(200)
+  expect(await put({})).toBe(200)
+  expect(await list('')).toEqual({ default: null, tenants: [], next: null })
 })
 
 test(`a small message that becomes a large body => its room is counted as of a body over HTTP ${promises('system:bounded')}`, async () => {

@@ -198,7 +198,7 @@ describe('the quantity that is priced', () => {
     expect(round('half_up', '2.5')).toBe('3')
     const priced = pricedQuantity('59.2', minutes, { unit: 'h' })
     expect(priced.quantity).toBe('1')
-    expect(priced.words?.fr).toBe('59,2 min → 60 min (arrondi au supérieur) → 1 h')
+    expect(priced.words?.fr).toBe('59,2 min = 60 min (arrondi au supérieur) = 1 h')
     expect(pricedQuantity('60', minutes, null)).toEqual({ quantity: '60', words: null })
   })
 

@@ -3,7 +3,7 @@ import { expect, test, vi } from 'vitest'
 import { openAggregate } from '../../src/aggregate/aggregate.js'
 import { SCALED_MAX } from '../../src/amount.js'
 import { Aggregation } from '../../src/catalog/metric.js'
-import { MemberHash, memberHash } from '../../src/dedupe/identity.js'
+import { contentKeyBytes, MemberHash, memberHash } from '../../src/dedupe/identity.js'
 import { decodeFrame, encodeFrame } from '../../src/frame.js'
 import { ShardVerdict } from '../../src/ingest/verdict.js'
 import { type Epoch, PlainEpoch } from '../../src/rollup/epoch.js'
@@ -24,7 +24,7 @@ function openBoth(rowsMax: number): [plain: Epoch, kernel: Epoch] {
     memberHash(members.keyOf(tenant), member, 0, member.length, words, 0)
     return new Uint8Array(words.buffer)
   }
-  const kernel = openKernelEpoch(STREAM, members.keyBytes, rowsMax)
+  const kernel = openKernelEpoch(STREAM, { member: members.keyBytes, content: contentKeyBytes(SECRET) }, rowsMax)
   if (kernel === null) throw new Error('cannot compare: the kernel is not built')
   return [new PlainEpoch(STREAM, openAggregate(hash), rowsMax), kernel]
 }
@@ -136,6 +136,7 @@ test('many series, minutes and members over several epochs, chunks of many block
     }
     const [one, other] = [plain.drain(), kernel.drain()]
     expect(other.overrides).toEqual(one.overrides)
+    expect(other.windows).toEqual(one.windows)
     expect(other.chunks.map(({ pieces: _, ...rest }) => rest)).toEqual(one.chunks.map(({ pieces: _, ...rest }) => rest))
     for (const [i, chunk] of one.chunks.entries()) {
       const { pieces } = other.chunks[i]!

@@ -25,6 +25,13 @@ const close = (contract: string, at: number, finalise = true) =>
   fleet.system.billing.closePeriod({ contract, at, finalise })
 
 describe('states and fields', () => {
+  test('a list is told which of its data has which wrong member, not that a list is no datum', async () => {
+    const good = { contract: 'flotte-iot', start: '2022-04-03', value: '2' }
+    const { detail } = await create([good, { ...good, valeur: '3' }], 400)
+    expect(detail).toBe('[1].valeur: is not known here; /docs lists the members')
+    expect((await create({ ...good, valeur: '3' }, 400)).detail).toMatch(/^valeur: is not known/)
+  })
+
   test('a draft may be changed in all; a confirmed one only in its notes; back to draft it may again', async () => {
     const draft = await create({ contract: 'flotte-iot', start: '2022-04-02' })
     expect(draft).toMatchObject({ state: 'draft', value: null, data: null, item: null, tenant: 'agritech' })

@@ -19,12 +19,14 @@
  *      KNOWN_TAGS  the content tag of such an id, u32
  *      FOUND       of entries that are looked for together: the slot or 0, u32
  *      PLACES      and the group where it would go with its empty lanes, u32 each
- *      HITS, QUEUE   lanes that may be it, and the entries that go on, u32
+ *      HITS, QUEUE, NUMBERS   lanes that may be it, the entries that go on, and the number of each one's group; u32
  *      PARTS       per partition: u32 groups, u32 taken slots
+ *      MOVED       per partition: the number of the last seekAll() before it was rebuilt, u32
  *      -- from here on where dedupeLayOut puts it
  *      entries     the epoch's keys, then its voids: 16 bytes each
- *      partitions  one stride each, as large as one may ever grow; memory that nobody touched costs nothing
- *      scratch     one stride: the groups of the partition that is being rebuilt; then a byte for each of its new groups
+ *      pieces      of 16 groups: the first of every partition, then the second of every partition, and so on to what one may
+ *                  ever have; memory that nobody touched costs nothing
+ *      scratch     the groups of the partition that is being rebuilt, one behind the other; then a byte for each of its new groups
  *      frame       its bytes, SLACK
  *
  * An entry (16 bytes, as in key blocks and runs): u64 a, hash; u64 b, bit 0 set for a void, 31 bits of hash, 32 bits of content tag.
@@ -37,15 +39,21 @@
  *              111   0
  *          112-119   generation
  *
+ * Partitions grow at about the same pace, so pieces in this order keep together what is in use.
+ *
+ * An entry is looked for in its first group, then in two more of the same piece, whose page is at hand, then in steps of its own. One
+ * group after the other would be simpler, and costs 3.0 groups a new entry instead of 1.9, since full ones gather.
+ *
  * The partition that is full, or has dead slots, is rebuilt through the scratch; the longest pause is one of them. Sizes of
  * partitions are staggered, so that they do not all grow at the same time.
  */
 import { copy } from './bytes.as'
+import { contentHead, contentKey, text32 } from './content.as'
 import * as frame from './frame.as'
 import { sip } from './sip.as'
 
 /** Entries that are looked for together, so that the waits for memory overlap. */
-const AHEAD: u32 = 128
+const AHEAD: u32 = 512
 
 const KEYS: usize = 1_024
 const CONTENT_KEY: usize = KEYS + 16
@@ -68,14 +76,17 @@ const FOUND: usize = KNOWN_TAGS + 4 * (frame.FRAME_EVENTS_MAX as usize)
 const PLACES: usize = FOUND + 4 * (AHEAD as usize)
 const HITS: usize = PLACES + 8 * (AHEAD as usize)
 const QUEUE: usize = HITS + 4 * (AHEAD as usize)
-const ASKED: usize = QUEUE + 4 * (AHEAD as usize)
+const NUMBERS: usize = QUEUE + 4 * (AHEAD as usize)
+const ASKED: usize = NUMBERS + 4 * (AHEAD as usize)
 const PARTS: usize = ASKED + 4 * (AHEAD as usize)
 const PARTITIONS: u32 = 1_024
 export const DEDUPE_PARTITIONS: u32 = PARTITIONS
-export const DEDUPE_FIXED_BYTES: usize = PARTS + 8 * (PARTITIONS as usize)
+const MOVED: usize = PARTS + 8 * (PARTITIONS as usize)
+export const DEDUPE_FIXED_BYTES: usize = MOVED + 4 * (PARTITIONS as usize)
 export const DEDUPE_KEYS: usize = KEYS
 export const DEDUPE_PENDING: usize = PENDING
 export const DEDUPE_PENDING_OF: usize = PENDING_OF
+export const DEDUPE_SERIES_KEYS: usize = SERIES_KEYS
 export const DEDUPE_KNOWN: usize = KNOWN
 export const DEDUPE_KNOWN_TAGS: usize = KNOWN_TAGS
 
@@ -83,9 +94,17 @@ export const DEDUPE_KNOWN_TAGS: usize = KNOWN_TAGS
 const KEY_BITS: u64 = 0xffff_ffff
 const VOID: u64 = 1
 const GROUP_SHIFT: usize = 8
+const PIECE_SHIFT: usize = 4
+const PIECE_BYTES: usize = 1 << (PIECE_SHIFT + GROUP_SHIFT)
+/** From a piece to the next one of its partition. */
+const STRIDE: usize = (PARTITIONS as usize) * PIECE_BYTES
+export const DEDUPE_PIECE_GROUPS: u32 = 1 << (PIECE_SHIFT as u32)
 const SLOT_BYTES: usize = 15
 /** Of the slots, taken ones; beyond it the partition is rebuilt. Groups of 16 work well up to here. */
 const LOAD_MAX: f64 = 0.93
+/** Groups of the same piece that are looked into, and groups before the search goes by one. */
+const NEAR_PROBES: u32 = 3
+const FAR_PROBES: u32 = 24
 /** A rebuild with more than this alive grows. */
 const LOAD_GROW: f64 = 0.85
 
@@ -94,8 +113,7 @@ const DUPLICATE: u8 = 1
 const CONFLICT: u8 = 2
 
 let partitions: usize = 0
-let stride: usize = 0
-let strideGroups: u32 = 0
+let groupsMost: u32 = 0
 let groupsAtBound: u32 = 0
 let scratch: usize = 0
 /** Slots taken per group while a partition is rebuilt: asking the control bytes just written would wait for them each time. */
@@ -111,8 +129,8 @@ let touched: u64 = 0
 /** The group and the slot of it where the last unsuccessful seek() ended. */
 let emptyGroup: usize = 0
 let emptyLane: u32 = 0
-/** Whether a partition was rebuilt since the last seekAll(). */
-let hasMoved: bool = false
+/** Number of the last seekAll(); a partition that was rebuilt since then carries it in MOVED. */
+let lookUps: u32 = 0
 
 // Of the last frame.
 let accepted: u32 = 0
@@ -120,16 +138,16 @@ let voided: u32 = 0
 let behind: u32 = 0
 let lastTime: f64 = 0
 
-/** `atBound` is what a partition has when all ids are held, `most` what it may ever have, in groups. */
+/** `atBound` is what a partition has when all ids are held, `most` what it may ever have, in groups; `most` is whole pieces. */
 export function dedupeLayOut(keysAt: usize, voidsAt: usize, partitionsAt: usize, atBound: u32, most: u32): void {
   keyEntries = keysAt
   voidEntries = voidsAt
   partitions = partitionsAt
   groupsAtBound = atBound
-  strideGroups = most
-  stride = (most as usize) << GROUP_SHIFT
-  scratch = partitions + (PARTITIONS as usize) * stride
-  fills = scratch + stride
+  groupsMost = most
+  const bytes = (most as usize) << GROUP_SHIFT
+  scratch = partitions + (PARTITIONS as usize) * bytes
+  fills = scratch + bytes
   let size: f64 = 1
   for (let i: u32 = 0; i < LADDER_STEPS; i += 1) {
     store<f64>(LADDER + ((i as usize) << 3), size)
@@ -152,13 +170,21 @@ export function dedupeReserve(entries: u32): void {
   }
 }
 
-function homeOf(word: u32, groups: u32): usize {
-  return ((((word as u64) * (groups as u64)) >> 32) as usize) << GROUP_SHIFT
+/** The number of the group where an entry with these bits would lie first, of so many. */
+function homeOf(word: u32, groups: u32): u32 {
+  return (((word as u64) * (groups as u64)) >> 32) as u32
+}
+
+/** Where a group of a partition lies. */
+function placeOf(partition: usize, group: u32): usize {
+  const piece = (group >> (PIECE_SHIFT as u32)) as usize
+  const within = (group & ((1 << (PIECE_SHIFT as u32)) - 1)) as usize
+  return partitions + piece * STRIDE + partition * PIECE_BYTES + (within << GROUP_SHIFT)
 }
 
 /** The slot of an entry in a group, of those lanes whose control byte is its own; 0 when it is none of them. */
 function slotOf(group: usize, hits: i32, a: u64, b: u64): usize {
-  const x = ((a << 10) >> 17) | (b << 47)
+  const x = bitsOf(a, b)
   const y = ((b & KEY_BITS) >> 17) as u32
   while (hits !== 0) {
     const slot = group + 16 + (ctz(hits) as usize) * SLOT_BYTES
@@ -173,25 +199,40 @@ function slotOf(group: usize, hits: i32, a: u64, b: u64): usize {
   return 0
 }
 
-/** The first group of an entry. */
-function groupOf(a: u64): usize {
-  const partition = (a >> 54) as usize
-  return partitions + partition * stride + homeOf((a >> 22) as u32, load<u32>(PARTS + (partition << 3)))
+/** Bits of an entry as they stand in the first 8 bytes of its slot: all that says where it may lie in its partition. */
+function bitsOf(a: u64, b: u64): u64 {
+  return ((a << 10) >> 17) | (b << 47)
 }
 
-/** The group behind `group` in the partition of an entry. */
-function nextGroup(group: usize, a: u64): usize {
-  const partition = (a >> 54) as usize
-  const base = partitions + partition * stride
-  const next = group + 256
-  return next === base + ((load<u32>(PARTS + (partition << 3)) as usize) << GROUP_SHIFT) ? base : next
+/** The number of the group where an entry is looked for first. */
+function firstOf(bits: u64, groups: u32): u32 {
+  return homeOf(((bits << 17) >> 32) as u32, groups)
+}
+
+/**
+ * The group that is looked into behind `number`, the `probe`-th one. Two in the same piece, whose page is at hand; then in steps of the
+ * entry's own; then, to be sure to come by each, one after the other.
+ */
+function nextOf(number: u32, probe: u32, bits: u64, groups: u32): u32 {
+  if (probe < NEAR_PROBES) {
+    const odd = ((bits >> 10) as u32) | 1
+    const near = (number & ~(DEDUPE_PIECE_GROUPS - 1)) | ((number + odd) & (DEDUPE_PIECE_GROUPS - 1))
+    if (near < groups) return near
+  }
+  const step = probe < FAR_PROBES ? homeOf(((bits << 17) as u32) | ((bits >> 47) as u32), groups) | 1 : 1
+  const next = number + step
+  return next < groups ? next : next - groups
 }
 
 /** The slot of an entry, or 0 when it is not held; then emptyGroup and emptyLane say where it would go. */
 function seek(a: u64, b: u64): usize {
   const control = i8x16.splat(((a & 0x7f) | 0x80) as i8)
-  let group = groupOf(a)
-  for (;;) {
+  const partition = (a >> 54) as usize
+  const groups = load<u32>(PARTS + (partition << 3))
+  const bits = bitsOf(a, b)
+  let number = firstOf(bits, groups)
+  for (let probe: u32 = 1; ; probe += 1) {
+    const group = placeOf(partition, number)
     const controls = v128.load(group)
     const hits = i8x16.bitmask(i8x16.eq(controls, control))
     const slot: usize = hits === 0 ? 0 : slotOf(group, hits, a, b)
@@ -202,7 +243,7 @@ function seek(a: u64, b: u64): usize {
       emptyLane = ctz(empty)
       return 0
     }
-    group = nextGroup(group, a)
+    number = nextOf(number, probe, bits, groups)
   }
   return 0
 }
@@ -227,7 +268,7 @@ function put(a: u64, b: u64, generation: u32): void {
   }
   const slot = emptyGroup + 16 + (emptyLane as usize) * SLOT_BYTES
   store<u8>(emptyGroup + (emptyLane as usize), ((a & 0x7f) | 0x80) as u8)
-  store<u64>(slot, ((a << 10) >> 17) | (b << 47))
+  store<u64>(slot, bitsOf(a, b))
   store<u32>(slot, (b >> 17) as u32, 8)
   store<u16>(slot, (b >> 49) as u16, 12)
   store<u8>(slot, generation as u8, 14)
@@ -262,18 +303,21 @@ function groupsFor(alive: u32, groups: u32, partition: u32): u32 {
   // Near the bound the last step is cut short.
   if (next > groupsAtBound && (alive as f64) < 0.97 * LOAD_MAX * 16 * (groupsAtBound as f64))
     return max(groups, groupsAtBound)
-  return min(next, strideGroups)
+  return min(next, groupsMost)
 }
 
 /** What lies behind the groups of a partition is always zero. */
 function rebuild(partition: u32): void {
-  hasMoved = true
+  store<u32>(MOVED + ((partition as usize) << 2), lookUps)
   const part = PARTS + ((partition as usize) << 3)
-  const base = partitions + (partition as usize) * stride
   const before = load<u32>(part)
   const bytes = (before as usize) << GROUP_SHIFT
-  memory.copy(scratch, base, bytes)
-  memory.fill(base, 0, bytes)
+  const first = placeOf(partition as usize, 0)
+  for (let done: usize = 0, piece = first; done < bytes; done += PIECE_BYTES, piece += STRIDE) {
+    const some = min(PIECE_BYTES, bytes - done)
+    memory.copy(scratch + done, piece, some)
+    memory.fill(piece, 0, some)
+  }
   let alive = load<u32>(part, 4)
   if (unswept !== 0) {
     alive = 0
@@ -286,7 +330,6 @@ function rebuild(partition: u32): void {
     }
   }
   const groups = groupsFor(alive, before, partition)
-  const end = base + ((groups as usize) << GROUP_SHIFT)
   memory.fill(fills, 0, groups as usize)
   for (let from = scratch; from < scratch + bytes; from += 256) {
     let lanes = i8x16.bitmask(v128.load(from))
@@ -295,16 +338,14 @@ function rebuild(partition: u32): void {
       lanes &= lanes - 1
       const slot = from + 16 + lane * SLOT_BYTES
       const x = load<u64>(slot)
-      let group = base + homeOf(((x << 17) >> 32) as u32, groups)
-      let fill = fills + ((group - base) >> GROUP_SHIFT)
-      let place = load<u8>(fill) as usize
-      while (place === 16) {
-        group += 256
-        if (group === end) group = base
-        fill = fills + ((group - base) >> GROUP_SHIFT)
-        place = load<u8>(fill) as usize
+      let number = firstOf(x, groups)
+      let place = load<u8>(fills + (number as usize)) as usize
+      for (let probe: u32 = 1; place === 16; probe += 1) {
+        number = nextOf(number, probe, x, groups)
+        place = load<u8>(fills + (number as usize)) as usize
       }
-      store<u8>(fill, (place + 1) as u8)
+      store<u8>(fills + (number as usize), (place + 1) as u8)
+      const group = placeOf(partition as usize, number)
       const target = group + 16 + place * SLOT_BYTES
       store<u8>(group + place, load<u8>(from + lane))
       store<u64>(target, x)
@@ -321,7 +362,6 @@ export function dedupeAddAll(at: usize, count: u32, generation: u32): u32 {
   for (let begin: u32 = 0; begin < count; begin += AHEAD) {
     const to = min<u32>(begin + AHEAD, count)
     seekAll(at + ((begin as usize) << 4), to - begin)
-    hasMoved = false
     for (let i = begin; i < to; i += 1) {
       const a = load<u64>(at + ((i as usize) << 4))
       const b = load<u64>(at + ((i as usize) << 4), 8)
@@ -349,18 +389,19 @@ export function dedupeAddVoids(at: usize, count: u32, generation: u32): void {
  * entries whose group is full go to the next pass with the next group. That is a third of them near a load of 0.93.
  */
 function seekAll(entries: usize, count: u32): void {
-  const all = partitions
-  const each = stride
+  lookUps += 1
   for (let i: usize = 0; i < (count as usize); i += 1) {
     const a = load<u64>(entries + (i << 4))
     const partition = (a >> 54) as usize
-    const group = all + partition * each + homeOf((a >> 22) as u32, load<u32>(PARTS + (partition << 3)))
+    const number = homeOf((a >> 22) as u32, load<u32>(PARTS + (partition << 3)))
+    const group = placeOf(partition, number)
+    store<u32>(NUMBERS + (i << 2), number)
     store<u32>(ASKED + (i << 2), group as u32)
     store<u32>(QUEUE + (i << 2), i as u32)
     store<u32>(PLACES + (i << 3), group as u32)
   }
   ask(count)
-  while (count > 0) {
+  for (let probe: u32 = 1; count > 0; probe += 1) {
     for (let j: usize = 0; j < (count as usize); j += 1) {
       const i = load<u32>(QUEUE + (j << 2)) as usize
       const group = load<u32>(PLACES + (i << 3)) as usize
@@ -370,8 +411,9 @@ function seekAll(entries: usize, count: u32): void {
       const empty = i8x16.bitmask(i8x16.eq(controls, i8x16.splat(0)))
       store<u32>(HITS + (i << 2), hits as u32)
       store<u32>(PLACES + (i << 3), empty as u32, 4)
-      const lane = ctz(hits !== 0 ? hits : empty | 0x8000) as usize
-      store<u32>(ASKED + (j << 2), (group + 16 + lane * SLOT_BYTES) as u32)
+      const lanes = hits !== 0 ? hits : empty
+      const slot = group + 16 + (ctz(lanes) as usize) * SLOT_BYTES
+      store<u32>(ASKED + (j << 2), (lanes !== 0 ? slot : group) as u32)
     }
     ask(count)
     let full: usize = 0
@@ -384,7 +426,13 @@ function seekAll(entries: usize, count: u32): void {
       const found: usize = hits === 0 ? 0 : slotOf(group, hits, load<u64>(entry), load<u64>(entry, 8))
       store<u32>(FOUND + ((i as usize) << 2), found as u32)
       if (found !== 0 || load<u32>(place, 4) !== 0) continue
-      const next = nextGroup(group, load<u64>(entry))
+      const a = load<u64>(entry)
+      const partition = (a >> 54) as usize
+      const at = NUMBERS + ((i as usize) << 2)
+      const groups = load<u32>(PARTS + (partition << 3))
+      const number = nextOf(load<u32>(at), probe, bitsOf(a, load<u64>(entry, 8)), groups)
+      store<u32>(at, number)
+      const next = placeOf(partition, number)
       store<u32>(place, next as u32)
       store<u32>(ASKED + (full << 2), next as u32)
       store<u32>(QUEUE + (full << 2), i)
@@ -417,7 +465,7 @@ function ask(count: u32): void {
 /** What seek() would answer for number `i` of the last seekAll(): nothing is put before that place, so it is free or all is as it was. */
 function sought(i: u32, a: u64, b: u64): usize {
   const found = load<u32>(FOUND + ((i as usize) << 2)) as usize
-  if (hasMoved) return seek(a, b)
+  if (load<u32>(MOVED + (((a >> 54) as usize) << 2)) === lookUps) return seek(a, b)
   if (found !== 0) return found
   const place = PLACES + ((i as usize) << 3)
   emptyGroup = load<u32>(place) as usize
@@ -498,27 +546,9 @@ export function dedupeTouched(): u64 {
   return touched
 }
 
-function text16(out: usize, from: usize): usize {
-  const length = load<u16>(from) as usize
-  store<u32>(out, length as u32)
-  copy(out + 4, from + 2, length)
-  return out + 4 + length
-}
-
-/** Fills HASHES and TAGS of the frame at [at, at + length); false when it is not one. */
-export function dedupeHash(at: usize, length: usize): bool {
-  if (!frame.open(at, length)) return false
-  let p = frame.originsAt
-  for (let i: u32 = 0; i < frame.originCount; i += 1) {
-    if (!frame.fits16(p, frame.originsEnd)) return false
-    let out = text16(TEXT, p)
-    p += 2 + (load<u16>(p) as usize)
-    if (!frame.fits16(p, frame.originsEnd)) return false
-    out = text16(out, p)
-    p += 2 + (load<u16>(p) as usize)
-    sip(KEYS, TEXT, out - TEXT, ORIGIN_KEYS + ((i as usize) << 4))
-  }
-  p = frame.metricsAt
+/** Fills SERIES_KEYS; false when the tables are not what the head says. */
+function hashSeries(): bool {
+  let p = frame.metricsAt
   for (let i: u32 = 0; i < frame.metricCount; i += 1) {
     if (p + 10 > frame.metricsEnd || !frame.fits16(p + 8, frame.metricsEnd)) return false
     store<u32>(METRICS + ((i as usize) << 2), p as u32)
@@ -526,32 +556,47 @@ export function dedupeHash(at: usize, length: usize): bool {
   }
   p = frame.seriesAt
   let lastMetric: u32 = 0xffff_ffff
-  let prefix: usize = TEXT
+  let head: usize = TEXT
   for (let i: u32 = 0; i < frame.seriesCount; i += 1) {
     if (p + 4 > frame.seriesEnd) return false
     const metric = load<u32>(p)
     if (metric !== lastMetric) {
       // Neighbours mostly share their metric: its text stays in front.
       if (metric >= frame.metricCount) return false
-      const m = load<u32>(METRICS + ((metric as usize) << 2)) as usize
-      prefix = text16(TEXT, m + 8)
-      store<u32>(prefix, load<u32>(m, 4))
-      prefix += 4
+      head = contentHead(TEXT, load<u32>(METRICS + ((metric as usize) << 2)) as usize)
       lastMetric = metric
     }
     p += 4
     if (!frame.fits16(p, frame.seriesEnd)) return false
     p += 2 + (load<u16>(p) as usize)
     if (!frame.fits16(p, frame.seriesEnd)) return false
-    let out = text16(prefix, p)
+    const subject = p
     p += 2 + (load<u16>(p) as usize)
     if (!frame.fits32(p, frame.seriesEnd)) return false
     const length = load<u32>(p) as usize
     if (length > 65_536) return false
-    copy(out, p, 4 + length)
-    out += 4 + length
     p += 4 + length
-    sip(CONTENT_KEY, TEXT, out - TEXT, SERIES_KEYS + ((i as usize) << 4))
+    contentKey(CONTENT_KEY, TEXT, head, subject, SERIES_KEYS + ((i as usize) << 4))
+  }
+  return true
+}
+
+/**
+ * Fills HASHES and TAGS of the frame at [at, at + length); false when it is not one. `given`: so many content keys stand in
+ * SERIES_KEYS already, one for each series; 0: they are made here.
+ */
+export function dedupeHash(at: usize, length: usize, given: u32): bool {
+  if (!frame.open(at, length)) return false
+  if (given !== 0 ? given !== frame.seriesCount : !hashSeries()) return false
+  let p = frame.originsAt
+  for (let i: u32 = 0; i < frame.originCount; i += 1) {
+    if (!frame.fits16(p, frame.originsEnd)) return false
+    let out = text32(TEXT, p)
+    p += 2 + (load<u16>(p) as usize)
+    if (!frame.fits16(p, frame.originsEnd)) return false
+    out = text32(out, p)
+    p += 2 + (load<u16>(p) as usize)
+    sip(KEYS, TEXT, out - TEXT, ORIGIN_KEYS + ((i as usize) << 4))
   }
   let idFrom: u32 = 0
   let memberFrom: u32 = 0
@@ -633,7 +678,6 @@ export function dedupeJudge(verdicts: usize, generation: u32, forgotten: f64, ha
     const to = min<u32>(begin + AHEAD, frame.events)
     // With runs dedupeFind() has been through the same memory.
     if (!hasRuns) seekAll(HASHES + ((begin as usize) << 4), to - begin)
-    hasMoved = hasRuns
     for (let i = begin; i < to; i += 1) {
       const a = load<u64>(HASHES + ((i as usize) << 4))
       const b = load<u64>(HASHES + ((i as usize) << 4), 8)
@@ -663,7 +707,7 @@ export function dedupeJudge(verdicts: usize, generation: u32, forgotten: f64, ha
       } else if (known !== 0) {
         verdict = load<u32>(KNOWN_TAGS + ((i as usize) << 2)) === tag ? DUPLICATE : CONFLICT
       } else {
-        const slot = sought(i - begin, a, b)
+        const slot = hasRuns ? seek(a, b) : sought(i - begin, a, b)
         const time = load<f64>(frame.times + ((i as usize) << 3))
         if (slot !== 0) verdict = tagOf(slot) === tag ? DUPLICATE : CONFLICT
         else if (time <= forgotten) behind += 1

@@ -5,13 +5,14 @@
  *
  * Memory, from the bottom:
  *
- *      MEMBER_KEY   the purpose key «member»
+ *      MEMBER_KEY, CONTENT_KEY   the purpose keys «member» and «content»
  *      POWERS       10^0 .. 10^9
  *      WRITERS      three: archive, minutes, members
  *      SCRATCH      names of one series as the host reads them; the hash of a member
  *      METRIC_AT, ORIGIN_AT, SERIES_AT   where each row of the frame's tables begins, u32
  *      METRIC_HASH  of the frame's metrics, u64
  *      SERIES_HASH, SERIES_LENGTH   of the frame's series: hash, and bytes behind the number of its metric, u32
+ *      SERIES_KEYS  content keys of the frame's series, 16 bytes each
  *      SERIES_OF    the epoch's series of each series of the frame; 0 when it has none before the first accepted event
  *      slots        of series, minute rows and member rows: u32 address, u32 hash; 0 is empty
  *      FRAME        the frame, SLACK, its verdicts; limits.recordBytesMax bounds it
@@ -27,10 +28,12 @@
  * and grow, so that those in use lie together.
  */
 import { copy, equal, hashBytes, hashEnd, hashStart, SLACK, setSeed } from './bytes.as'
+import { contentHead, contentKey } from './content.as'
 import * as frame from './frame.as'
 import { sip } from './sip.as'
 
 const MEMBER_KEY: usize = 1_024
+const CONTENT_KEY: usize = 1_040
 const POWERS: usize = 1_088
 const WRITERS: usize = 1_280
 const WRITER_BYTES: usize = 64
@@ -42,7 +45,8 @@ const SERIES_AT: usize = ORIGIN_AT + 4 * (frame.FRAME_EVENTS_MAX as usize)
 const METRIC_HASH: usize = SERIES_AT + 4 * (frame.FRAME_EVENTS_MAX as usize)
 const SERIES_HASH: usize = METRIC_HASH + 8 * (frame.FRAME_EVENTS_MAX as usize)
 const SERIES_LENGTH: usize = SERIES_HASH + 4 * (frame.FRAME_EVENTS_MAX as usize)
-const SERIES_OF: usize = SERIES_LENGTH + 4 * (frame.FRAME_EVENTS_MAX as usize)
+const SERIES_KEYS: usize = SERIES_LENGTH + 4 * (frame.FRAME_EVENTS_MAX as usize)
+const SERIES_OF: usize = SERIES_KEYS + 16 * (frame.FRAME_EVENTS_MAX as usize)
 const SLOTS_LEAST: u32 = 1 << 12
 const SERIES_SLOTS_MOST: u32 = 1 << 19
 const ROW_SLOTS_MOST: u32 = 1 << 20
@@ -54,6 +58,8 @@ const FRAME_BYTES: usize = 26 << 20
 const BLOCKS: usize = FRAME + FRAME_BYTES
 
 export const EPOCH_MEMBER_KEY: usize = MEMBER_KEY
+export const EPOCH_CONTENT_KEY: usize = CONTENT_KEY
+export const EPOCH_SERIES_KEYS: usize = SERIES_KEYS
 export const EPOCH_FRAME: usize = FRAME
 export const EPOCH_FRAME_BYTES: usize = FRAME_BYTES
 export const EPOCH_BLOCKS: usize = BLOCKS
@@ -78,7 +84,8 @@ const MINUTES: usize = WRITERS + WRITER_BYTES
 const MEMBERS: usize = WRITERS + 2 * WRITER_BYTES
 
 // A series: u32 bytes of its metric, u32 hash, i64 minute of its last row, u32 last row, u32 bytes as in the frame, u32 next, u32 1
-// when the member key of its tenant is there, 16 bytes member key; then the metric, and the rest as it stands in the frame.
+// when the member key of its tenant is there, 16 bytes member key, 16 bytes content key, u32 the version of the metric that this one is of, u32 0; then the metric, and the
+// rest as it stands in the frame.
 const S_METRIC_LENGTH: usize = 0
 const S_HASH: usize = 4
 const S_MINUTE: usize = 8
@@ -87,7 +94,9 @@ const S_LENGTH: usize = 20
 const S_NEXT: usize = 24
 const S_HAS_KEY: usize = 28
 const S_KEY: usize = 32
-const SERIES_HEAD: usize = 48
+const S_CONTENT: usize = 48
+const S_VERSION: usize = 64
+const SERIES_HEAD: usize = 72
 // A minute row: u32 hash, u32 series, i64 minute, i64 count, i64 samples, i64 lastTime, i64 lastPosition, then five 128-bit
 // numbers, then u32 next, u32 1 when it must be recomputed, u32 the next one of those.
 const R_MINUTE: usize = 8
@@ -144,6 +153,8 @@ let lastSeries: usize = 0
 let rowCount: u32 = 0
 let firstRow: usize = 0
 let lastRow: usize = 0
+let leastMinute: i64 = i64.MAX_VALUE
+let mostMinute: i64 = i64.MIN_VALUE
 let memberCount: u32 = 0
 let firstMember: usize = 0
 let lastMember: usize = 0
@@ -192,6 +203,15 @@ export function epochMinutes(): u32 {
 
 export function epochMembers(): u32 {
   return memberCount
+}
+
+/** Earliest and latest minute of the minute rows; they say nothing when there are none. */
+export function epochLeastMinute(): f64 {
+  return leastMinute as f64
+}
+
+export function epochMostMinute(): f64 {
+  return mostMinute as f64
 }
 
 export function epochAccepted(): u32 {
@@ -510,6 +530,8 @@ function seriesFor(i: usize): usize {
   store<u32>(series, metricLength as u32, S_METRIC_LENGTH)
   store<u32>(series, hash, S_HASH)
   store<u32>(series, length as u32, S_LENGTH)
+  v128.store(series, v128.load(SERIES_KEYS + (i << 4)), S_CONTENT)
+  store<u32>(series, load<u32>(metric, 4), S_VERSION)
   copy(series + SERIES_HEAD, metric + 10, metricLength)
   copy(series + SERIES_HEAD + metricLength, row + 4, length)
   if (lastSeries === 0) firstSeries = series
@@ -574,6 +596,8 @@ function rowOf(series: usize, minute: i64): usize {
     store<u32>(row, hash)
     store<u32>(row, series as u32, 4)
     store<i64>(row, minute, R_MINUTE)
+    if (minute < leastMinute) leastMinute = minute
+    if (minute > mostMinute) mostMinute = minute
     if (lastRow === 0) firstRow = row
     else store<u32>(lastRow, row as u32, R_NEXT)
     lastRow = row
@@ -659,12 +683,37 @@ function namesLength(series: usize): usize {
 }
 
 /**
- * Adds the accepted events of the frame at FRAME, which has so many bytes; its verdicts stand at `verdicts`. False: not a frame;
- * nothing has changed then. The host has made sure that its rows and series fit.
+ * Reads the tables of the frame at FRAME, which has so many bytes, and fills SERIES_KEYS: a series that the epoch has brings its key
+ * along. False: not a frame.
  */
-export function epochApply(length: usize, verdicts: usize, sequence: f64): bool {
-  if (!frame.open(FRAME, length) || !index()) return false
+export function epochPrepare(length: usize): u32 {
+  if (!frame.open(FRAME, length) || !index()) return 0
   findKnown()
+  for (let i: usize = 0; i < (frame.seriesCount as usize); i += 1) {
+    const key = SERIES_KEYS + (i << 4)
+    const series = load<u32>(SERIES_OF + (i << 2)) as usize
+    const row = load<u32>(SERIES_AT + (i << 2)) as usize
+    const metric = load<u32>(METRIC_AT + ((load<u32>(row) as usize) << 2)) as usize
+    if (series !== 0 && load<u32>(series, S_VERSION) === load<u32>(metric, 4)) {
+      v128.store(key, v128.load(series, S_CONTENT))
+    } else {
+      const subject = row + 6 + (load<u16>(row, 4) as usize)
+      contentKey(CONTENT_KEY, SCRATCH, contentHead(SCRATCH, metric), subject, key)
+    }
+  }
+  return 1
+}
+
+/** Series of the frame that was prepared. */
+export function epochFrameSeries(): u32 {
+  return frame.seriesCount
+}
+
+/**
+ * Adds the accepted events of the frame that epochPrepare() has read; its verdicts stand at `verdicts`. The host has made sure that
+ * its rows and series fit.
+ */
+export function epochApply(verdicts: usize, sequence: f64): void {
   accepted = 0
   duplicates = 0
   voids = 0
@@ -771,7 +820,6 @@ export function epochApply(length: usize, verdicts: usize, sequence: f64): bool 
     store<i64>(p, position + (i as i64), 9)
     endRow(ARCHIVE, p + 17)
   }
-  return true
 }
 
 // The end of the epoch.
@@ -852,6 +900,8 @@ export function epochClear(): void {
   rowCount = 0
   firstRow = 0
   lastRow = 0
+  leastMinute = i64.MAX_VALUE
+  mostMinute = i64.MIN_VALUE
   memberCount = 0
   firstMember = 0
   lastMember = 0

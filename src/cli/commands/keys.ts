@@ -8,15 +8,18 @@ import { say, sayJson, table, tell } from '../terminal.js'
 
 const moment = (time: number | null): string => (time === null ? '-' : new Date(time).toISOString())
 const stateOf = (key: ApiKey): string => (key.revokedAt === null ? 'valid' : `revoked ${moment(key.revokedAt)}`)
-const limitsText = (of: KeyLimits): string =>
+/** Rates as a person reads them. */
+export const limitsText = (of: KeyLimits): string =>
   Object.entries(of)
     .map(([name, value]) => `${name.replace('PerSecond', '')} ${value}/s`)
     .join(', ') || '-'
 
-interface ChangeOptions extends TargetOptions {
+export interface RateOptions extends TargetOptions {
   readonly requestsPerSecond?: number
   readonly eventsPerSecond?: number
   readonly bytesPerSecond?: number
+}
+interface ChangeOptions extends RateOptions {
   readonly noLimits?: boolean
   readonly limits?: boolean
   readonly expires?: string
@@ -26,16 +29,19 @@ const rate = (text: string): number => {
   if (!/^[1-9][0-9]{0,9}$/.test(text)) throw new InvalidArgumentError('a whole number from 1 on')
   return Number(text)
 }
-const limited = (command: Command): Command =>
+/** The options of rates; what becomes of more than that is the caller's to say. */
+export const rated = (command: Command, beyond: string): Command =>
   withTarget(
     command
-      .option('--requests-per-second <n>', 'beyond it 429', rate)
-      .option('--events-per-second <n>', 'beyond it 429', rate)
-      .option('--bytes-per-second <n>', 'of bodies as they come; beyond it 429', rate)
-      .option('--expires <time>', 'RFC 3339 or epoch ms'),
+      .option('--requests-per-second <n>', beyond, rate)
+      .option('--events-per-second <n>', beyond, rate)
+      .option('--bytes-per-second <n>', `of bodies as they come; ${beyond}`, rate),
   )
+const limited = (command: Command): Command =>
+  rated(command, 'beyond it 429').option('--expires <time>', 'RFC 3339 or epoch ms')
 
-function limitsOf(options: ChangeOptions): KeyLimits | undefined {
+/** undefined: none was given. */
+export function limitsOf(options: RateOptions): KeyLimits | undefined {
   const { requestsPerSecond, eventsPerSecond, bytesPerSecond } = options
   const of = {
     ...(requestsPerSecond === undefined ? {} : { requestsPerSecond }),

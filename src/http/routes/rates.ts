@@ -23,6 +23,29 @@ export function rateRoutes(system: System): FastifyPluginAsync {
       async (request) => system.rates.view(tenantFor(request, request.query.tenant)),
     )
 
+    app.get<{ Querystring: { after?: string; limit?: number } }>(
+      '/v1/rates/tenants',
+      {
+        config: { scope: 'admin' },
+        schema: {
+          tags,
+          summary: 'Every tenant with rates of its own, by name, and those of all others',
+          querystring: {
+            type: 'object',
+            properties: {
+              after: { ...name, description: '`next` of the page before' },
+              limit: { type: 'integer', minimum: 1, maximum: limits.pageMax, default: 100 },
+            },
+            additionalProperties: false,
+          },
+        },
+      },
+      async (request) => {
+        const { after = '', limit = 100 } = request.query
+        return system.rates.list({ after, limit })
+      },
+    )
+
     app.put<{ Body: KeyLimits & { tenant?: string } }>(
       '/v1/rates',
       {

@@ -67,7 +67,13 @@ function ownerOf(request: FastifyRequest, asked: string | null | undefined): str
 }
 
 /** What both channels have: create, list, read, change, delete, test. */
-function endpointRoutes(app: FastifyInstance, system: System, path: string, channel: Channel, target: string): void {
+function endpointRoutes(
+  app: FastifyInstance,
+  system: System,
+  path: '/v1/webhooks' | '/v1/email-recipients',
+  channel: Channel,
+  target: string,
+): void {
   const { endpoints } = system.delivery
   const tags = ['delivery']
   const member =
