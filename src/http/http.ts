@@ -15,6 +15,7 @@ import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { System } from '../system.js'
 import { answerSchemas, problemSchema, withAnswers } from './document.js'
+import { openExpressWay, type Refuse } from './express.js'
 import { alertRuleRoutes } from './routes/alert-rules.js'
 import { alertRoutes } from './routes/alerts.js'
 import { backupRoutes } from './routes/backups.js'
@@ -98,7 +99,8 @@ export async function listen(app: FastifyInstance, host: string, port: number): 
   }
 }
 
-export async function buildHttp(system: System): Promise<FastifyInstance> {
+/** Without `express` every request takes fastify's way: for the test that holds both against each other. */
+export async function buildHttp(system: System, { express = true } = {}): Promise<FastifyInstance> {
   const app = Fastify({
     logger: false,
     bodyLimit: limits.bodyBytesMax,
@@ -191,27 +193,26 @@ export async function buildHttp(system: System): Promise<FastifyInstance> {
     reply.raw.once('close', request.holdBody())
   }
 
-  app.setErrorHandler((error: Error & { statusCode?: number; code?: string; validation?: Fault[] }, request, reply) => {
+  const refuse: Refuse = (error, { id, method, url }) => {
     const known = toReleveError(error, system)
     if (known.code === 'internal') {
-      system.logger.error(
-        { request: request.id, method: request.method, url: request.url, error: error.stack ?? String(error) },
-        'request failed',
-      )
+      system.logger.error({ request: id, method, url, error: error.stack ?? String(error) }, 'request failed')
     }
     system.metrics.requestsRefused.inc({ code: known.code })
     const { status } = known
+    const headers: Record<string, string> = {}
     if (known.retryAfterS !== undefined || status === 429 || status === 503)
-      reply.header('retry-after', String(known.retryAfterS ?? 1))
-    if (status === 401) {
-      const scheme = request.url.startsWith('/docs') ? 'Basic' : 'Bearer'
-      reply.header('www-authenticate', `${scheme} realm="releve"`)
-    }
-    reply
-      .status(status)
-      .type('application/problem+json')
-      .send({ ...known.problem, instance: request.id })
+      headers['retry-after'] = String(known.retryAfterS ?? 1)
+    if (status === 401) headers['www-authenticate'] = `${url.startsWith('/docs') ? 'Basic' : 'Bearer'} realm="releve"`
+    return { status, headers, body: { ...known.problem, instance: id } }
+  }
+  app.setErrorHandler((error: Error, request, reply) => {
+    const { status, headers, body } = refuse(error, request)
+    reply.headers(headers).status(status).type('application/problem+json').send(body)
   })
+  // A span of each request is begun and ended by fastify's hooks.
+  if (express && system.config.otlpEndpoint === undefined)
+    openExpressWay(app, { system, isClosing: () => isClosing, refuse })
   app.setNotFoundHandler({ preHandler: async () => {} }, (request) => {
     throw new ReleveError('not_found', `there is no ${request.method} ${request.url.split('?')[0]}`)
   })

@@ -14,7 +14,7 @@ import type { IngestAnswer, System } from '../../system.js'
 import { keyOf } from '../http.js'
 
 /** Whether it may be the name of an attribute. Values that look like one cost a second look. */
-const isAttribute = (text: string): boolean => text[2] === '-' && /^ce-/i.test(text)
+export const isAttribute = (text: string): boolean => text[2] === '-' && /^ce-/i.test(text)
 
 /** The attributes of a CloudEvent in binary mode; undefined for a request that is none. */
 function attributesOf(request: FastifyRequest): CloudEventHeaders | undefined {
@@ -33,13 +33,13 @@ function attributesOf(request: FastifyRequest): CloudEventHeaders | undefined {
 }
 
 /** A body as it came. It is copied once, into the memory that the shard sees. */
-interface Pieces {
+export interface Pieces {
   readonly pieces: Buffer[]
   readonly bytes: number
 }
 
 /** Reads a body to its end. Its stated length was checked against what was let in before (http.ts). */
-function collect(
+export function collect(
   payload: IncomingMessage,
   stated: string | undefined,
   done: (error: Error | null, body?: Pieces) => void,
