@@ -27,7 +27,7 @@ import { spread } from '../rating/adjust.js'
 import { rateDelta } from '../rating/delta.js'
 import { daysOf, hoursOf, lengthOf, prorate } from '../rating/prorate.js'
 import { pricedQuantity } from '../rating/quantity.js'
-import { type RatedLine, rate } from '../rating/rating.js'
+import { type RatedLine, type Rating, rate } from '../rating/rating.js'
 import { type Totals, taxLines } from '../rating/tax.js'
 import { type Adjustment, adjust } from './adjustments.js'
 import { type FleetCharge, fleetLines, fleetRegularisation } from './fleet.js'
@@ -806,7 +806,7 @@ function regularise(
             { ...now, quantity, limit: included },
             { ...billed, quantity: old, limit: includedBefore },
           ].map((one, i) => ([blocked, blockedBefore][i] ? '0' : rateMetric(metric, one, one.limit, currency).total))
-        : [delta.after.total, delta.before.total].map((total) => billedIn(currency, price, total))
+        : [delta.after, delta.before].map((rating) => billedIn(currency, price, exactOf(rating)))
       const amount = printMoney(new Decimal(after!).minus(before!), currency)
       if (new Decimal(amount).isZero()) continue
       const say = (language: 'fr' | 'en'): string => {
@@ -936,7 +936,10 @@ function rateMetric(
     const delta = rateDelta({ ...now, billed: before.quantity })
     counted = whole
     if (new Decimal(delta.amount).isZero()) continue
-    const amount = billedIn(currency, price, delta.amount)
+    const amount =
+      price.currency === currency
+        ? delta.amount
+        : billedIn(currency, price, printDecimal(new Decimal(exactOf(delta.after)).minus(exactOf(delta.before))))
     const say = (language: 'fr' | 'en'): string => {
       const money = (text: string): string => formatMoney(text, price.currency, language)
       const sum = `${money(delta.after.total)} − ${money(delta.before.total)} = ${money(delta.amount)}`
@@ -1013,7 +1016,6 @@ function atLeastZero(quantity: string): string {
 
 type Rated = Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'>
 
-/** A line as the customer is billed; a price in another currency is converted at the fixed parity, and that is said. */
 /** So many of an add-on. A flat price is that of one, and three seats are three fees: rating alone takes a fee as due once. */
 function rateAddOn(price: Price, quantity: string): RatedLine | undefined {
   const line = rate({ price, quantity }).lines[0]
@@ -1035,11 +1037,15 @@ function rateAddOn(price: Price, quantity: string): RatedLine | undefined {
   }
 }
 
+/**
+ * A line as the customer is billed. A price in another currency is converted at the fixed parity, and that is said: the exact amount, so
+ * that it is rounded once.
+ */
 function rated(line: RatedLine, currency: string, before: Words | null = null): Rated {
   const { quantity, free, billable, steps, exact, amount } = line
   const explanation = both(before, line.explanation)
   if (line.currency === currency) return { quantity, included: free, billable, steps, exact, amount, explanation }
-  const converted = billedIn(currency, line, amount)
+  const converted = billedIn(currency, line, exact)
   const parity = (language: 'fr' | 'en'): string => {
     const francs = formatNumber(CFA_PARITY, language)
     return line.currency === 'EUR' ? `1 EUR = ${francs} ${currency}` : `${francs} ${line.currency} = 1 EUR`
@@ -1052,13 +1058,18 @@ function rated(line: RatedLine, currency: string, before: Words | null = null): 
   }
 }
 
-/** An amount of a price in the customer's currency. Throws ReleveError `unprocessable` when the two have no fixed parity. */
+/** Before rounding; what is billed in the price's own currency is rounded there. */
+function exactOf({ lines: [line] }: Rating): string {
+  return line?.exact ?? '0'
+}
+
+/** An amount of a price in the customer's currency, rounded to it. Throws ReleveError `unprocessable` when the two have no fixed parity. */
 function billedIn(
   currency: string,
   price: { readonly currency: string; readonly rule: string },
   amount: string,
 ): string {
-  if (price.currency === currency) return amount
+  if (price.currency === currency) return printMoney(new Decimal(amount), currency)
   const parity = fixedRate(price.currency, currency)
   if (parity === null)
     throw new ReleveError(

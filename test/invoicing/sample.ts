@@ -88,13 +88,15 @@ export function sampleInvoice(
     /** The fee holds the tax; those of the metrics say it in their rules. */
     readonly feeBehavior?: 'inclusive'
     readonly number?: string | null
+    /** Of the prices, when not the customer's. */
+    readonly priceCurrency?: string
     /** Items with the same metrics. */
     readonly items?: number
   } = {},
 ): Invoice {
   const { seller = ivorySeller, customer = bank, metrics = oidMetrics, fee = '200', number = 'FA-2026-0142' } = options
   const { feeBehavior = 'exclusive' } = options
-  const { currency } = customer
+  const { priceCurrency: currency = customer.currency } = options
   const contract = seedContracts[1]!
   const names = Array.from({ length: options.items ?? 1 }, (_, i) => `${contract.id}/${i + 1}`)
   const terms = {

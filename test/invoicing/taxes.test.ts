@@ -18,7 +18,7 @@ import { verifyInvoice } from '../../src/invoicing/verify.js'
 import { marchQuantities, usageOf } from './march.js'
 import { openTestPostgres, type TestPostgres } from './postgres.js'
 import { previewInvoice } from './preview.js'
-import { march } from './sample.js'
+import { bank, march, sampleInvoice } from './sample.js'
 
 const clock = new HandClock('2026-05-02T00:00:00Z')
 const MARCH = Date.UTC(2026, 2, 10)
@@ -408,6 +408,23 @@ describe('prices that include tax', () => {
 })
 
 describe('currencies', () => {
+  test('a price in euro below the cent, billed in XOF => the exact amount is converted, and rounded once', () => {
+    const price = {
+      metric: 'sms',
+      limit: '0',
+      quantity: '1345',
+      rule: { rule_id: 'sms', type: 'per_unit', unit_price: '0.0035' },
+    }
+    const of = (currency: string) =>
+      sampleInvoice({ customer: { ...bank, currency }, priceCurrency: 'EUR', metrics: [price] }).lines[1]!
+    expect(of('EUR')).toMatchObject({ exact: '4.7075', amount: '4.71' })
+    // 4.7075 × 655.957 = 3 087.92; from 4.71 it would be 3 089.56.
+    expect(of('XOF').amount).toBe('3088')
+    expect(plain(of('XOF').explanation.fr)).toMatch(
+      /= 4,71 € \(4,7075 € arrondi au plus proche\) ; 1 EUR = 655,957 XOF : 3 088 F CFA$/,
+    )
+  })
+
   test('prices in euro, billed in XOF at 655.957, each line converted once, said, and verified', async () => {
     const invoice = await invoiceOf('xof', { currency: 'XOF' })
     // 200, 30 and 17.50 EUR.
