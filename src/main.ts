@@ -1,10 +1,22 @@
 #!/usr/bin/env node
 /**
  * The process: command line → command. Nothing else exits. `releve` and `ods-billing` are the same binary.
+ *
+ * Everything else is imported behind the look at Node's version: an older one ends in the middle of an import, with words that help nobody.
  */
-import { runCli } from './cli/cli.js'
-import { Exit } from './cli/exit.js'
-import { tell, watchOutput } from './cli/terminal.js'
+const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+if (major < 20 || (major === 20 && minor < 19)) {
+  process.stderr.write(
+    `releve needs Node 20.19 or later, and this is ${process.versions.node}: install one (https://nodejs.org), or put it first in the PATH\n`,
+  )
+  process.exit(1)
+}
+
+const [{ runCli }, { Exit }, { tell, watchOutput }] = await Promise.all([
+  import('./cli/cli.js'),
+  import('./cli/exit.js'),
+  import('./cli/terminal.js'),
+])
 
 watchOutput((reason) => {
   tell(reason)

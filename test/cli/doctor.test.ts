@@ -218,3 +218,14 @@ test('few open files, a disk without room, engines whose packages are not instal
     PostgreSQL: { state: 'wrong', todo: expect.stringContaining('npm install again') },
   })
 })
+
+test('a Node that is too old => said in one line, with what to do, before anything of ours is read', () => {
+  const preload = join(root, 'old-node.mjs')
+  writeFileSync(preload, `Object.defineProperty(process.versions, 'node', { value: '20.18.3' })`)
+  const main = join(rootDirectory, 'dist', 'src', 'main.js')
+  for (const command of ['serve', 'doctor', '--version']) {
+    const ended = spawnSync(process.execPath, ['--import', preload, main, command], { encoding: 'utf8' })
+    expect([ended.status, ended.stdout], command).toEqual([1, ''])
+    expect(ended.stderr).toMatch(/^releve needs Node 20\.19 or later, and this is 20\.18\.3: install one .*\n$/)
+  }
+})

@@ -36,14 +36,8 @@ const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`
 const reasonOf = (error: unknown): string => clean(error instanceof Error ? error.message : String(error))
 
 function runtime(): Finding[] {
-  const found: Finding[] = []
-  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
-  const isNew = major > 20 || (major === 20 && minor >= 19)
-  found.push(
-    isNew
-      ? ok('node', `Node ${process.versions.node}`)
-      : wrong('node', `Node ${process.versions.node} is too old`, 'install Node 20.19 or later'),
-  )
+  // One that is too old does not come so far (main.ts).
+  const found: Finding[] = [ok('node', `Node ${process.versions.node}`)]
   const { header } = process.report.getReport() as unknown as { header: { glibcVersionRuntime?: string } }
   const glibc = header.glibcVersionRuntime
   if (process.platform === 'linux' && process.arch === 'x64' && glibc !== undefined)
