@@ -16,7 +16,7 @@ import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
 import { inTransaction } from '../transaction.js'
-import { type Credited, draftCreditNote, NOT_CREDITED } from './credit.js'
+import { type Credited, creditedBy, draftCreditNote } from './credit.js'
 import { customerNotices, hashOf, type Invoice } from './invoice.js'
 import { packJson, unpackJson } from './pack.js'
 import { tellSilent } from './silent.js'
@@ -273,18 +273,17 @@ export class Invoicing {
 
   /** What credit notes take from an invoice, drafts of them included; `before` one of them: what the others took when it was made. */
   async creditedOf(client: Pick<PoolClient, 'query'>, invoice: string, before?: string): Promise<Credited> {
-    const { rows } = await client.query<Credited>(
+    const { rows } = await client.query<Row>(
       `WITH notes AS (
          SELECT n.*, (SELECT min(serial) FROM invoice_moves WHERE invoice = n.id) AS issued,
            (SELECT serial FROM invoice_moves WHERE invoice = n.id AND to_state = 'discarded') AS dropped
          FROM invoices n WHERE refers_to = $1 AND kind = 'credit_note')
-       SELECT coalesce(-sum(n.ht), 0)::text AS ht, coalesce(-sum(n.ttc), 0)::text AS ttc
-       FROM notes n LEFT JOIN notes o ON o.id = $2
+       SELECT n.document, n.draft FROM notes n LEFT JOIN notes o ON o.id = $2
        WHERE CASE WHEN o.id IS NULL THEN n.dropped IS NULL
          ELSE (n.created_at, n.issued) < (o.created_at, o.issued) AND coalesce(n.dropped > o.issued, true) END`,
       [invoice, before ?? null],
     )
-    return rows[0] ?? NOT_CREDITED
+    return creditedBy(rows.map(documentOf))
   }
 
   /** The newest issued invoice of a contract, of a period before, that leaves so much (TTC) to credit; null when there is none. */

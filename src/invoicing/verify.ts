@@ -168,8 +168,11 @@ async function creditAgain({ invoicing, postgres }: VerifyOptions, note: Invoice
   if (note.refersTo === null)
     throw new ReleveError('unprocessable', `${note.number}: a credit note names its invoice, this one does not`)
   const { invoice } = await invoicing.get(note.refersTo.id)
-  // The whole copies the lines; a part is one line with an amount of its own.
-  const whole = note.lines.length === invoice.lines.length && opposite(note.ttc) === invoice.ttc
+  // The whole copies the lines; a part is a line for each rate with an amount of its own.
+  const whole =
+    note.lines.length === invoice.lines.length &&
+    opposite(note.ttc) === invoice.ttc &&
+    note.lines.every((line, i) => line.label.fr === invoice.lines[i]!.label.fr)
   if (whole) return draftCreditNote(note.id, invoice, NOT_CREDITED, null)
   const before = await invoicing.creditedOf(postgres, invoice.id, note.id)
   return draftCreditNote(note.id, invoice, before, opposite(note.ttc))

@@ -7,9 +7,10 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { Customer } from '../../src/catalog/definition.js'
 import { toCii } from '../../src/invoicing/cii.js'
-import { draftCreditNote } from '../../src/invoicing/credit.js'
+import { creditedBy, draftCreditNote } from '../../src/invoicing/credit.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
 import { opposite } from '../../src/invoicing/state.js'
+import { taxByRate } from '../../src/rating/tax.js'
 import { promises } from '../promises.js'
 import { all, amountAt, checkRules, LINE, readXml, SETTLEMENT, SUM } from './en16931.js'
 import { faultsOf } from './published.js'
@@ -122,6 +123,57 @@ test('credited by amounts with tax, in any parts => TVA is TTC − HT of each, a
         expect(sum.eq(opposite(invoice.ttc))).toBe(true)
         expect(new Decimal(before().ht).eq(invoice.ht)).toBe(true)
         expect(() => draftCreditNote('n', invoice, before(), '0.01')).toThrow(/exceeds_creditable/)
+      },
+    ),
+    { numRuns: 200 },
+  )
+})
+
+/** Lines of several rates, taxed by rate as an invoice is. */
+const ofSeveralRates = invoices
+  .filter(({ lines }) => lines.length > 1)
+  .map((invoice): Invoice => {
+    const lines = invoice.lines.map((line, i) => ({ ...line, taxRate: ['18', '9', '0'][i % 3]! }))
+    const { taxes, ht, tva, ttc } = taxByRate(
+      lines.map(({ amount, taxRate }) => ({ ht: amount, rate: taxRate })),
+      invoice.currency,
+    )
+    // Of a customer who owes tax.
+    return { ...invoice, customer: { ...invoice.customer, taxRate: '18' }, lines, taxes, ht, tva, ttc }
+  })
+
+test('credited in parts, of an invoice with several rates => each rate gets back what was billed, and never less than nothing', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      ofSeveralRates,
+      fc.array(fc.double({ min: 0.01, max: 0.9, noNaN: true }), { maxLength: 4 }),
+      async (invoice, parts) => {
+        fc.pre(new Decimal(invoice.ttc).gte(10))
+        const notes: Invoice[] = []
+        const left = (): Decimal => notes.reduce((all, { ttc }) => all.plus(ttc), new Decimal(invoice.ttc))
+        const credit = (amount: string | null): void => {
+          notes.push(draftCreditNote('n', invoice, creditedBy(notes), amount))
+        }
+        for (const part of parts) {
+          const amount = money(left().times(part), invoice)
+          if (amount.gt(0)) credit(amount.toFixed(invoice.currency === 'XOF' ? 0 : 2))
+        }
+        // What is left, by its amount: null with nothing before it would copy the invoice.
+        if (left().gt(0)) credit(left().toFixed(invoice.currency === 'XOF' ? 0 : 2))
+        for (const note of notes) {
+          expect(new Decimal(note.ht).plus(note.tva).eq(note.ttc)).toBe(true)
+          for (const { base, tax } of note.taxes) expect([Number(base) <= 0, Number(tax) <= 0]).toEqual([true, true])
+          const xml = toCii({ ...note, number: 'AV-1', issuedOn: '2026-04-10', dueOn: '2026-05-10' })
+          checkRules(readXml(xml))
+          expect(await faultsOf(xml, true)).toEqual([])
+        }
+        for (const { rate, base, tax } of invoice.taxes) {
+          const back = notes.flatMap((note) => note.taxes.filter((row) => row.rate === rate))
+          const sum = (of: (row: { base: string; tax: string }) => string): number =>
+            back.reduce((all, row) => all.minus(of(row)), new Decimal(0)).toNumber()
+          expect([sum((row) => row.base), sum((row) => row.tax)], rate).toEqual([Number(base), Number(tax)])
+        }
+        expect(() => draftCreditNote('n', invoice, creditedBy(notes), '1')).toThrow(/exceeds_creditable/)
       },
     ),
     { numRuns: 200 },
