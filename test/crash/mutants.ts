@@ -132,7 +132,7 @@ export function buildMutant(mutant: Mutant): { readonly root: string; remove(): 
   cpSync(join(projectRoot, 'dist/src'), join(root, 'dist/src'), { recursive: true })
   cpSync(join(projectRoot, 'dist/workers'), join(root, 'dist/workers'), { recursive: true })
   cpSync(join(projectRoot, 'package.json'), join(root, 'package.json'))
-  for (const name of ['node_modules', 'sql']) symlinkSync(join(projectRoot, name), join(root, name))
+  for (const name of ['node_modules', 'sql', 'src']) symlinkSync(join(projectRoot, name), join(root, name))
   const file = join(root, mutant.file)
   let text = readFileSync(file, 'utf8')
   for (const [from, to] of mutant.changes) {
