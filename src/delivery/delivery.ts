@@ -463,29 +463,28 @@ export class Delivery {
     await this.#insist(() => this.#record(endpoint, due, attempt, after))
   }
 
-  /** `attempts` with this one. */
+  /** `attempts` with this one; `at` is when it was judged, and what is written later is of that moment. */
   #judge(
     attempt: Attempt,
     attempts: number,
-  ): { state: 'delivered' | 'dead' | 'pending'; nextAt: number; error: string | null } {
-    const now = this.#o.clock.now()
-    if (attempt.outcome === 'delivered') return { state: 'delivered', nextAt: now, error: null }
+  ): { state: 'delivered' | 'dead' | 'pending'; at: number; nextAt: number; error: string | null } {
+    const at = this.#o.clock.now()
+    if (attempt.outcome === 'delivered') return { state: 'delivered', at, nextAt: at, error: null }
     const { error } = attempt
     const delay = this.#o.retryMs[attempts - 1]
-    if (attempt.outcome !== 'failed' || delay === undefined) return { state: 'dead', nextAt: now, error }
+    if (attempt.outcome !== 'failed' || delay === undefined) return { state: 'dead', at, nextAt: at, error }
     // From 80 to 120 %: what failed together does not come back together.
     const jittered = Math.round(delay * (0.8 + 0.4 * Math.random()))
     const asked = Math.min(attempt.retryAfterMs ?? 0, limits.retryAfterMaxMs)
-    return { state: 'pending', nextAt: now + Math.max(jittered, asked), error }
+    return { state: 'pending', at, nextAt: at + Math.max(jittered, asked), error }
   }
 
   async #record(
     endpoint: Endpoint,
     due: Due,
     attempt: Attempt,
-    { state, nextAt, error }: { state: string; nextAt: number; error: string | null },
+    { state, at: now, nextAt, error }: { state: string; at: number; nextAt: number; error: string | null },
   ): Promise<void> {
-    const now = this.#o.clock.now()
     await this.#o.postgres.query(
       `UPDATE deliveries SET state = $2, attempts = $3, next_at = $4, error = $5, changed_at = $6 WHERE serial = $1 AND state = 'pending'`,
       [due.serial, state, due.attempts + 1, nextAt, error, now],
