@@ -63,6 +63,7 @@ import { openRepair, type Repair } from './rollup/repair.js'
 import { openRollup, type Rollup } from './rollup/rollup.js'
 import { roomIn } from './room.js'
 import { type JudgeHead, openShardThread, type ShardThread } from './shard.js'
+import type { Sweep } from './sweep.js'
 import { openTracing, type Tracing } from './tracing.js'
 import { Imports } from './usage-data/import.js'
 import { UsageData } from './usage-data/usage-data.js'
@@ -166,8 +167,8 @@ export class System {
   #repair!: Repair
   #invoicing!: Invoicing
   #certifications!: Certifications
-  #trials: ReturnType<typeof watchTrials> | undefined
-  #packs: ReturnType<typeof watchPacks> | undefined
+  #trials: Sweep | undefined
+  #packs: Sweep | undefined
   #answers!: Answers
   #alerting!: Alerting
   #limits!: Policies

@@ -7,6 +7,7 @@ import type { Clock } from '../clock.js'
 import { ReleveError } from '../errors.js'
 import { limits } from '../limits.js'
 import type { Logger } from '../logger.js'
+import { type Sweep, sweepEvery } from '../sweep.js'
 import type { Catalog } from './catalog.js'
 import { endedTrials } from './trials.js'
 
@@ -39,23 +40,12 @@ export async function sweepTrials(catalog: Catalog, clock: Clock, max: number = 
 }
 
 /** Sweeps now and every hour until it is closed. */
-export function watchTrials(catalog: Catalog, clock: Clock, logger: Logger): { close(): Promise<void> } {
-  let running: Promise<void> = Promise.resolve()
-  const sweep = (): void => {
-    running = running
-      .then(() => sweepTrials(catalog, clock))
-      .then((swept) => {
-        if (swept.converted + swept.cancelled + swept.failed.length > 0) logger.info(swept, 'trials that were over')
-      })
-      .catch((error: unknown) => logger.warn({ error: String(error) }, 'trials could not be looked at'))
+export function watchTrials(catalog: Catalog, clock: Clock, logger: Logger): Sweep {
+  const look = async (): Promise<void> => {
+    const swept = await sweepTrials(catalog, clock)
+    if (swept.converted + swept.cancelled + swept.failed.length > 0) logger.info(swept, 'trials that were over')
   }
-  sweep()
-  const timer = setInterval(sweep, limits.trialSweepMs)
-  timer.unref()
-  return {
-    async close() {
-      clearInterval(timer)
-      await running
-    },
-  }
+  return sweepEvery(limits.trialSweepMs, look, (error) =>
+    logger.warn({ error: String(error) }, 'trials could not be looked at'),
+  )
 }

@@ -12,6 +12,8 @@ import { isBilled, nextPeriodOf, periodAt } from '../catalog/part.js'
 import type { Clock } from '../clock.js'
 import { limits } from '../limits.js'
 import type { Logger } from '../logger.js'
+import { type Sweep, sweepEvery } from '../sweep.js'
+import { inTransaction } from '../transaction.js'
 
 export interface ForfeitOptions {
   readonly postgres: Pool
@@ -57,16 +59,11 @@ export async function forfeitEnded(options: ForfeitOptions, page: number = limit
 /** False: a closing will come for it. */
 async function forfeit({ postgres, catalog }: ForfeitOptions, pack: Over, now: number): Promise<boolean> {
   const periods = closingsOf(catalog, pack)
-  const client = await postgres.connect()
-  try {
-    await client.query('BEGIN')
+  return inTransaction(postgres, async (client) => {
     await client.query('SELECT 1 FROM prepaid_packs WHERE id = $1 FOR UPDATE', [pack.id])
     // A sale of the pack is a closing too, but has nothing to do with its units.
     const done = await client.query(`SELECT 1 FROM closings WHERE id = ANY($1) AND state = 'done'`, [periods])
-    if (done.rowCount !== periods.length) {
-      await client.query('ROLLBACK')
-      return false
-    }
+    if (done.rowCount !== periods.length) return false
     // The first time at its end; what came back since then, now.
     await client.query(
       `INSERT INTO prepaid_entries (pack, kind, quantity, at, made_at)
@@ -76,14 +73,8 @@ async function forfeit({ postgres, catalog }: ForfeitOptions, pack: Over, now: n
        FROM prepaid_balances b WHERE b.pack = $1 AND b.balance > 0`,
       [pack.id, pack.expires, now],
     )
-    await client.query('COMMIT')
     return true
-  } catch (error) {
-    await client.query('ROLLBACK').catch(() => undefined)
-    throw error
-  } finally {
-    client.release()
-  }
+  })
 }
 
 /** The closings that can still debit it: of the billed periods from its beginning to its end. */
@@ -100,28 +91,15 @@ function closingsOf(catalog: Catalog, { contract: id, valid_from, expires }: Ove
 }
 
 /** Looks now and every hour until it is closed; `changed` hears of balances that are others now. */
-export function watchPacks(options: ForfeitOptions & { readonly logger: Logger; readonly changed: () => void }): {
-  close(): Promise<void>
-} {
+export function watchPacks(options: ForfeitOptions & { readonly logger: Logger; readonly changed: () => void }): Sweep {
   const { logger, changed } = options
-  let running: Promise<void> = Promise.resolve()
-  const sweep = (): void => {
-    running = running
-      .then(() => forfeitEnded(options))
-      .then((found) => {
-        if (found.packs === 0) return
-        changed()
-        logger.info(found, 'prepaid packs that were over are forfeited')
-      })
-      .catch((error: unknown) => logger.warn({ error: String(error) }, 'prepaid packs could not be looked at'))
+  const look = async (): Promise<void> => {
+    const found = await forfeitEnded(options)
+    if (found.packs === 0) return
+    changed()
+    logger.info(found, 'prepaid packs that were over are forfeited')
   }
-  sweep()
-  const timer = setInterval(sweep, limits.packSweepMs)
-  timer.unref()
-  return {
-    async close() {
-      clearInterval(timer)
-      await running
-    },
-  }
+  return sweepEvery(limits.packSweepMs, look, (error) =>
+    logger.warn({ error: String(error) }, 'prepaid packs could not be looked at'),
+  )
 }
