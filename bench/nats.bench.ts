@@ -196,6 +196,15 @@ async function road(
   return { takenPerS: events / taken, flushedPerS, cpuNs }
 }
 
+const MERGES_REST_MS = 60_000
+
+/** Resolves when ClickHouse merges nothing, or is not done with it within a minute. */
+async function mergesAtRest(service: BenchService): Promise<void> {
+  const until = performance.now() + MERGES_REST_MS
+  while (Number(await service.clickhouse('SELECT count() FROM system.merges')) > 0 && performance.now() < until)
+    await sleep(50)
+}
+
 export async function benchNats(options: {
   readonly formats: readonly BenchFormat[]
   readonly events: number
@@ -228,6 +237,8 @@ export async function benchNats(options: {
         const found = new Map<NatsRow['way'], Taken[]>(options.ways.map((way) => [way, []]))
         for (let round = 0; round < options.rounds; round += 1) {
           for (const way of options.ways) {
+            // What the archive of the turn before left to merge is of no other turn.
+            await mergesAtRest(service)
             const taken =
               way === 'plain'
                 ? await plain(server, bodies[way], format, messages)

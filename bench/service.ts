@@ -85,9 +85,11 @@ export async function startService(options: {
     const started = service
     let said = ''
     // A bench that is stopped, by a key or by a time limit, leaves no service behind.
-    process.once('exit', () => started.kill('SIGKILL'))
+    const kill = (): boolean => started.kill('SIGKILL')
+    process.once('exit', kill)
     ended = new Promise<void>((resolve) =>
       started.on('exit', (code, signal) => {
+        process.off('exit', kill)
         if (!isStopping) {
           process.stderr.write(`the service ended by itself: ${signal ?? code}: ${said.slice(-2_000)}\n`)
           // Nobody would tell a bench that waits for it.

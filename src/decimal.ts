@@ -27,6 +27,8 @@ export const ZERO = new Decimal(0)
 /** Decimal text (or a short JSON number) to a decimal; `field` names it in the error. Throws ReleveError `invalid_request`. */
 export function parseDecimal(value: unknown, field: string): Decimal {
   const text = typeof value === 'number' ? String(value) : value
+  if (value === undefined)
+    throw new ReleveError('invalid_request', `${field}: is missing; a decimal such as "12.50" is expected`)
   if (typeof text !== 'string' || text.length > TEXT_MAX || !PATTERN.test(text)) {
     throw new ReleveError('invalid_request', `${field}: a decimal such as "12.50" is expected, got ${show(value)}`)
   }

@@ -5,6 +5,7 @@
 
 import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
+import type { Words } from '../format.js'
 import { Cycle, type Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
 import type { Contract, ContractItem } from './contract.js'
@@ -83,6 +84,7 @@ export interface TermsAddOn {
 
 export interface TermsMetric {
   readonly metric: string
+  readonly name?: Words
   readonly unit: string
   readonly rounding?: Metric['rounding']
   /** Quantity that is included; null is unlimited. */
@@ -92,6 +94,11 @@ export interface TermsMetric {
   readonly price: Price | null
   /** Versions that take effect within the period, for usage from their instant on, in their order. */
   readonly later?: readonly { readonly from: number; readonly price: Price }[]
+}
+
+/** What documents call a metric. */
+export function calledOf({ metric, name }: Pick<TermsMetric, 'metric' | 'name'>): Words {
+  return name ?? { fr: metric, en: metric }
 }
 
 export interface BookParts {
@@ -320,10 +327,11 @@ export class Book {
           fee,
           metrics: (kind === 'fixed' || kind === 'once' ? [] : item.entitlements).map((entitlement) => {
             const rule = plan.metrics.find((entry) => entry.metric === entitlement.metric)?.rule ?? null
-            const { unit, rounding } = this.metricOf(entitlement.metric)
+            const { name, unit, rounding } = this.metricOf(entitlement.metric)
             const later = rule === null ? [] : this.versionsWithin(rule, part)
             return {
               metric: entitlement.metric,
+              ...(name === undefined ? {} : { name }),
               unit,
               ...(rounding === undefined ? {} : { rounding }),
               limit: entitlement.limit,

@@ -122,6 +122,7 @@ const ROUNDING_MODES = Object.keys(RoundingMode) as RoundingMode[]
 export function parseMetric(json: unknown): MetricInput {
   const fields = fieldsOf(json, 'metric', [
     'key',
+    'name',
     'aggregation',
     'unit',
     'scale',
@@ -150,6 +151,7 @@ export function parseMetric(json: unknown): MetricInput {
     throw new ReleveError('invalid_request', 'archive: a percentile is counted from the archived events')
   return {
     key: name(fields.key, 'key'),
+    ...(fields.name == null ? {} : { name: inWords(fields.name, 'name') }),
     aggregation,
     unit: name(fields.unit, 'unit'),
     scale,
@@ -329,6 +331,13 @@ function taxTerms(
   if (isExemption(category) && reason === null && registrations.Exonération === undefined)
     throw new ReleveError('invalid_request', `taxReason: ${category} needs the reason that is printed`)
   return { taxRate: rate, taxCategory: code, reason }
+}
+
+/** One text for both languages, or one for each. */
+function inWords(value: unknown, field: string): Words {
+  if (typeof value === 'string') return { fr: name(value, field), en: name(value, field) }
+  const { fr, en } = fieldsOf(value, field, ['fr', 'en'])
+  return { fr: name(fr, `${field}.fr`), en: name(en, `${field}.en`) }
 }
 
 function mentions(value: unknown): MentionText[] {

@@ -8,6 +8,7 @@
  * that so many percent of the period's events do not exceed (nearest rank), from the archived events alone.
  */
 import type { RoundingMode } from '../decimal.js'
+import type { Words } from '../format.js'
 
 export const Aggregation = [
   'sum',
@@ -30,6 +31,8 @@ export function isLive(aggregation: Aggregation): boolean {
 export interface Metric {
   /** The name in events, for example kyc_verification. */
   readonly key: string
+  /** What documents call it, as in «62 vérifications KYC»; absent: its key. */
+  readonly name?: Words
   /** From 1. */
   readonly version: number
   readonly aggregation: Aggregation

@@ -13,8 +13,9 @@ import type { Customer, LegalEntity, MetricInput, PlanInput, Product } from './d
 
 const JANUARY_2026 = Date.UTC(2026, 0, 1)
 
-const counted = (key: string, unit: string, dims: readonly string[] = []): MetricInput => ({
+const counted = (key: string, fr: string, en: string, unit: string, dims: readonly string[] = []): MetricInput => ({
   key,
+  name: { fr, en },
   aggregation: 'sum',
   unit,
   scale: 0,
@@ -24,17 +25,36 @@ const counted = (key: string, unit: string, dims: readonly string[] = []): Metri
 })
 
 export const seedMetrics: readonly MetricInput[] = [
-  counted('documents_processed', 'document', ['format']),
-  counted('ai_tokens', 'token', ['model']),
-  { key: 'user_active', aggregation: 'unique', unit: 'user', scale: 0, dims: [], uniqueBy: 'user', archive: true },
-  counted('auth_login', 'login', ['method']),
-  counted('kyc_verification', 'verification', ['region']),
-  counted('certificate_enrolled', 'certificate'),
-  counted('mcp_call', 'call', ['tool']),
-  { key: 'scim', aggregation: 'count', unit: 'call', scale: 0, dims: ['operation'], uniqueBy: null, archive: true },
-  counted('signature_completed', 'signature', ['level']),
+  counted('documents_processed', 'documents traités', 'documents processed', 'document', ['format']),
+  counted('ai_tokens', 'jetons IA', 'AI tokens', 'token', ['model']),
+  {
+    key: 'user_active',
+    name: { fr: 'utilisateurs actifs', en: 'active users' },
+    aggregation: 'unique',
+    unit: 'user',
+    scale: 0,
+    dims: [],
+    uniqueBy: 'user',
+    archive: true,
+  },
+  counted('auth_login', 'connexions', 'logins', 'login', ['method']),
+  counted('kyc_verification', 'vérifications KYC', 'KYC verifications', 'verification', ['region']),
+  counted('certificate_enrolled', 'certificats enrôlés', 'certificates enrolled', 'certificate'),
+  counted('mcp_call', 'appels MCP', 'MCP calls', 'call', ['tool']),
+  {
+    key: 'scim',
+    name: { fr: 'appels SCIM', en: 'SCIM calls' },
+    aggregation: 'count',
+    unit: 'call',
+    scale: 0,
+    dims: ['operation'],
+    uniqueBy: null,
+    archive: true,
+  },
+  counted('signature_completed', 'signatures', 'signatures', 'signature', ['level']),
   {
     key: 'iot_message',
+    name: { fr: 'messages', en: 'messages' },
     aggregation: 'count',
     unit: 'message',
     scale: 0,
@@ -42,9 +62,19 @@ export const seedMetrics: readonly MetricInput[] = [
     uniqueBy: null,
     archive: true,
   },
-  { key: 'iot_data', aggregation: 'sum', unit: 'Mo', scale: 6, dims: ['region'], uniqueBy: null, archive: true },
+  {
+    key: 'iot_data',
+    name: { fr: 'Mo transférés', en: 'MB transferred' },
+    aggregation: 'sum',
+    unit: 'Mo',
+    scale: 6,
+    dims: ['region'],
+    uniqueBy: null,
+    archive: true,
+  },
   {
     key: 'iot_temperature',
+    name: { fr: 'température', en: 'temperature' },
     aggregation: 'latest',
     unit: '°C',
     scale: 3,
@@ -54,6 +84,7 @@ export const seedMetrics: readonly MetricInput[] = [
   },
   {
     key: 'iot_temperature_max',
+    name: { fr: 'température maximale', en: 'highest temperature' },
     aggregation: 'max',
     unit: '°C',
     scale: 3,

@@ -250,7 +250,7 @@ function configXml(directory: string, access: Access, memoryBytes: number): stri
     <merge_selector_base>10</merge_selector_base>
     <enable_max_bytes_limit_for_min_age_to_force_merge>1</enable_max_bytes_limit_for_min_age_to_force_merge>
   </merge_tree>
-  <os_threads_nice_value_merge_mutate>5</os_threads_nice_value_merge_mutate>
+  <os_threads_nice_value_merge_mutate>10</os_threads_nice_value_merge_mutate>
   <max_server_memory_usage>${memoryBytes}</max_server_memory_usage>
   <mark_cache_size>268435456</mark_cache_size>
   <uncompressed_cache_size>0</uncompressed_cache_size>

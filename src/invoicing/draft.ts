@@ -11,7 +11,7 @@
  * its own period, less what was billed for it; and the same for that period's discounts, cap and minimum.
  */
 import { assert } from '../assert.js'
-import type { Ahead, FeePart, Terms, TermsMetric } from '../catalog/book.js'
+import { type Ahead, calledOf, type FeePart, type Terms, type TermsMetric } from '../catalog/book.js'
 import type { Product } from '../catalog/definition.js'
 import type { Price } from '../catalog/price.js'
 import { taxOf } from '../catalog/tax-table.js'
@@ -195,6 +195,8 @@ function refusals({ terms, period, billed, usage }: LatePart): Notice[] {
     const more = new Decimal(now.quantity).minus(before?.quantity ?? 0)
     if (more.isZero()) return []
     const quantity = printDecimal(more)
+    const metrics = terms.items.find(({ item }) => item === now.item)?.metrics
+    const called = calledOf(metrics?.find(({ metric }) => metric === now.metric) ?? now)
     return [
       {
         code: 'late_refused',
@@ -202,8 +204,8 @@ function refusals({ terms, period, billed, usage }: LatePart): Notice[] {
         metric: now.metric,
         quantity,
         text: {
-          fr: `usage arrivé après la facture de ${month.fr}, non facturé : ${formatNumber(quantity, 'fr')} ${now.metric}`,
-          en: `usage that came after the invoice of ${month.en}, not billed: ${formatNumber(quantity, 'en')} ${now.metric}`,
+          fr: `usage arrivé après la facture de ${month.fr}, non facturé : ${formatNumber(quantity, 'fr')} ${called.fr}`,
+          en: `usage that came after the invoice of ${month.en}, not billed: ${formatNumber(quantity, 'en')} ${called.en}`,
         },
       },
     ]
@@ -249,6 +251,7 @@ function chargesOf(
           item: item.item,
           product: item.product.key,
           metric: one.metric,
+          ...namedOf(metric),
           unit: metric.unit,
           quantity: one.quantity,
           // Each object has its own quota; the fleet has none.
@@ -268,7 +271,7 @@ function chargesOf(
         notices.push(unpricedRule('add_on_unpriced', item.item, addOn.rule))
         continue
       }
-      const line = rateAddOn(addOn.price, addOn.quantity)
+      const line = rateAddOn(addOn.price, addOn.quantity, addOn.once)
       if (line === undefined) continue
       const label = `${item.plan.name} — ${addOn.name}`
       lines.push({
@@ -288,6 +291,7 @@ function chargesOf(
     }
     for (const metric of fleet ? [] : item.metrics) {
       const measured = usageOf(usage, item.item, metric.metric)
+      const called = calledOf(metric)
       const proof = proofOf(measured)
       const limit = limitOf(item, metric, terms, period)
       const negative = parseDecimal(measured.quantity, 'quantity').lt(0)
@@ -311,10 +315,11 @@ function chargesOf(
             ...base,
             type: 'usage',
             metric: metric.metric,
+            ...namedOf(metric),
             unit: price.unit ?? metric.unit,
             label: {
-              fr: `${item.plan.name} — ${metric.metric}, ${month.fr}`,
-              en: `${item.plan.name} — ${metric.metric}, ${month.en}`,
+              fr: `${item.plan.name} — ${called.fr}, ${month.fr}`,
+              en: `${item.plan.name} — ${called.en}, ${month.en}`,
             },
             ...line,
             ...behaviorOf(price),
@@ -335,6 +340,7 @@ function chargesOf(
         item: item.item,
         product: item.product.key,
         metric: metric.metric,
+        ...namedOf(metric),
         unit: metric.unit,
         quantity: measured.quantity,
         limit,
@@ -624,8 +630,8 @@ function usageBlocked(item: string, metric: TermsMetric, quantity: string): Noti
     metric: metric.metric,
     quantity,
     text: {
-      fr: `packs épuisés : ${formatNumber(quantity, 'fr')} ${metric.metric} au-delà, bloqués et non facturés`,
-      en: `packs used up: ${formatNumber(quantity, 'en')} ${metric.metric} beyond, blocked and not billed`,
+      fr: `packs épuisés : ${formatNumber(quantity, 'fr')} ${calledOf(metric).fr} au-delà, bloqués et non facturés`,
+      en: `packs used up: ${formatNumber(quantity, 'en')} ${calledOf(metric).en} beyond, blocked and not billed`,
     },
   }
 }
@@ -821,8 +827,8 @@ function regularise(
               ? `, dont ${more} payés par des packs au lieu de ${less}`
               : `, ${more} of them paid by packs instead of ${less}`
         return language === 'fr'
-          ? `${counts[0]} ${metric.metric} au lieu de ${counts[1]}${packs} : ${sum} déjà facturés = ${money(amount)}`
-          : `${counts[0]} ${metric.metric} instead of ${counts[1]}${packs}: ${sum} already billed = ${money(amount)}`
+          ? `${counts[0]} ${calledOf(metric).fr} au lieu de ${counts[1]}${packs} : ${sum} déjà facturés = ${money(amount)}`
+          : `${counts[0]} ${calledOf(metric).en} instead of ${counts[1]}${packs}: ${sum} already billed = ${money(amount)}`
       }
       lines.push({
         item: item.item,
@@ -830,10 +836,11 @@ function regularise(
         plan: item.plan,
         type: 'regularisation',
         metric: metric.metric,
+        ...namedOf(metric),
         unit: metric.price.unit ?? metric.unit,
         label: {
-          fr: `Régularisation ${month('fr')} — ${metric.metric}`,
-          en: `Adjustment for ${month('en')} — ${metric.metric}`,
+          fr: `Régularisation ${month('fr')} — ${calledOf(metric).fr}`,
+          en: `Adjustment for ${month('en')} — ${calledOf(metric).en}`,
         },
         quantity: delta.quantity,
         included: '0',
@@ -945,8 +952,8 @@ function rateMetric(
       const sum = `${money(delta.after.total)} − ${money(delta.before.total)} = ${money(delta.amount)}`
       const [more, of] = [delta.quantity, now.quantity].map((text) => formatNumber(text, language))
       return language === 'fr'
-        ? `${more} ${metric.metric} de plus, ${of} en tout, au prix v${price.version} : ${sum}`
-        : `${more} ${metric.metric} more, ${of} in all, at price v${price.version}: ${sum}`
+        ? `${more} ${calledOf(metric).fr} de plus, ${of} en tout, au prix v${price.version} : ${sum}`
+        : `${more} ${calledOf(metric).en} more, ${of} in all, at price v${price.version}: ${sum}`
     }
     const figures = {
       quantity: delta.quantity,
@@ -969,7 +976,13 @@ function rateMetric(
 /** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
 export function askOf(metric: TermsMetric, price: Price, limit: string) {
   const included = convertUnit(limit, metric.unit, price.unit ?? metric.unit)
-  return (measured: string) => ({ price, included, ...pricedQuantity(measured, metric, price) })
+  const called = calledOf(metric)
+  return (measured: string) => ({ price, included, called, ...pricedQuantity(measured, metric, price) })
+}
+
+/** The name of a metric on a line or an entry. */
+export function namedOf({ name }: TermsMetric): Pick<InvoiceLine, 'metricName'> {
+  return name === undefined ? {} : { metricName: name }
 }
 
 function amountsOf({ amounts }: ItemUsage): Pick<ItemUsage, 'amounts'> {
@@ -1017,8 +1030,8 @@ function atLeastZero(quantity: string): string {
 type Rated = Pick<InvoiceLine, 'quantity' | 'included' | 'billable' | 'steps' | 'exact' | 'amount' | 'explanation'>
 
 /** So many of an add-on. A flat price is that of one, and three seats are three fees: rating alone takes a fee as due once. */
-function rateAddOn(price: Price, quantity: string): RatedLine | undefined {
-  const line = rate({ price, quantity }).lines[0]
+function rateAddOn(price: Price, quantity: string, once: boolean): RatedLine | undefined {
+  const line = rate({ price, quantity, once }).lines[0]
   const many = parseDecimal(quantity, 'quantity')
   if (line === undefined || price.model !== 'flat' || many.eq(1)) return line
   if (many.isZero()) return undefined
@@ -1107,8 +1120,8 @@ function unpricedOverage(item: string, metric: TermsMetric, limit: string, quant
     metric: metric.metric,
     quantity,
     text: {
-      fr: `dépassement sans prix : ${formatNumber(quantity, 'fr')} ${metric.metric} au-delà de ${formatNumber(limit, 'fr')}, non facturé`,
-      en: `overage without a price: ${formatNumber(quantity, 'en')} ${metric.metric} above ${formatNumber(limit, 'en')}, not billed`,
+      fr: `dépassement sans prix : ${formatNumber(quantity, 'fr')} ${calledOf(metric).fr} au-delà de ${formatNumber(limit, 'fr')}, non facturé`,
+      en: `overage without a price: ${formatNumber(quantity, 'en')} ${calledOf(metric).en} above ${formatNumber(limit, 'en')}, not billed`,
     },
   }
 }
@@ -1120,8 +1133,8 @@ function negativeUsage(item: string, metric: TermsMetric, quantity: string): Not
     metric: metric.metric,
     quantity,
     text: {
-      fr: `quantité négative : ${formatNumber(quantity, 'fr')} ${metric.metric}, comptée pour 0`,
-      en: `negative quantity: ${formatNumber(quantity, 'en')} ${metric.metric}, billed as 0`,
+      fr: `quantité négative : ${formatNumber(quantity, 'fr')} ${calledOf(metric).fr}, comptée pour 0`,
+      en: `negative quantity: ${formatNumber(quantity, 'en')} ${calledOf(metric).en}, billed as 0`,
     },
   }
 }

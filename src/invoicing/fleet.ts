@@ -7,7 +7,7 @@
  * is rounded once: what the detail lists sums to what the line says.
  */
 import { assert } from '../assert.js'
-import type { Terms, TermsMetric } from '../catalog/book.js'
+import { calledOf, type Terms, type TermsMetric } from '../catalog/book.js'
 import { printMoney, printPrice } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
@@ -15,7 +15,17 @@ import { formatMoney, formatNumber, type Words } from '../format.js'
 import type { Period } from '../period.js'
 import { lengthOf, prorate } from '../rating/prorate.js'
 import { rate, type Step } from '../rating/rating.js'
-import { askOf, behaviorOf, type DraftLine, type ItemUsage, limitOf, monthOf, proofOf, taxRateOf } from './draft.js'
+import {
+  askOf,
+  behaviorOf,
+  type DraftLine,
+  type ItemUsage,
+  limitOf,
+  monthOf,
+  namedOf,
+  proofOf,
+  taxRateOf,
+} from './draft.js'
 
 /** What the objects of a fleet come to, of one kind. */
 export interface FleetCharge {
@@ -318,7 +328,7 @@ export function fleetLines(
     const metric = item.metrics.find((entry) => entry.metric === one.metric)
     const what: Words =
       fleet.kind === 'usage'
-        ? { fr: one.metric, en: one.metric }
+        ? calledOf(metric ?? one)
         : fleet.kind === 'fee'
           ? { fr: 'abonnement des objets', en: 'subscription of the objects' }
           : { fr: 'abonnement des objets au prorata', en: 'subscription of the objects, by days' }
@@ -330,6 +340,7 @@ export function fleetLines(
         plan: item.plan,
         type: fleet.kind === 'usage' ? 'usage' : 'fee',
         metric: fleet.kind === 'usage' ? one.metric : null,
+        ...(fleet.kind === 'usage' && metric !== undefined ? namedOf(metric) : {}),
         unit: fleet.kind === 'usage' ? (metric?.price?.unit ?? metric?.unit ?? null) : null,
         label: { fr: label('fr'), en: label('en') },
         quantity: one.quantity,
@@ -338,7 +349,7 @@ export function fleetLines(
         steps: fleet.kind === 'part' ? [] : fleet.steps,
         exact: fleet.exact,
         amount: fleet.amount,
-        explanation: { fr: wordsOf(one, currency, 'fr'), en: wordsOf(one, currency, 'en') },
+        explanation: { fr: wordsOf(one, what.fr, currency, 'fr'), en: wordsOf(one, what.en, currency, 'en') },
         taxRate,
         ...behaviorOf(fleet.kind === 'usage' ? (metric?.price ?? null) : item.fee),
         price: fleet.kind === 'usage' ? (metric?.price ?? null) : item.fee,
@@ -351,7 +362,7 @@ export function fleetLines(
   })
 }
 
-function wordsOf({ fleet, quantity, metric }: ItemUsage, currency: string, language: 'fr' | 'en'): string {
+function wordsOf({ fleet, quantity }: ItemUsage, metric: string, currency: string, language: 'fr' | 'en'): string {
   assert(fleet !== undefined, 'a fleet entry has its charge')
   const n = (value: string): string => formatNumber(value, language)
   const [count, sum] = [n(String(fleet.objects)), formatMoney(fleet.amount, currency, language)]
@@ -390,7 +401,7 @@ export function fleetRegularisation(
     if (new Decimal(amount).isZero()) return []
     const more = printDecimal(new Decimal(now.quantity).minus(old?.quantity ?? '0'))
     const metric = item.metrics.find((entry) => entry.metric === now.metric)
-    const what = now.fleet.kind === 'usage' ? now.metric : item.plan.name
+    const what = now.fleet.kind === 'usage' ? calledOf(metric ?? now) : { fr: item.plan.name, en: item.plan.name }
     const sum = (language: 'fr' | 'en'): string => {
       const money = (value: string): string => formatMoney(value, currency, language)
       return language === 'fr'
@@ -404,8 +415,9 @@ export function fleetRegularisation(
         plan: item.plan,
         type: 'regularisation',
         metric: now.fleet.kind === 'usage' ? now.metric : null,
+        ...(now.fleet.kind === 'usage' && metric !== undefined ? namedOf(metric) : {}),
         unit: metric?.unit ?? null,
-        label: { fr: `Régularisation ${month.fr} — ${what}`, en: `Adjustment for ${month.en} — ${what}` },
+        label: { fr: `Régularisation ${month.fr} — ${what.fr}`, en: `Adjustment for ${month.en} — ${what.en}` },
         quantity: more,
         included: '0',
         billable: more,

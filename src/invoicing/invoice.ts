@@ -73,6 +73,8 @@ export interface InvoiceLine {
   readonly product: string
   readonly plan: { readonly key: string; readonly version: number; readonly name: string }
   readonly metric: string | null
+  /** What the metric is called, when that is not its key. */
+  readonly metricName?: Words
   readonly unit: string | null
   readonly label: Words
   readonly quantity: string
@@ -107,6 +109,8 @@ export interface UsageStatement {
   readonly item: string
   readonly product: string
   readonly metric: string
+  /** What the metric is called, when that is not its key. */
+  readonly metricName?: Words
   readonly unit: string
   readonly quantity: string
   readonly limit: string | null

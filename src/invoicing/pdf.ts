@@ -631,7 +631,7 @@ export async function toPdf(
       const { x, width, align } = columns[i]!
       sheet.line(text, x, y, width, { size: 8.5, align, ...style })
     }
-    cell(0, entry.metric, { weight: 600 })
+    cell(0, entry.metricName?.[language] ?? entry.metric, { weight: 600 })
     cell(1, formatNumber(entry.quantity, language))
     cell(2, entry.limit === null ? say('unlimited') : formatNumber(entry.limit, language), { color: GRAY })
     if (entry.percent === null) return
@@ -686,7 +686,7 @@ function groupKey(line: InvoiceLine, language: Language, fee: string): string {
   if (line.type === 'fee') return `${line.plan.name} — ${fee}`
   return line.metric === null || line.type === 'regularisation'
     ? line.label[language]
-    : `${line.plan.name} — ${line.metric}`
+    : `${line.plan.name} — ${line.metricName?.[language] ?? line.metric}`
 }
 
 /** What a reader of Factur-X looks for in the metadata, and the schema that PDF/A wants of every property of its own. */

@@ -91,7 +91,7 @@ export function renderInvoice(
       const percent = entry.percent === null ? '–' : formatPercent(entry.percent, language)
       const over = entry.status === 'over' ? `  ${say('over')} +${formatNumber(entry.overage ?? '0', language)}` : ''
       out.push(
-        `  ${entry.metric.padEnd(24)}${formatNumber(entry.quantity, language).padStart(14)} / ${limit.padEnd(12)}${percent.padStart(9)}${over}`,
+        `  ${(entry.metricName?.[language] ?? entry.metric).padEnd(24)}${formatNumber(entry.quantity, language).padStart(14)} / ${limit.padEnd(12)}${percent.padStart(9)}${over}`,
       )
       entriesOf(entry.data)
     }

@@ -78,9 +78,10 @@ export function shadowTerms(book: Book, terms: Terms, period: Period, change: Sh
         feeRule: plan.feeRule,
         fee: priced(plan.feeRule, inForce(plan.feeRule)),
         metrics: plan.metrics.map(({ metric, included, rule }) => {
-          const { unit, rounding } = book.metricOf(metric)
+          const { name, unit, rounding } = book.metricOf(metric)
           return {
             metric,
+            ...(name === undefined ? {} : { name }),
             unit,
             ...(rounding === undefined ? {} : { rounding }),
             limit: included,

@@ -7,7 +7,13 @@ import type { ModelResult, ModelStep } from './line.js'
 
 interface Facts {
   readonly price: Price
+  /** The metric, in words; undefined: by its key. */
+  readonly called: Words | undefined
+  /** Of a flat price: due once, whatever its cycle. */
+  readonly once: boolean
   readonly quantity: Decimal
+  /** Of the units that cost nothing: those that are not included but have no price. */
+  readonly unpriced: Decimal
   readonly result: ModelResult
   readonly exact: Decimal
   readonly amount: string
@@ -17,20 +23,26 @@ export function explain(facts: Facts): Words {
   return { fr: inLanguage(facts, 'fr'), en: inLanguage(facts, 'en') }
 }
 
-function inLanguage({ price, quantity, result, exact, amount }: Facts, language: Language): string {
+function inLanguage(
+  { price, called, once, quantity, unpriced, result, exact, amount }: Facts,
+  language: Language,
+): string {
   const french = language === 'fr'
   const number = (value: Decimal): string => formatNumber(printDecimal(value), language)
   const money = (value: Decimal | string): string => formatMoney(String(value), price.currency, language)
   if (price.model === 'flat') {
+    if (once) return `${french ? 'frais unique' : 'one-time fee'} ${money(price.amount)}`
     const cycle = french ? `abonnement ${cycleFr(price.billingCycle)}` : `${price.billingCycle} fee`
     return `${cycle} ${money(price.amount)}`
   }
-  const used = `${number(quantity)} ${price.metric}`
-  const free = result.free.isZero()
-    ? ''
-    : french
-      ? `, dont ${number(result.free)} inclus`
-      : `, ${number(result.free)} included`
+  const used = `${number(quantity)} ${called?.[language] ?? price.metric}`
+  const included = Decimal.max(Decimal.min(result.free, quantity).minus(unpriced), 0)
+  const free = [
+    ...(included.isZero() ? [] : [french ? `dont ${number(included)} inclus` : `${number(included)} included`]),
+    ...(unpriced.isZero() ? [] : [french ? `${number(unpriced)} sans prix` : `${number(unpriced)} without a price`]),
+  ]
+    .map((part) => `, ${part}`)
+    .join('')
   const steps = result.steps.map((step) => stepText(step)).join(' + ')
   const rounding =
     exact.decimalPlaces() > exponentOf(price.currency)

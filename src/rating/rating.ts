@@ -9,6 +9,7 @@ import type { Price } from '../catalog/price.js'
 import { printMoney, printPrice } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, round, sum, ZERO } from '../decimal.js'
 import { ReleveError } from '../errors.js'
+import type { Words } from '../format.js'
 import { rateDynamic } from './dynamic.js'
 import { explain } from './explain.js'
 import { rateFlat } from './flat.js'
@@ -37,6 +38,10 @@ export interface RateRequest {
   readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
   /** Whether the first tier's flat fee is due at zero usage; default true. Interim lines say false. */
   readonly flatAtZero?: boolean
+  /** What the words call the metric. Default its key. */
+  readonly called?: Words
+  /** Of a flat price that is due once and not each period: only the words differ. */
+  readonly once?: boolean
 }
 
 export interface Rating {
@@ -83,7 +88,16 @@ export function rate(request: RateRequest): Rating {
       })),
       exact: printDecimal(exact),
       amount,
-      explanation: explain({ price, quantity, result, exact, amount }),
+      explanation: explain({
+        price,
+        called: request.called,
+        once: request.once ?? false,
+        quantity,
+        unpriced,
+        result,
+        exact,
+        amount,
+      }),
     })
   }
   const total = sum(lines.map((line) => new Decimal(line.amount)))

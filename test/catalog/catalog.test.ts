@@ -107,6 +107,16 @@ describe('versions', () => {
     )
   })
 
+  test('a metric has a name for documents, one for both languages or one for each', async () => {
+    const metric = { key: 'eau', aggregation: 'sum', unit: 'm3', scale: 3 }
+    const { value } = await catalog.putMetric({ ...metric, name: 'm³ d’eau' })
+    expect(value.name).toEqual({ fr: 'm³ d’eau', en: 'm³ d’eau' })
+    const again = await catalog.putMetric({ ...metric, name: { fr: 'm³ d’eau', en: 'm³ of water' } })
+    expect(again.value).toMatchObject({ version: 2, name: { fr: 'm³ d’eau', en: 'm³ of water' } })
+    await expect(catalog.putMetric({ ...metric, name: { fr: 'm³ d’eau' } })).rejects.toThrow(/^name\.en: /)
+    await expect(catalog.putMetric({ ...metric, name: 7 })).rejects.toThrow(/^name: an object/)
+  })
+
   test('a changed metric is a new version of it, and the database keeps the old one', async () => {
     const first = await catalog.putMetric({ key: 'gaz', aggregation: 'sum', unit: 'kWh', scale: 2 })
     const second = await catalog.putMetric({ key: 'gaz', aggregation: 'sum', unit: 'kWh', scale: 3 })

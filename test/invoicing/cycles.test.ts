@@ -92,7 +92,7 @@ describe('fees in advance', () => {
     const opening = await close('ahead', day('2025-12-10'))
     expect([shown(opening), opening!.usage]).toEqual([[['Business — abonnement, janvier 2026', '200.00']], []])
     expect(shown(await close('ahead', day('2026-01-10')))).toEqual([
-      ['Business — kyc_verification, janvier 2026', '30.00'],
+      ['Business — vérifications KYC, janvier 2026', '30.00'],
       ['Business — abonnement, février 2026', '200.00'],
     ])
     await close('ahead', day('2026-02-10'))
@@ -177,7 +177,7 @@ describe('states', () => {
     const paused = await close('pauses_fees', day('2026-03-10'))
     expect(shown(paused)).toEqual([
       ['Business — abonnement, mars 2026', '135.48'],
-      ['Business — kyc_verification, mars 2026', '30.00'],
+      ['Business — vérifications KYC, mars 2026', '30.00'],
     ])
     expect(plain(paused!.lines[0]!.explanation.fr)).toBe(
       'du 01/03/2026 au 31/03/2026 : 200,00 € × 21 jours sur 31 (sans 10 suspendus) = 135,48 €',

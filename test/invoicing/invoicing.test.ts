@@ -132,7 +132,7 @@ describe('closing a period', () => {
       'FACTURE FA-2026-0001',
       'Total TTC',
       '292,05 €',
-      'dépassement sans prix : 5 certificate_enrolled',
+      'dépassement sans prix : 5 certificats enrôlés',
       '12 × 2,50 €',
       'TVA 18 %',
     ]) {
@@ -384,9 +384,9 @@ describe('late usage', () => {
       ['usage', 'kyc_verification', '51', '2.50'],
       ['regularisation', 'kyc_verification', '50', '119.00'],
     ])
-    expect(invoice.lines[2]!.label.fr).toBe('Régularisation mars 2026 — kyc_verification')
+    expect(invoice.lines[2]!.label.fr).toBe('Régularisation mars 2026 — vérifications KYC')
     expect(invoice.lines[2]!.explanation.fr.replaceAll('\u00a0', ' ')).toBe(
-      '112 kyc_verification au lieu de 62 : 149,00 € − 30,00 € déjà facturés = 119,00 €',
+      '112 vérifications KYC au lieu de 62 : 149,00 € − 30,00 € déjà facturés = 119,00 €',
     )
     const unpriced = invoice.notices.filter((notice) => notice.code === 'overage_unpriced')
     expect(unpriced.map((notice) => [notice.metric, notice.quantity])).toEqual([['certificate_enrolled', '2']])

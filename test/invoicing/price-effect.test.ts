@@ -72,7 +72,7 @@ test('the preview tells it, the closing bills it, a line for each version, and t
   // 12 × 2.50, then 10 × 3.00: 60.00 by event time.
   expect([shown(invoice.lines), invoice.ht]).toEqual([expected, '60.00'])
   expect(plain(invoice.lines[1]!.explanation.fr)).toBe(
-    '10 mcp_call de plus, 22 en tout, au prix v2.1 : 66,00 € − 36,00 € = 30,00 €',
+    '10 appels MCP de plus, 22 en tout, au prix v2.1 : 66,00 € − 36,00 € = 30,00 €',
   )
   const found = await service.system.billing.verifyInvoice(invoice.id)
   expect(found.lines.flatMap((line) => line.differences)).toEqual([])

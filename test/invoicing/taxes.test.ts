@@ -163,7 +163,7 @@ describe('prices that include tax', () => {
     ])
     expect(totals(invoice)).toEqual(['80.00', '14.40', '94.40'])
     expect(plain(invoice.lines[1]!.explanation.fr)).toBe(
-      '62 kyc_verification, dont 50 inclus : 12 × 2,95 € = 35,40 € ; TTC, soit 30,00 € HT',
+      '62 vérifications KYC, dont 50 inclus : 12 × 2,95 € = 35,40 € ; TTC, soit 30,00 € HT',
     )
     expect(plain(invoice.lines[1]!.explanation.en)).toMatch(/ = 35.40 EUR; tax included, 30.00 EUR without it$/)
   })
@@ -430,7 +430,7 @@ describe('currencies', () => {
     // 200, 30 and 17.50 EUR.
     expect(invoice.lines.map((line) => line.amount)).toEqual(['131191', '19679', '11479'])
     expect(plain(invoice.lines[1]!.explanation.fr)).toBe(
-      '62 kyc_verification, dont 50 inclus : 12 × 2,50 € (tranche 51 à 100) = 30,00 € ; 1 EUR = 655,957 XOF : 19 679 F CFA',
+      '62 vérifications KYC, dont 50 inclus : 12 × 2,50 € (tranche 51 à 100) = 30,00 € ; 1 EUR = 655,957 XOF : 19 679 F CFA',
     )
     expect([invoice.ht, invoice.tva, invoice.ttc]).toEqual(['162349', '29223', '191572'])
     const again = await verifyInvoice(

@@ -108,7 +108,7 @@ describe('parts of a period', () => {
       ['fee', '64.52', 'du 01/03/2026 au 10/03/2026 : 200,00 € × 10 jours sur 31 = 64,52 €'],
       ['usage', '30.00', expect.stringContaining('12 × 2,50 €')],
       ['fee', '338.71', 'du 11/03/2026 au 31/03/2026 : 500,00 € × 21 jours sur 31 = 338,71 €'],
-      ['usage', '1.50', expect.stringContaining('201 kyc_verification')],
+      ['usage', '1.50', expect.stringContaining('201 vérifications KYC')],
     ])
     expect(invoice.lines[1]!.period).toEqual({ from: march.from, to: Date.UTC(2026, 2, 11) })
     expect(invoice.lines[3]!.period).toEqual({ from: Date.UTC(2026, 2, 11), to: march.to })

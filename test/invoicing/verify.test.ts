@@ -317,7 +317,7 @@ test(`prices with tax, closed in a batch => the sum of the lines is paid, on pap
   expect(csv[0]).toMatch(/,tax_behavior,net_amount$/)
   expect(csv[2]).toMatch(/,35\.40,EUR,18,.*,inclusive,30\.00$/)
   expect((await get(`${invoice.number}?format=txt`)).body).toMatch(
-    /2\. Boutique — kyc_verification, mars 2026 +35,40\s€ TTC/,
+    /2\. Boutique — vérifications KYC, mars 2026 +35,40\s€ TTC/,
   )
 
   const verified = async (id: string): Promise<string[]> => differing(await service.system.billing.verifyInvoice(id))

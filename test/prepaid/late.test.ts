@@ -129,7 +129,7 @@ describe('on an invoice of its own', () => {
     const { made } = await service.system.billing.settleLate({ contract: tenant, at: MARCH.from })
     expect(amounts(made!)).toEqual([['regularisation', '0.50']])
     expect(plain(made!.invoice.lines[0]!.explanation.fr)).toBe(
-      '85 mcp_call au lieu de 60, dont 70 payés par des packs au lieu de 50 : 0,50 € − 0,00 € déjà facturés = 0,50 €',
+      '85 appels MCP au lieu de 60, dont 70 payés par des packs au lieu de 50 : 0,50 € − 0,00 € déjà facturés = 0,50 €',
     )
     expect(made!.invoice.notices.map((notice) => plain(notice.text.fr))).toEqual([
       'pack 40 call : 10 de plus utilisés pour mars 2026, après sa facture',

@@ -275,6 +275,40 @@ describe('edges', () => {
     )
   })
 
+  test('what is included and what has no price are told apart, and the parts that are said add up to the quantity', () => {
+    const line = rate({ price: kyc, quantity: '62', included: '10' }).lines[0]!
+    expect(line.explanation.fr.replaceAll('\u00a0', ' ')).toBe(
+      '62 kyc_verification, dont 10 inclus, 40 sans prix : 12 × 2,50 € (tranche 51 à 100) = 30,00 €',
+    )
+    let seed = 7
+    const random = (below: number): number => {
+      seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648
+      return seed % below
+    }
+    for (let i = 0; i < 2_000; i += 1) {
+      const [quantity, included] = [random(160), random(120)]
+      const [said] = rate({ price: kyc, quantity: String(quantity), included: String(included) }).lines
+      if (said === undefined) continue
+      const { en } = said.explanation
+      const of = (pattern: RegExp): number => [...en.matchAll(pattern)].reduce((sum, one) => sum + Number(one[1]), 0)
+      const parts = of(/, (\d+) included/g) + of(/, (\d+) without a price/g) + of(/(\d+) × /g)
+      expect(parts, en).toBe(quantity)
+      expect(of(/, (\d+) included/g), en).toBe(Math.min(included, quantity))
+    }
+  })
+
+  test('a metric is called by its name, and a fee that is due once is not a subscription', () => {
+    const called = { fr: 'vérifications KYC', en: 'KYC verifications' }
+    expect(rate({ price: kyc, quantity: '62', included: '50', called }).lines[0]!.explanation.en).toMatch(
+      /^62 KYC verifications, 50 included/,
+    )
+    const flat = parsePrice({ rule_id: 'setup', type: 'flat_fee', amount: '30', currency: 'EUR' })
+    expect(rate({ price: flat, quantity: '1', once: true }).lines[0]!.explanation).toEqual({
+      fr: 'frais unique 30,00\u00a0€',
+      en: 'one-time fee 30.00\u00a0EUR',
+    })
+  })
+
   test('a negative or unreadable quantity is refused, not rated', () => {
     for (const bad of ['-1', '1e5', 'NaN', '', '1,5', ' 1', '0x10']) {
       expect(() => rate({ price: kyc, quantity: bad }), bad).toThrow(/quantity/)
