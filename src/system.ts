@@ -36,6 +36,7 @@ import type { BodyFormat } from './ingest/ingest.js'
 import { type RefusalCode, shardVerdictNames } from './ingest/verdict.js'
 import { Intake } from './intake.js'
 import { Certifications } from './invoicing/certification.js'
+import { invoicedUntil } from './invoicing/close.js'
 import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
 import { limits } from './limits.js'
@@ -319,7 +320,7 @@ export class System {
     await migrate({ clickhouse, postgres, directory: sqlDirectory, logger })
     this.#keys = await openKeys({ postgres, clock, dataDirectory: config.dataDirectory })
     this.#rates = await TenantRates.open({ postgres, clock })
-    this.#catalog = await openCatalog({ postgres, clock })
+    this.#catalog = await openCatalog({ postgres, clock, invoicedUntil })
     this.#rollup = openRollup({ clickhouse })
     const archive = openArchivePool(clickhouseHttp)
     this.#archivePool = archive

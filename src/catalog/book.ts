@@ -267,6 +267,14 @@ export class Book {
     return found === undefined ? null : normalForm(found)
   }
 
+  /** The fee parts of an item that are due in a period, in arrears; none of a contract that pays in advance, which is settled period by period. */
+  feesDue(contract: Contract, item: ContractItem, period: Period): FeePart[] {
+    const { feeRule } = this.planOf(item.plan, item.planVersion)
+    if (contract.fees !== undefined || feeRule === null || item.kind === 'usage' || item.kind === 'once') return []
+    const found = this.priceInForce(feeRule, period.from)
+    return found === null ? [] : feeParts(contract, item, normalForm(found), period)
+  }
+
   /** What a contract's period is billed by. Throws ReleveError `not_found`. */
   terms(contractId: string, period: Period): Terms {
     const contract = this.contractOf(contractId)

@@ -3,8 +3,7 @@
  * then and a line for its history; the catalogue keeps both in one transaction. Pure; `on` is a calendar day of the contract's zone.
  *
  * What the states mean for billing: provisioned and an unconverted trial are not billed; a suspended contract pays its usage and, by
- * its policy, no fee and no add-on for the days of suspension (what it has committed to as a minimum stays); a cancelled one is
- * billed up to its last day.
+ * its policy, no fee, add-on or minimum for the days of suspension; a cancelled one is billed up to its last day.
  */
 import { DateTime } from 'luxon'
 import { ReleveError } from '../errors.js'
