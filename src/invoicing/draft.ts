@@ -16,7 +16,7 @@ import type { Product } from '../catalog/definition.js'
 import type { Price } from '../catalog/price.js'
 import { taxOf } from '../catalog/tax-table.js'
 import { convertUnit } from '../catalog/unit.js'
-import { CFA_PARITY, convertMoney, fixedRate, printMoney } from '../currency.js'
+import { CFA_PARITY, convertMoney, fixedRate, printMoney, printPrice } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, round } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { dateIn, formatDate, formatMoney, formatMonth, formatNumber, type Words } from '../format.js'
@@ -274,15 +274,19 @@ function chargesOf(
       const line = rateAddOn(addOn.price, addOn.quantity, addOn.once)
       if (line === undefined) continue
       const label = `${item.plan.name} — ${addOn.name}`
+      const { paused } = addOn
+      const amounts = addOn.once
+        ? rated(line, customer.currency)
+        : byPart(line, terms, { period, part: addOn.period, ...(paused === undefined ? {} : { paused }) })
+      // Suspended all the time.
+      if (new Decimal(amounts.amount).isZero() && paused !== undefined) continue
       lines.push({
         ...base,
         type: 'add_on',
         metric: null,
         unit: null,
         label: { fr: `${label}, ${month.fr}`, en: `${label}, ${month.en}` },
-        ...(addOn.once
-          ? rated(line, customer.currency)
-          : byPart(rated(line, customer.currency), terms, { period, part: addOn.period })),
+        ...amounts,
         ...behaviorOf(addOn.price),
         price: addOn.price,
         proof: null,
@@ -427,14 +431,13 @@ function isTriggered({ contract }: Terms, item: string, usage: readonly ItemUsag
 
 /** A line for each part that the fee is due for. */
 function feeLines(terms: Terms, item: Ahead['items'][number], parts: readonly FeePart[]): DraftLine[] {
-  const { customer } = terms
   const { fee } = item
   if (fee === null) return []
   const line = rate({ price: fee, quantity: '1' }).lines[0]
   if (line === undefined) return []
   return parts.flatMap((one): DraftLine[] => {
     const month = monthOf(terms, one.period)
-    const amounts = byPart(rated(line, customer.currency), terms, one)
+    const amounts = byPart(line, terms, one)
     // Suspended all the time.
     if (new Decimal(amounts.amount).isZero() && one.paused !== undefined) return []
     return [
@@ -510,14 +513,22 @@ function feeCorrections(terms: Terms, period: Period, billed: Ahead): DraftLine[
   }
 }
 
-/** A fee of a part: the amount by days (or seconds), without those of a suspension, with the days in words. */
-function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePart): Rated {
+/**
+ * A fee of a part as the customer is billed: the exact amount by days (or seconds), without those of a suspension, with the days in
+ * words. One rounding, also of what is converted.
+ */
+function byPart(line: RatedLine, terms: Terms, { period, part, paused = [] }: FeePart): Rated {
   const { timeZone, prorate: by } = terms.contract
   const { currency } = terms.customer
-  if (part.from === period.from && part.to === period.to && paused.length === 0) return line
+  const whole = rated(line, currency)
+  if (part.from === period.from && part.to === period.to && paused.length === 0) return whole
   const count = (range: Period): number => lengthOf(range, timeZone, by)
   const off = paused.reduce((all, one) => all + count(one), 0)
-  const amount = prorate(line.amount, count(part) - off, count(period), currency)
+  const [due, of] = [count(part) - off, count(period)]
+  const isConverted = line.currency !== currency
+  const amount = isConverted
+    ? billedIn(currency, line, printDecimal(new Decimal(line.exact).times(due).dividedBy(of)))
+    : prorate(line.exact, due, of, currency)
   // People read 71 hours of 743 where it is that, not 255,600 seconds; a clock change shows in them.
   const inHours = by === 'second' && [part, period, ...paused].every((range) => Number.isInteger(hoursOf(range)))
   const units = inHours
@@ -528,7 +539,8 @@ function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePar
   const shown = inHours ? hoursOf : count
   const unpaid = paused.reduce((all, one) => all + shown(one), 0)
   const say = (language: 'fr' | 'en'): string => {
-    const money = (value: string): string => formatMoney(value, currency, language)
+    const price = formatMoney(printPrice(new Decimal(line.exact), line.currency), line.currency, language)
+    const result = `${isConverted ? parityIn(line.currency, currency, language) : ' ='} ${formatMoney(amount, currency, language)}`
     const [some, all, without] = [shown(part) - unpaid, shown(period), unpaid].map((n) =>
       formatNumber(String(n), language),
     )
@@ -536,10 +548,10 @@ function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePar
     const days = [part.from, part.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
     const left = off === 0 ? '' : language === 'fr' ? ` (sans ${without} suspendus)` : ` (without ${without} suspended)`
     return language === 'fr'
-      ? `du ${days[0]} au ${days[1]} : ${money(line.amount)} × ${some} ${unit} sur ${all}${left} = ${money(amount)}`
-      : `${days[0]} to ${days[1]}: ${money(line.amount)} × ${some} of ${all} ${unit}${left} = ${money(amount)}`
+      ? `du ${days[0]} au ${days[1]} : ${price} × ${some} ${unit} sur ${all}${left}${result}`
+      : `${days[0]} to ${days[1]}: ${price} × ${some} of ${all} ${unit}${left}${result}`
   }
-  return { ...line, steps: [], exact: amount, amount, explanation: { fr: say('fr'), en: say('en') } }
+  return { ...whole, steps: [], exact: amount, amount, explanation: { fr: say('fr'), en: say('en') } }
 }
 
 function packLine(
@@ -1059,16 +1071,18 @@ function rated(line: RatedLine, currency: string, before: Words | null = null): 
   const explanation = both(before, line.explanation)
   if (line.currency === currency) return { quantity, included: free, billable, steps, exact, amount, explanation }
   const converted = billedIn(currency, line, exact)
-  const parity = (language: 'fr' | 'en'): string => {
-    const francs = formatNumber(CFA_PARITY, language)
-    return line.currency === 'EUR' ? `1 EUR = ${francs} ${currency}` : `${francs} ${line.currency} = 1 EUR`
-  }
   const say = (language: 'fr' | 'en'): string =>
-    `${explanation[language]} ; ${parity(language)} : ${formatMoney(converted, currency, language)}`
+    `${explanation[language]}${parityIn(line.currency, currency, language)} ${formatMoney(converted, currency, language)}`
   return {
     ...{ quantity, included: free, billable, steps, exact: converted, amount: converted },
     explanation: { fr: say('fr'), en: say('en') },
   }
+}
+
+/** Between an amount and the same in another currency. */
+function parityIn(from: string, to: string, language: 'fr' | 'en'): string {
+  const francs = formatNumber(CFA_PARITY, language)
+  return from === 'EUR' ? ` ; 1 EUR = ${francs} ${to} :` : ` ; ${francs} ${from} = 1 EUR :`
 }
 
 /** Before rounding; what is billed in the price's own currency is rounded there. */
