@@ -95,6 +95,7 @@ export async function verifyInvoice(
       ? await creditAgain(options, invoice)
       : await draftAgain(options, kept, document, unchecked)
   document.push(
+    ...PARTIES.flatMap((name) => compare(name, invoice[name], again[name])),
     ...compare('ht', invoice.ht, again.ht),
     ...compare('tva', invoice.tva, again.tva),
     ...compare('ttc', invoice.ttc, again.ttc),
@@ -381,6 +382,9 @@ function pinned(terms: Terms, invoice: Invoice, book: Book, document: Difference
     })),
   }
 }
+
+/** Between whom, and for what: as the closing had it. Words are not compared, for they follow the software. */
+const PARTIES = ['kind', 'tenant', 'contract', 'contractName', 'currency', 'seller', 'customer', 'refersTo'] as const
 
 const FIGURES = [
   'type',
