@@ -142,6 +142,11 @@ export class Billing {
 
   /** What has changed since a period was invoiced, and what would follow of it. Nothing is kept. */
   async previewLate(request: { contract: string; at: number }): Promise<LateFinding> {
+    await this.#counting.fresh(this.#catalog.book().contractOf(request.contract).tenant)
+    return this.#late(request)
+  }
+
+  async #late(request: { contract: string; at: number }): Promise<LateFinding> {
     return previewLate(this.#closing(), request, {
       // What closings have collected, up to the last there may be: their order is an int.
       whole: (terms, period) => this.#counting.now(terms, period, { upTo: 2 ** 31 - 1 }),
@@ -235,7 +240,7 @@ export class Billing {
       prepaid: this.#prepaid,
       settleLate: (request) =>
         settleLate(this.#closing(), { ...request, by: { actor: 'system', reason: 'late usage' } }),
-      isStale: async (request) => (await this.previewLate(request)).goes === 'draft',
+      isStale: async (request) => (await this.#late(request)).goes === 'draft',
       releaseCut: (closing) => counting.releaseCut(closing),
     }
   }
@@ -268,6 +273,7 @@ export class Billing {
   async previewInvoice(contract: string, at: number = this.#clock.now()): Promise<KeptInvoice['invoice']> {
     const { period } = periodOf({ catalog: this.#catalog }, { contract, at })
     const terms = await termsOf(this.#postgres, this.#catalog, contract, period)
+    await this.#counting.fresh(terms.contract.tenant)
     const usage = await this.#counting.now(terms, period, 'all')
     const unread = await unreadNow(this.#postgres, terms, period)
     return draftInvoice('preview', terms, period, usage, [], unread, await this.#packsFor(terms, period, usage))

@@ -245,6 +245,11 @@ export class StreamFlow {
     return this.#totals
   }
 
+  /** Whether everything that the log has is in a checkpoint. */
+  get isFlushed(): boolean {
+    return this.position.last <= this.#checkpointSequence
+  }
+
   /** Age of the oldest record that no checkpoint covers, milliseconds on the service's clock. */
   flushLagMs(): number {
     return this.position.last > this.#checkpointSequence ? Math.max(0, this.#o.clock.now() - this.#pendingSince) : 0

@@ -104,6 +104,10 @@ export const limits = {
   tokenWindowBlocks: 10_000,
   /** One insert or query of the flush path; after it the flush is repeated with the same token. */
   insertTimeoutMs: 30_000,
+  /** Between two epochs of a stream that end only because a preview is asked for. */
+  freshEveryMs: 1_000,
+  /** For which a preview waits until what was stored before it is counted; then 503. */
+  freshWaitMs: 10_000,
   /** Lease of a stream after a takeover. */
   leaseMs: 15_000,
 

@@ -79,6 +79,8 @@ export interface TermsAddOn {
   readonly quantity: string
   readonly once: boolean
   readonly period: Period
+  /** Suspensions within it, for which it is not due. */
+  readonly paused?: readonly Period[]
   readonly price: Price | null
 }
 
@@ -306,7 +308,10 @@ export class Book {
           // What is billed once has its day; the rest goes with the item.
           const days = once ? { from: addOn.from!, until: addOn.from! } : addOn
           const own = partOf(contract, days, once ? period : part)
-          return own === null ? [] : [{ name, rule, quantity, once, period: own, price: price(rule) }]
+          if (own === null) return []
+          const paused = once ? [] : pausedIn(contract, own)
+          const off = paused.length === 0 ? {} : { paused }
+          return [{ name, rule, quantity, once, period: own, ...off, price: price(rule) }]
         })
         const plan = this.planOf(item.plan, item.planVersion)
         const { kind } = item
@@ -378,10 +383,15 @@ function feeParts(contract: Contract, item: ContractItem, fee: Price | null, win
         ? part.from >= window.from && part.from < window.to
         : part.to > window.from && part.to <= window.to
     if (!isDue) continue
-    const paused = contract.suspension === 'bills_fees' ? [] : pausesIn(contract, part)
+    const paused = pausedIn(contract, part)
     parts.push({ period, part, ...(paused.length === 0 ? {} : { paused }) })
   }
   return parts
+}
+
+/** The suspensions within a range for which no fee is due. */
+function pausedIn(contract: Contract, range: Period): Period[] {
+  return contract.suspension === 'bills_fees' ? [] : pausesIn(contract, range)
 }
 
 function headsByMetric(prices: readonly Price[]): Map<string, { events: number; sum: string }> {

@@ -16,7 +16,7 @@ import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
-import { MINUTE_MS, type Period } from '../period.js'
+import { Cycle, MINUTE_MS, type Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
 import {
   Book,
@@ -320,6 +320,7 @@ export class Catalog {
       versionOrder(version)
       // The rule must be readable under its version, and its unit must fit the metric, before it is kept.
       const price = parsePrice(input.rule, version)
+      assertCycle(price)
       const unit = 'metric' in price ? book.metrics.get(price.metric)?.at(-1)?.unit : undefined
       if (price.unit !== undefined && unit !== undefined) convertUnit('1', unit, price.unit)
       if (isByEvent(price)) assertByEvent(book, price)
@@ -718,6 +719,12 @@ function assertPriceInput(input: PriceInput): void {
   if (effectiveFrom !== undefined && !Number.isSafeInteger(effectiveFrom)) wrong('effectiveFrom: epoch milliseconds')
   if (takesEffect !== undefined && takesEffect !== 'next_period' && takesEffect !== 'event_time')
     wrong('takesEffect: next_period or event_time')
+}
+
+/** A cycle that nobody knows would be that of the contract: a fee of a year each month. */
+function assertCycle(price: Price): void {
+  if (price.model !== 'flat' || Cycle.some((one) => one === price.billingCycle)) return
+  throw new ReleveError('invalid_request', `billing_cycle: one of ${Cycle.join(', ')}, got ${price.billingCycle}`)
 }
 
 /** Throws ReleveError `unprocessable` where the amounts that a price asks for cannot be had. */

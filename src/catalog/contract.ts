@@ -301,7 +301,10 @@ export function parseContract(json: unknown): ContractInput {
     state,
     ...(fields.trial === undefined && state !== 'trial' ? {} : { trial: trial(fields.trial ?? {}, start, timeZone) }),
     ...(fields.billedFrom === undefined ? {} : { billedFrom: date(fields.billedFrom, 'billedFrom', timeZone) }),
-    ...(fields.pauses === undefined ? {} : { pauses: pauses(fields.pauses, timeZone) }),
+    // One that is made suspended has been so from its start, as moves would have written it.
+    ...(fields.pauses === undefined && state !== 'suspended'
+      ? {}
+      : { pauses: pauses(fields.pauses ?? [{ from: start }], timeZone) }),
     ...(fields.suspension === undefined || fields.suspension === 'pauses_fees'
       ? {}
       : { suspension: oneOf(fields.suspension, ['bills_fees'] as const, 'suspension') }),

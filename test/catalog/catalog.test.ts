@@ -287,6 +287,8 @@ describe('contracts', () => {
   })
 
   test('what does not exist, or is not allowed, is refused by name', async () => {
+    const yearly = { rule_id: 'annual', type: 'flat_fee', amount: '120', currency: 'EUR', billing_cycle: 'annual' }
+    await expect(catalog.putPrice({ rule: yearly })).rejects.toThrow(/^billing_cycle: one of weekly, monthly, /)
     const oid = seedContracts[1]!
     await expect(catalog.putContract({ ...oid, id: 'x', tenant: 'nobody' })).rejects.toThrow(/no customer nobody/)
     await expect(catalog.putContract({ ...oid, start: '2026-02-01' })).rejects.toThrow(/make a new contract/)

@@ -339,10 +339,15 @@ describe('a trial, from its beginning to a contract that renews', () => {
       ['move', 'suspended', 'active', null, by.reason],
     ])
     expect([body.state, body.moves, body.billedFrom]).toEqual(['active', ['suspended', 'cancelled'], '2026-03-31'])
-    expect(body.renewal).toMatchObject({ nextRenewal: '2026-04-20', noticeBy: '2026-04-20', endsOn: null })
+    expect(body.renewal).toMatchObject({ nextRenewal: '2026-04-20', noticeBy: '2026-04-19', endsOn: null })
   })
 
   test('renewals that come are listed, and notice ends the contract with its term', async () => {
+    const ended = {
+      ...{ id: 'contract-ended', tenant: 'gamma', legalEntity: 'seller', timeZone: 'UTC' },
+      ...{ start: '2026-01-01', end: '2026-03-30', items: [] },
+    }
+    expect((await call('PUT', '/v1/contracts', ended)).status).toBe(200)
     const due = (await call('GET', '/v1/renewals?days=20')).body.renewals
     expect(due.map((one: Record<string, string>) => [one.contract, one.nextRenewal])).toEqual([
       ['contract-alpha', '2026-04-01'],

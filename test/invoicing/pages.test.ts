@@ -16,7 +16,7 @@ test('many lines => each page closes with the sum so far and the next opens with
     expect(pages.at(-1), `${items}`).toMatch(/(documents_processed|Total TTC)[\s\S]*Chaque quantité est comptée/)
     // The statement's title is never the last thing of a page.
     const title = pages.find((page) => page.includes('Relevé de consommations'))!
-    expect(title, `${items}`).toMatch(/Relevé de consommations\s+Métrique .*\s+banque-atlantique-oid\/1\s+auth_login/)
+    expect(title, `${items}`).toMatch(/Relevé de consommations\s+Métrique .*\s+OID Business — n° 1\s+auth_login/)
     for (const [i, page] of pages.entries()) expect(page).toContain(`page ${i + 1} / ${pages.length}`)
   }
 })

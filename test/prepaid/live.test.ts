@@ -97,9 +97,7 @@ describe('packs behind the quota', () => {
     expect(await quotas(PACKS)).toMatchObject({
       [`${PACKS}/1`]: ['57', '10', '7', 'over', 'live', '0', '0', '40', '7', 'standard_price'],
     })
-    const preview = await service.system.billing.previewInvoice(PACKS)
-    expect(preview.lines.map((line) => line.amount)).toEqual(['0.50'])
-    await service.system.settle()
+    // A preview waits for what is in no checkpoint yet.
     expect((await service.system.billing.previewInvoice(PACKS)).lines.map((line) => line.amount)).toEqual(['0.70'])
   })
 
