@@ -137,7 +137,11 @@ export function parsePrice(rule: unknown, version = '0.0'): Price {
   const { type } = fields
   if (typeof type !== 'string' || !Object.hasOwn(MEMBERS, type)) {
     const known = Object.keys(MEMBERS).join(', ')
-    throw new ReleveError('invalid_request', `type: one of ${known} is expected, got ${JSON.stringify(type)}`)
+    const wrong = type === undefined ? `is missing; one of ${known} is expected` : undefined
+    throw new ReleveError(
+      'invalid_request',
+      `type: ${wrong ?? `one of ${known} is expected, got ${JSON.stringify(type)}`}`,
+    )
   }
   assertMembers(fields, ['rule_id', 'type', 'currency', 'tax_behavior', ...MEMBERS[type as RuleType]], 'rule')
   const { tax_behavior: behavior = 'exclusive' } = fields

@@ -309,6 +309,19 @@ describe('edges', () => {
     })
   })
 
+  test('what a price lacks is named, with what is expected there', () => {
+    const whole = { rule_id: 'r', type: 'per_unit', metric: 'm', currency: 'EUR', unit_price: '1' }
+    for (const [member, said] of [
+      ['type', 'type: is missing; one of flat_fee, per_unit, '],
+      ['unit_price', 'unit_price: is missing; a decimal such as "12.50" is expected'],
+      ['currency', 'currency: a text of 1 to '],
+    ] as const) {
+      const { [member]: _, ...rest } = whole
+      expect(() => parsePrice(rest), member).toThrow(said)
+    }
+    expect(() => parsePrice({ ...whole, type: 'per_hour' })).toThrow(/ is expected, got "per_hour"$/)
+  })
+
   test('a negative or unreadable quantity is refused, not rated', () => {
     for (const bad of ['-1', '1e5', 'NaN', '', '1,5', ' 1', '0x10']) {
       expect(() => rate({ price: kyc, quantity: bad }), bad).toThrow(/quantity/)
