@@ -249,6 +249,7 @@ function chargesOf(
           notices.push(unpricedOverage(item.item, metric, one.fleet!.included, one.fleet!.unpriced))
         statement.push({
           item: item.item,
+          itemName: item.plan.name,
           product: item.product.key,
           metric: one.metric,
           ...namedOf(metric),
@@ -311,7 +312,7 @@ function chargesOf(
       if (new Decimal(blocked).gt(0)) notices.push(usageBlocked(item.item, metric, blocked))
       else if (limit !== null && metric.price !== null) {
         const included = printDecimal(new Decimal(limit).plus(funded?.covered ?? '0'))
-        const rated = rateMetric(metric, { ...measured, quantity }, included, customer.currency)
+        const rated = rateMetric(metric, { ...measured, quantity }, included, customer.currency, funded?.covered)
         unpriced = rated.unpriced
         for (const { price, ...line } of rated.lines) {
           no ??= lines.length + 1
@@ -342,6 +343,7 @@ function chargesOf(
       if (new Decimal(unpriced).gt(0)) notices.push(unpricedOverage(item.item, metric, limit ?? '0', unpriced))
       statement.push({
         item: item.item,
+        itemName: item.plan.name,
         product: item.product.key,
         metric: metric.metric,
         ...namedOf(metric),
@@ -933,12 +935,14 @@ function rateMetric(
   measured: ItemUsage,
   included: string,
   currency: string,
+  covered = '0',
 ): { readonly lines: readonly MetricLine[]; readonly total: string; readonly unpriced: string } {
   const first = metric.price!
   const parts = metric.later === undefined ? [] : (measured.parts ?? [])
   const begun = printDecimal(parts[0] === undefined ? new Decimal(measured.quantity) : new Decimal(parts[0].quantity))
   const { words, ...priced } = askOf(metric, first, included)(atLeastZero(begun))
-  const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
+  const prepaid = convertUnit(covered, metric.unit, first.unit ?? metric.unit)
+  const rating = rate({ ...priced, prepaid, events: String(measured.count), ...amountsOf(measured) })
   const lines: MetricLine[] = rating.lines.map((line) => ({ ...rated(line, currency, words), price: first }))
   let counted = atLeastZero(begun)
   for (const [i, { price }] of (parts.length === 0 ? [] : metric.later!).entries()) {
@@ -988,7 +992,10 @@ function rateMetric(
 /** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
 export function askOf(metric: TermsMetric, price: Price, limit: string) {
   const included = convertUnit(limit, metric.unit, price.unit ?? metric.unit)
-  const called = calledOf(metric)
+  const { fr, en } = calledOf(metric)
+  // A name may hold the metric's own unit, as «Mo transférés» does.
+  const own = price.unit === undefined || price.unit === metric.unit
+  const called = own ? { fr, en } : { fr: `${price.unit} (${fr})`, en: `${price.unit} (${en})` }
   return (measured: string) => ({ price, included, called, ...pricedQuantity(measured, metric, price) })
 }
 
@@ -1082,7 +1089,8 @@ function rated(line: RatedLine, currency: string, before: Words | null = null): 
 /** Between an amount and the same in another currency. */
 function parityIn(from: string, to: string, language: 'fr' | 'en'): string {
   const francs = formatNumber(CFA_PARITY, language)
-  return from === 'EUR' ? ` ; 1 EUR = ${francs} ${to} :` : ` ; ${francs} ${from} = 1 EUR :`
+  const parity = from === 'EUR' ? `1 EUR = ${francs} ${to}` : `${francs} ${from} = 1 EUR`
+  return language === 'fr' ? ` ; ${parity} :` : `; ${parity}:`
 }
 
 /** Before rounding; what is billed in the price's own currency is rounded there. */

@@ -174,7 +174,12 @@ async function creditAgain({ invoicing, postgres }: VerifyOptions, note: Invoice
     note.lines.length === invoice.lines.length &&
     opposite(note.ttc) === invoice.ttc &&
     note.lines.every((line, i) => line.label.fr === invoice.lines[i]!.label.fr)
-  if (whole) return draftCreditNote(note.id, invoice, NOT_CREDITED, null)
+  if (whole) {
+    const again = draftCreditNote(note.id, invoice, NOT_CREDITED, null)
+    // Those of before have no steps.
+    const older = note.lines.every((line) => line.steps.length === 0)
+    return older ? { ...again, lines: again.lines.map((line) => ({ ...line, steps: [] })) } : again
+  }
   const before = await invoicing.creditedOf(postgres, invoice.id, note.id)
   return draftCreditNote(note.id, invoice, before, opposite(note.ttc))
 }
