@@ -130,6 +130,7 @@ export class Book {
   readonly entitlements: readonly Entitlement[]
 
   readonly #parts: BookParts
+  #contractsByItem: ReadonlyMap<string, string> | undefined
   #byTenant: ReadonlyMap<string, readonly Contract[]> | undefined
   #pricedByEvent: ReadonlyMap<string, { readonly events: number; readonly sum: string }> | undefined
 
@@ -223,6 +224,14 @@ export class Book {
   contractsOf(tenant: string): readonly Contract[] {
     this.#byTenant ??= groupsOf(this.#parts.contracts, (contract) => contract.tenant)
     return this.#byTenant.get(tenant) ?? []
+  }
+
+  /** The contract that has an item of this id. */
+  contractOfItem(item: string): string | undefined {
+    this.#contractsByItem ??= new Map(
+      this.#parts.contracts.flatMap(({ id, items }) => items.map((one): [string, string] => [one.id, id])),
+    )
+    return this.#contractsByItem.get(item)
   }
 
   contractOf(id: string): Contract {

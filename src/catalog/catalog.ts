@@ -434,6 +434,13 @@ export class Catalog {
         )
       const items = input.items.map((item) => {
         const kept = before?.items.find((other) => other.id === item.id)
+        // Balances, alerts and shares of usage know an item by its id alone.
+        const owner = kept === undefined ? book.contractOfItem(item.id) : undefined
+        if (owner !== undefined && owner !== id)
+          throw new ReleveError(
+            'conflict',
+            `items: ${item.id} is an item of contract ${owner}; give it an id of its own, such as ${id}/${item.id}`,
+          )
         const known = book.plans.get(item.plan)
         if (known === undefined) unprocessable(`items: there is no plan ${item.plan}`)
         // Loading the same definition again keeps the version that the item has.

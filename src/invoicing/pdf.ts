@@ -440,11 +440,10 @@ export async function toPdf(
       }
       return
     }
-    const several = new Set(invoice.lines.map((line) => line.item)).size > 1
     for (const [i, line] of invoice.lines.entries()) {
       row(
         line.label[language],
-        several ? `${names.get(line.item)} · ${line.explanation[language]}` : line.explanation[language],
+        `${itemOf(line)}${line.explanation[language]}`,
         [
           ...unitCells(line, mixed && line.net !== undefined ? ` ${say('with_tax')}` : ''),
           formatPercent(line.taxRate, language),
@@ -454,6 +453,14 @@ export async function toPdf(
         i === invoice.lines.length - 1,
       )
     }
+  }
+
+  /** Which item of its plan a line is of, when there are several; the label names the plan. */
+  function itemOf({ type, item, plan }: InvoiceLine): string {
+    const [name, prefix] = [names.get(item)!, `${plan.name} — `]
+    return name.startsWith(prefix) && !['discount', 'cap', 'minimum'].includes(type)
+      ? `${name.slice(prefix.length)} · `
+      : ''
   }
 
   /**

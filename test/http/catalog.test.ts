@@ -58,6 +58,16 @@ describe('POST /v1/rating/preview', () => {
     ])
   })
 
+  test('a metric that has a name is called by it, whether something is due or not', async () => {
+    const name = { fr: 'scans de quai', en: 'dock scans' }
+    await call('PUT', '/v1/metrics-catalog', { key: 'dock', name, aggregation: 'sum', unit: 'scan', scale: 0 })
+    const price = { rule_id: 'dock', type: 'per_unit', metric: 'dock', unit_price: '2', currency: 'EUR' }
+    const words = async (quantity: string) =>
+      plain((await preview({ price, quantity, included: '5' })).body.explanation.en)
+    expect(await words('8')).toBe('8 dock scans, 5 included: 3 × 2.00 EUR = 6.00 EUR')
+    expect(await words('4')).toBe('4 dock scans: nothing above what is included = 0.00 EUR')
+  })
+
   test('a stored price by its rule, and a quantity in the unit and rounding of its metric', async () => {
     await call('PUT', '/v1/metrics-catalog', {
       key: 'talk',

@@ -218,7 +218,9 @@ describe('add-ons', () => {
     ])
     expect(invoice.notices.map((notice) => notice.code)).toEqual(['add_on_unpriced'])
     await expect(
-      draftOf('add-ons-2', { items: [{ ...items[0]!, addOns: [{ ...addOn, name: 'x', rule: 'no-such' }] }] }),
+      draftOf('add-ons-2', {
+        items: [{ ...items[0]!, id: 'add-ons-2', addOns: [{ ...addOn, name: 'x', rule: 'no-such' }] }],
+      }),
     ).rejects.toThrow(/no price rule no-such/)
   })
 })
