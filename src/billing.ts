@@ -5,6 +5,7 @@
 import { availableParallelism } from 'node:os'
 import type pg from 'pg'
 import type { Catalog, Terms } from './catalog/catalog.js'
+import { billsTheSame } from './catalog/invoiced.js'
 import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import { Counting } from './counting.js'
@@ -32,6 +33,7 @@ import type { Prepaid as Funds } from './invoicing/funding.js'
 import type { DataProof, Invoice, InvoiceLine, Notice } from './invoicing/invoice.js'
 import type { Invoicing, KeptInvoice, Mover } from './invoicing/invoicing.js'
 import { invoiceSale } from './invoicing/sale.js'
+import { isOpen } from './invoicing/state.js'
 import { type Verification, verifyInvoice } from './invoicing/verify.js'
 import { keepCharges } from './objects/charges.js'
 import { isShared } from './objects/share.js'
@@ -140,6 +142,11 @@ export class Billing {
 
   /** What has changed since a period was invoiced, and what would follow of it. Nothing is kept. */
   async previewLate(request: { contract: string; at: number }): Promise<LateFinding> {
+    await this.#counting.fresh(this.#catalog.book().contractOf(request.contract).tenant)
+    return this.#late(request)
+  }
+
+  async #late(request: { contract: string; at: number }): Promise<LateFinding> {
     return previewLate(this.#closing(), request, {
       // What closings have collected, up to the last there may be: their order is an int.
       whole: (terms, period) => this.#counting.now(terms, period, { upTo: 2 ** 31 - 1 }),
@@ -233,7 +240,7 @@ export class Billing {
       prepaid: this.#prepaid,
       settleLate: (request) =>
         settleLate(this.#closing(), { ...request, by: { actor: 'system', reason: 'late usage' } }),
-      isStale: async (request) => (await this.previewLate(request)).goes === 'draft',
+      isStale: async (request) => (await this.#late(request)).goes === 'draft',
       releaseCut: (closing) => counting.releaseCut(closing),
     }
   }
@@ -266,6 +273,7 @@ export class Billing {
   async previewInvoice(contract: string, at: number = this.#clock.now()): Promise<KeptInvoice['invoice']> {
     const { period } = periodOf({ catalog: this.#catalog }, { contract, at })
     const terms = await termsOf(this.#postgres, this.#catalog, contract, period)
+    await this.#counting.fresh(terms.contract.tenant)
     const usage = await this.#counting.now(terms, period, 'all')
     const unread = await unreadNow(this.#postgres, terms, period)
     return draftInvoice('preview', terms, period, usage, [], unread, await this.#packsFor(terms, period, usage))
@@ -285,6 +293,12 @@ export class Billing {
     return rateShadow({ ...options, packsFor: (...part) => this.#packsFor(...part) }, request)
   }
 
+  /** The first day of a contract that is not invoiced, YYYY-MM-DD in its zone; null when nothing is. */
+  async openFrom(contract: string): Promise<string | null> {
+    const until = await invoicedUntil(this.#postgres, contract)
+    return until === null ? null : dateIn(until, this.#catalog.book().contractOf(contract).timeZone)
+  }
+
   /** Throws ReleveError `conflict` for a day of a period that was invoiced: what changes then would be in no document. */
   async assertNotInvoiced(contract: string, day: string, field: string): Promise<void> {
     const { timeZone } = this.#catalog.book().contractOf(contract)
@@ -294,6 +308,28 @@ export class Billing {
     throw new ReleveError(
       'conflict',
       `${field}: ${contract} is invoiced up to ${open}; choose that day or a later one, and correct what was invoiced by a credit note`,
+    )
+  }
+
+  /**
+   * Throws ReleveError `conflict` for a draft whose contract has been changed since in what it bills; one that a later period was
+   * counted on top of cannot be counted again, and stands.
+   */
+  async assertDraftStands(id: string): Promise<void> {
+    const { invoice, state } = await this.#invoicing.get(id)
+    const contract = this.#catalog.book().contracts.get(invoice.contract)
+    if (!isOpen(state) || contract === undefined) return
+    const measured = await measuredFor(this.#postgres, invoice)
+    if (measured === null || measured.sale === true || measured.corrected !== undefined) return
+    if (billsTheSame(this.#catalog.book(), measured.terms.contract, contract, invoice.period.to)) return
+    const { rows } = await this.#postgres.query(
+      'SELECT 1 FROM closings WHERE contract = $1 AND period_from > $2 AND measured IS NOT NULL LIMIT 1',
+      [contract.id, invoice.period.from],
+    )
+    if (rows.length > 0) return
+    throw new ReleveError(
+      'conflict',
+      `invoice: ${contract.id} was changed since this draft was made; count it again with POST /v1/invoices/${invoice.id}/refresh, look at it, and issue that one`,
     )
   }
 

@@ -6,6 +6,7 @@
  * cannot be proved is for an operator first.
  */
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type pg from 'pg'
 import type { Book, Terms } from './catalog/book.js'
 import type { Catalog } from './catalog/catalog.js'
@@ -16,6 +17,7 @@ import { type PartAtCut, type UsageAtCut, type Wanted, wantedOf, withPriceParts 
 import type { CloseManyOptions, CountRequest } from './invoicing/close-many.js'
 import type { ItemUsage } from './invoicing/draft.js'
 import type { Recount, RecountPart } from './invoicing/verify.js'
+import { limits } from './limits.js'
 import type { Period } from './period.js'
 import { archivedFigure, measureMany } from './rollup/measure.js'
 import { type ArchivedEvent, eventsBehind, prove, valuesBehind } from './rollup/proof.js'
@@ -39,6 +41,9 @@ export class Counting {
   readonly #rollup: Rollup
   readonly #flows: readonly StreamFlow[]
   readonly #flowOf: CountingOptions['flowOf']
+  /** Epochs that somebody waits for and that have not begun. */
+  readonly #freshening = new Map<StreamFlow, Promise<void>>()
+  readonly #freshAt = new Map<StreamFlow, number>()
 
   constructor(options: CountingOptions) {
     this.#postgres = options.postgres
@@ -100,6 +105,36 @@ export class Counting {
       this.#clock.now(),
     ])
     return { release, count: (requests) => this.#many(requests, epochs) }
+  }
+
+  /**
+   * Resolves when what the log has of a tenant by now is in what `now` reads. Those who ask meanwhile share an epoch, and a stream
+   * makes at most one in limits.freshEveryMs for them. Throws ReleveError `overloaded` when the store is too far behind.
+   */
+  async fresh(tenant: string): Promise<void> {
+    const flow = this.#flowOf(tenant)
+    if (flow.isFlushed) return
+    const ready = this.#freshening.get(flow) ?? this.#freshen(flow)
+    this.#freshening.set(flow, ready)
+    ready.catch(() => {})
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_, reject) => {
+      const refuse = (): void => {
+        const detail = 'what was stored is not counted yet: the store of usage is behind'
+        reject(new ReleveError('overloaded', detail, { retryAfterS: 5 }))
+      }
+      timer = setTimeout(refuse, limits.freshWaitMs)
+    })
+    await Promise.race([ready, late]).finally(() => clearTimeout(timer))
+  }
+
+  async #freshen(flow: StreamFlow): Promise<void> {
+    const wait = (this.#freshAt.get(flow) ?? Number.NEGATIVE_INFINITY) + limits.freshEveryMs - performance.now()
+    await sleep(Math.max(0, wait))
+    // Who asks from here on may have stored more than this one sees.
+    this.#freshening.delete(flow)
+    this.#freshAt.set(flow, performance.now())
+    await flow.cut()
   }
 
   /** Many contracts as they stand. */

@@ -245,6 +245,11 @@ export class StreamFlow {
     return this.#totals
   }
 
+  /** Whether everything that the log has is in a checkpoint. */
+  get isFlushed(): boolean {
+    return this.position.last <= this.#checkpointSequence
+  }
+
   /** Age of the oldest record that no checkpoint covers, milliseconds on the service's clock. */
   flushLagMs(): number {
     return this.position.last > this.#checkpointSequence ? Math.max(0, this.#o.clock.now() - this.#pendingSince) : 0
@@ -1005,6 +1010,11 @@ export class StreamFlow {
     const { crossings, heard } = await this.#o.shard.tick(now)
     const isBehind = this.#next <= this.#o.log.state(this.stream).last
     this.#raise({ crossings: [...crossings, ...judge(heard, { sequence: this.#next - 1, isBehind })] })
+  }
+
+  /** Records what was found beside the balances, under this stream's fence. */
+  tell(crossings: ApplyReply['crossings']): void {
+    if (this.#state === 'running') this.#raise({ crossings })
   }
 
   /** Usage of a tenant that is told after each hand-over from now on. */

@@ -79,6 +79,8 @@ export interface TermsAddOn {
   readonly quantity: string
   readonly once: boolean
   readonly period: Period
+  /** Suspensions within it, for which it is not due. */
+  readonly paused?: readonly Period[]
   readonly price: Price | null
 }
 
@@ -128,6 +130,7 @@ export class Book {
   readonly entitlements: readonly Entitlement[]
 
   readonly #parts: BookParts
+  #contractsByItem: ReadonlyMap<string, string> | undefined
   #byTenant: ReadonlyMap<string, readonly Contract[]> | undefined
   #pricedByEvent: ReadonlyMap<string, { readonly events: number; readonly sum: string }> | undefined
 
@@ -223,6 +226,14 @@ export class Book {
     return this.#byTenant.get(tenant) ?? []
   }
 
+  /** The contract that has an item of this id. */
+  contractOfItem(item: string): string | undefined {
+    this.#contractsByItem ??= new Map(
+      this.#parts.contracts.flatMap(({ id, items }) => items.map((one): [string, string] => [one.id, id])),
+    )
+    return this.#contractsByItem.get(item)
+  }
+
   contractOf(id: string): Contract {
     return this.contracts.get(id) ?? missing('contract', id)
   }
@@ -265,6 +276,14 @@ export class Book {
     return found === undefined ? null : normalForm(found)
   }
 
+  /** The fee parts of an item that are due in a period, in arrears; none of a contract that pays in advance, which is settled period by period. */
+  feesDue(contract: Contract, item: ContractItem, period: Period): FeePart[] {
+    const { feeRule } = this.planOf(item.plan, item.planVersion)
+    if (contract.fees !== undefined || feeRule === null || item.kind === 'usage' || item.kind === 'once') return []
+    const found = this.priceInForce(feeRule, period.from)
+    return found === null ? [] : feeParts(contract, item, normalForm(found), period)
+  }
+
   /** What a contract's period is billed by. Throws ReleveError `not_found`. */
   terms(contractId: string, period: Period): Terms {
     const contract = this.contractOf(contractId)
@@ -298,7 +317,10 @@ export class Book {
           // What is billed once has its day; the rest goes with the item.
           const days = once ? { from: addOn.from!, until: addOn.from! } : addOn
           const own = partOf(contract, days, once ? period : part)
-          return own === null ? [] : [{ name, rule, quantity, once, period: own, price: price(rule) }]
+          if (own === null) return []
+          const paused = once ? [] : pausedIn(contract, own)
+          const off = paused.length === 0 ? {} : { paused }
+          return [{ name, rule, quantity, once, period: own, ...off, price: price(rule) }]
         })
         const plan = this.planOf(item.plan, item.planVersion)
         const { kind } = item
@@ -370,10 +392,15 @@ function feeParts(contract: Contract, item: ContractItem, fee: Price | null, win
         ? part.from >= window.from && part.from < window.to
         : part.to > window.from && part.to <= window.to
     if (!isDue) continue
-    const paused = contract.suspension === 'bills_fees' ? [] : pausesIn(contract, part)
+    const paused = pausedIn(contract, part)
     parts.push({ period, part, ...(paused.length === 0 ? {} : { paused }) })
   }
   return parts
+}
+
+/** The suspensions within a range for which no fee is due. */
+function pausedIn(contract: Contract, range: Period): Period[] {
+  return contract.suspension === 'bills_fees' ? [] : pausesIn(contract, range)
 }
 
 function headsByMetric(prices: readonly Price[]): Map<string, { events: number; sum: string }> {

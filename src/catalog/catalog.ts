@@ -16,7 +16,7 @@ import { Decimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
-import { MINUTE_MS, type Period } from '../period.js'
+import { Cycle, MINUTE_MS, type Period } from '../period.js'
 import type { Entitlement } from '../quota/entitlement.js'
 import {
   Book,
@@ -28,7 +28,14 @@ import {
   versionOrder,
 } from './book.js'
 import { assertContractsByEvent, assertMetricByEvent, isByEvent } from './by-event.js'
-import { type Contract, DEFAULT_THRESHOLDS, type ItemEntitlement, parseContract, withLife } from './contract.js'
+import {
+  type Contract,
+  DEFAULT_THRESHOLDS,
+  type ItemEntitlement,
+  parseContract,
+  withLife,
+  withoutDerived,
+} from './contract.js'
 import {
   type Customer,
   type LegalEntity,
@@ -40,6 +47,7 @@ import {
   parsePlan,
   parseProduct,
 } from './definition.js'
+import { alteredInvoiced } from './invoiced.js'
 import { type Finding, lint, lintMetric, lintPrice } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
 import { endTrial, extendTrial, giveNotice, type Move, type Moved, moveContract } from './moves.js'
@@ -84,9 +92,19 @@ export interface KeptMove extends Move {
   readonly at: number
 }
 
-/** Opens the catalogue of a database that has the tables. Nothing to close: the pool is the caller's. */
-export async function openCatalog(options: { postgres: Pool; clock: Clock }): Promise<Catalog> {
-  const catalog = new Catalog(options.postgres, options.clock)
+/** The end of the last period of a contract that is invoiced, epoch ms; null when none is. Asked in the transaction of a change. */
+export type InvoicedUntil = (client: Pick<PoolClient, 'query'>, contract: string) => Promise<number | null>
+
+/**
+ * Opens the catalogue of a database that has the tables. Nothing to close: the pool is the caller's. Without `invoicedUntil` nothing
+ * counts as invoiced.
+ */
+export async function openCatalog(options: {
+  postgres: Pool
+  clock: Clock
+  invoicedUntil?: InvoicedUntil
+}): Promise<Catalog> {
+  const catalog = new Catalog(options.postgres, options.clock, options.invoicedUntil)
   await catalog.refresh()
   return catalog
 }
@@ -104,6 +122,7 @@ interface Write<T> {
 export class Catalog {
   readonly #postgres: Pool
   readonly #clock: Clock
+  readonly #invoicedUntil: InvoicedUntil
   #book: Book = new Book({
     version: -1,
     metrics: [],
@@ -117,9 +136,10 @@ export class Catalog {
   readonly #listeners = new Set<(snapshot: CatalogSnapshot) => void>()
 
   /** Use openCatalog: this one has nothing in it yet. */
-  constructor(postgres: Pool, clock: Clock) {
+  constructor(postgres: Pool, clock: Clock, invoicedUntil: InvoicedUntil = async () => null) {
     this.#postgres = postgres
     this.#clock = clock
+    this.#invoicedUntil = invoicedUntil
   }
 
   /** The metric of a key, or `not_found`. */
@@ -300,6 +320,7 @@ export class Catalog {
       versionOrder(version)
       // The rule must be readable under its version, and its unit must fit the metric, before it is kept.
       const price = parsePrice(input.rule, version)
+      assertCycle(price)
       const unit = 'metric' in price ? book.metrics.get(price.metric)?.at(-1)?.unit : undefined
       if (price.unit !== undefined && unit !== undefined) convertUnit('1', unit, price.unit)
       if (isByEvent(price)) assertByEvent(book, price)
@@ -390,11 +411,13 @@ export class Catalog {
   /**
    * A contract with its items. Entitlements that are not given are the plan's, with thresholds at 80 % and 100 %. A changed limit
    * or threshold gets a higher limitVersion, so that it may ring again. What moves have made of a contract that is there (its state,
-   * suspensions, trial, last day) stays when it is left out. JSON as ContractInput.
+   * suspensions, trial, last day) stays when it is left out. JSON as ContractInput. Throws ReleveError `conflict` for what would say
+   * something else of a period that is invoiced (invoiced.ts).
    */
-  async putContract(json: unknown): Promise<Changed<Contract>> {
+  async putContract(written: unknown): Promise<Changed<Contract>> {
+    const json = withoutDerived(written)
     const { id } = parseContract(withLife(json, undefined))
-    return this.#change('contract', id, (book) => {
+    return this.#change('contract', id, async (book, client) => {
       const before = book.contracts.get(id)
       const input = parseContract(withLife(json, before))
       if (!book.customers.has(input.tenant)) unprocessable(`tenant: there is no customer ${input.tenant}`)
@@ -411,6 +434,13 @@ export class Catalog {
         )
       const items = input.items.map((item) => {
         const kept = before?.items.find((other) => other.id === item.id)
+        // Balances, alerts and shares of usage know an item by its id alone.
+        const owner = kept === undefined ? book.contractOfItem(item.id) : undefined
+        if (owner !== undefined && owner !== id)
+          throw new ReleveError(
+            'conflict',
+            `items: ${item.id} is an item of contract ${owner}; give it an id of its own, such as ${id}/${item.id}`,
+          )
         const known = book.plans.get(item.plan)
         if (known === undefined) unprocessable(`items: there is no plan ${item.plan}`)
         // Loading the same definition again keeps the version that the item has.
@@ -467,6 +497,7 @@ export class Catalog {
       })
       const value: Contract = { ...input, items }
       if (before !== undefined && same(before, value)) return before
+      if (before !== undefined) await this.#assertInvoicedStays(client, book, before, value)
       if (value.items.some((item) => item.entitlements.some(({ metric }) => book.pricedByEvent(metric) !== null))) {
         const others = book.contractsOf(value.tenant).filter((one) => one.id !== value.id)
         assertContractsByEvent(book, [value, ...others], 'items')
@@ -502,7 +533,7 @@ export class Catalog {
   }
 
   #move(id: string, by: By, judge: (contract: Contract, on: string) => Moved): Promise<Changed<Contract>> {
-    return this.#change('contract', id, (book): Write<Contract> => {
+    return this.#change('contract', id, async (book, client): Promise<Write<Contract>> => {
       const before = book.contractOf(id)
       const now = this.#clock.now()
       const on = by.on ?? dateIn(now, before.timeZone)
@@ -510,6 +541,7 @@ export class Catalog {
       if (midnightOf(on, before.timeZone, 'on') > now + limits.moveAheadMs)
         unprocessable(`on: ${on} is more than a year ahead; say it when the day is nearer`)
       const { contract, move } = judge(before, on)
+      await this.#assertInvoicedStays(client, book, before, contract)
       return {
         value: contract,
         part: 'contracts',
@@ -521,6 +553,12 @@ export class Catalog {
         values: [id, contract, move.kind, move.from, move.to, move.on, move.detail, by.reason, by.actor, now],
       }
     })
+  }
+
+  async #assertInvoicedStays(client: PoolClient, book: Book, before: Contract, after: Contract): Promise<void> {
+    const until = await this.#invoicedUntil(client, before.id)
+    const altered = until === null ? null : alteredInvoiced(book, before, after, until)
+    if (altered !== null) throw new ReleveError('conflict', altered)
   }
 
   /** What became of a contract's subscription, oldest first, at most a page. */
@@ -596,9 +634,13 @@ export class Catalog {
   }
 
   /** One change, judged against the book as it is under the head's lock. */
-  #change<T extends object>(kind: string, key: string, judge: (book: Book) => T | Write<T>): Promise<Changed<T>> {
+  #change<T extends object>(
+    kind: string,
+    key: string,
+    judge: (book: Book, client: PoolClient) => T | Write<T> | Promise<T | Write<T>>,
+  ): Promise<Changed<T>> {
     return this.#locked<Changed<T>>(async (client, book) => {
-      const judged = judge(book)
+      const judged = await judge(book, client)
       if (!isWrite(judged)) {
         return { result: { value: judged, changed: false, catalogVersion: book.version }, after: book }
       }
@@ -684,6 +726,12 @@ function assertPriceInput(input: PriceInput): void {
   if (effectiveFrom !== undefined && !Number.isSafeInteger(effectiveFrom)) wrong('effectiveFrom: epoch milliseconds')
   if (takesEffect !== undefined && takesEffect !== 'next_period' && takesEffect !== 'event_time')
     wrong('takesEffect: next_period or event_time')
+}
+
+/** A cycle that nobody knows would be that of the contract: a fee of a year each month. */
+function assertCycle(price: Price): void {
+  if (price.model !== 'flat' || Cycle.some((one) => one === price.billingCycle)) return
+  throw new ReleveError('invalid_request', `billing_cycle: one of ${Cycle.join(', ')}, got ${price.billingCycle}`)
 }
 
 /** Throws ReleveError `unprocessable` where the amounts that a price asks for cannot be had. */

@@ -178,6 +178,21 @@ function parseLate(json: unknown): LatePolicies {
 }
 
 /**
+ * A contract as it is answered, without what the answer adds to it (its customer's name, its moves and history, when its term ends),
+ * so that what was read may be put back.
+ */
+export function withoutDerived(json: unknown): unknown {
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) return json
+  const { customer: _c, moves: _m, history: _h, ...fields } = json as Fields
+  if (typeof fields.renewal !== 'object' || fields.renewal === null) return fields
+  const { term, nextRenewal: _n, noticeBy: _b, endsOn: _e, ...renewal } = fields.renewal as Fields
+  // A contract on which nothing was agreed has its running term in the answer all the same.
+  if (term !== undefined && Object.keys(renewal).length === 0) delete fields.renewal
+  else fields.renewal = renewal
+  return fields
+}
+
+/**
  * A definition with what moves have made of the contract since, where it says nothing of it: to put a contract again is not to take
  * back its suspension. null says that there is none (any more).
  */
@@ -286,7 +301,10 @@ export function parseContract(json: unknown): ContractInput {
     state,
     ...(fields.trial === undefined && state !== 'trial' ? {} : { trial: trial(fields.trial ?? {}, start, timeZone) }),
     ...(fields.billedFrom === undefined ? {} : { billedFrom: date(fields.billedFrom, 'billedFrom', timeZone) }),
-    ...(fields.pauses === undefined ? {} : { pauses: pauses(fields.pauses, timeZone) }),
+    // One that is made suspended has been so from its start, as moves would have written it.
+    ...(fields.pauses === undefined && state !== 'suspended'
+      ? {}
+      : { pauses: pauses(fields.pauses ?? [{ from: start }], timeZone) }),
     ...(fields.suspension === undefined || fields.suspension === 'pauses_fees'
       ? {}
       : { suspension: oneOf(fields.suspension, ['bills_fees'] as const, 'suspension') }),

@@ -9,7 +9,7 @@ import type { Plan } from './definition.js'
 import { type Price, parsePrice, type TieredPrice } from './price.js'
 import { missingRegistrations } from './registration.js'
 import { isRateOf } from './tax-table.js'
-import { convertsExactly, isKnownUnit } from './unit.js'
+import { converts, convertsExactly, convertUnit, isKnownUnit } from './unit.js'
 
 export interface Finding {
   readonly code:
@@ -20,6 +20,7 @@ export interface Finding {
     | 'price_is_zero'
     | 'price_finer_than_currency'
     | 'conversion_does_not_end'
+    | 'units_do_not_convert'
     | 'currencies_differ'
     | 'includes_differ'
     | 'tax_behaviors_differ'
@@ -89,11 +90,15 @@ export function lint(book: Book): Finding[] {
       if (card !== null) findings.push(card)
       if (included === null) {
         findings.push({ code: 'unlimited_with_price', at, message: `${metric} is unlimited, so ${rule} never bills` })
-      } else if ('tiers' in price && new Decimal(price.tiers[0]?.after ?? 0).gt(included)) {
+      } else if (
+        'tiers' in price &&
+        new Decimal(price.tiers[0]?.after ?? 0).gt(inUnitOf(book, price, metric, included))
+      ) {
+        const unit = price.unit === undefined ? '' : ` ${price.unit}`
         findings.push({
           code: 'tiers_do_not_meet_quota',
           at,
-          message: `${rule} begins above ${price.tiers[0]?.after}, but ${included} of ${metric} are included: units between have no price`,
+          message: `${rule} begins above ${price.tiers[0]?.after}${unit}, but ${included} of ${metric} are included: units between have no price`,
         })
       }
     }
@@ -126,7 +131,8 @@ export function lint(book: Book): Finding[] {
     }
     for (const item of contract.items) {
       const plan = book.planOf(item.plan, item.planVersion)
-      for (const rule of new Set([plan.feeRule, ...plan.metrics.map((metric) => metric.rule)])) {
+      const addOns = (item.addOns ?? []).map((addOn) => addOn.rule)
+      for (const rule of new Set([plan.feeRule, ...plan.metrics.map((metric) => metric.rule), ...addOns])) {
         const version = rule === null ? undefined : book.prices.get(rule)?.at(-1)
         const price = version === undefined ? null : parsePrice(version.definition, version.version)
         if (price === null || price.currency === currency) continue
@@ -152,8 +158,8 @@ export function lint(book: Book): Finding[] {
 }
 
 /**
- * What is probably not meant in one price; `metricUnit` is that of the metric it prices, if there is such a metric. A unit that
- * cannot be converted is no finding: the catalogue refuses it.
+ * What is probably not meant in one price; `metricUnit` is that of the metric it prices, if there is such a metric. The catalogue
+ * refuses a price whose unit cannot be converted; a metric that is defined after its price may still be such.
  */
 export function lintPrice(price: Price, metricUnit?: string): Finding[] {
   const at = `price ${price.rule}`
@@ -169,7 +175,11 @@ export function lintPrice(price: Price, metricUnit?: string): Finding[] {
       findings.push({ code: 'price_finer_than_currency', at, message })
     }
   }
-  if (price.unit !== undefined && metricUnit !== undefined && !convertsExactly(metricUnit, price.unit)) {
+  if (price.unit === undefined || metricUnit === undefined) return findings
+  if (!converts(metricUnit, price.unit)) {
+    const message = `${metricUnit} does not convert to ${price.unit}: nothing of it can be billed`
+    findings.push({ code: 'units_do_not_convert', at, message })
+  } else if (!convertsExactly(metricUnit, price.unit)) {
     const message = `${metricUnit} as ${price.unit} is no finite decimal: the quantity is cut far behind the point`
     findings.push({ code: 'conversion_does_not_end', at, message })
   }
@@ -194,6 +204,12 @@ function amountsOf(price: Price): string[] {
     case 'dynamic':
       return [price.factor]
   }
+}
+
+/** A quantity of a metric in what the price is for; as it is where the units do not convert, which is a finding of its own. */
+function inUnitOf(book: Book, { unit }: Price, metric: string, quantity: string): string {
+  const own = book.metrics.get(metric)?.at(-1)?.unit
+  return unit === undefined || own === undefined || !converts(own, unit) ? quantity : convertUnit(quantity, own, unit)
 }
 
 /** A price of a metric that nobody counts. */
@@ -239,7 +255,8 @@ function lintFee(book: Book, plan: Plan, at: string): Finding[] {
 function lintVolume(price: TieredPrice, at: string): Finding[] {
   return price.tiers.slice(1).flatMap((tier, index) => {
     const before = price.tiers[index]!
-    const edge = new Decimal(tier.after)
+    // What lies below the first tier is free and counts only for the choice of the tier.
+    const edge = new Decimal(tier.after).minus(price.tiers[0]!.after)
     const atEdge = edge.times(before.unitPrice).plus(before.flat)
     const behind = edge.times(tier.unitPrice).plus(tier.flat)
     return behind.lt(atEdge)

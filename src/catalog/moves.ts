@@ -3,7 +3,7 @@
  * then and a line for its history; the catalogue keeps both in one transaction. Pure; `on` is a calendar day of the contract's zone.
  *
  * What the states mean for billing: provisioned and an unconverted trial are not billed; a suspended contract pays its usage and, by
- * its policy, no fee for the days of suspension; a cancelled one is billed up to its last day.
+ * its policy, no fee, add-on or minimum for the days of suspension; a cancelled one is billed up to its last day.
  */
 import { DateTime } from 'luxon'
 import { ReleveError } from '../errors.js'
@@ -39,7 +39,9 @@ export function moveContract(contract: Contract, to: SubscriptionState, on: stri
   if (to === 'cancelled') {
     const agreed = lastDayOf(contract)
     const end = agreed !== undefined && agreed < on ? agreed : on
-    return { contract: { ...next, end }, move: { ...move, detail: `last day ${end}` } }
+    // What never became active is billed from behind its last day, which is not at all.
+    const never = from === 'provisioned' ? { billedFrom: dayAfter(end) } : {}
+    return { contract: { ...next, ...never, end }, move: { ...move, detail: `last day ${end}` } }
   }
   if (to === 'suspended') return { contract: { ...next, pauses: [...(contract.pauses ?? []), { from: on }] }, move }
   // Active from now on: a trial is converted, what was provisioned begins, a suspension ends the day before.
@@ -49,6 +51,10 @@ export function moveContract(contract: Contract, to: SubscriptionState, on: stri
   }
   if (from === 'provisioned') return { contract: { ...next, billedFrom: on }, move }
   return { contract: resumed(next, on), move }
+}
+
+function dayAfter(date: string): string {
+  return DateTime.fromISO(date, { zone: 'utc' }).plus({ days: 1 }).toFormat('yyyy-MM-dd')
 }
 
 /** The open suspension ends the day before; one that would end before it began is none. */

@@ -34,13 +34,21 @@ export function partOf(contract: Contract, days: Days, period: Period): Period |
   return from < to ? { from, to } : null
 }
 
-/** The parts of a range in which a contract was suspended. */
+/** The parts of a range in which a contract was suspended, in their order; no day twice, however they were written. */
 export function pausesIn({ pauses = [], timeZone }: Pick<Contract, 'pauses' | 'timeZone'>, range: Period): Period[] {
-  return pauses.flatMap(({ from, until }) => {
+  const all = pauses.flatMap(({ from, until }) => {
     const begin = Math.max(range.from, midnightOf(from, timeZone))
     const end = until === undefined ? range.to : Math.min(range.to, dayAfter(until, timeZone))
     return begin < end ? [{ from: begin, to: end }] : []
   })
+  let known = Number.NEGATIVE_INFINITY
+  return all
+    .sort((a, b) => a.from - b.from)
+    .flatMap(({ from, to }) => {
+      const begin = Math.max(from, known)
+      known = Math.max(known, to)
+      return begin < to ? [{ from: begin, to }] : []
+    })
 }
 
 /**

@@ -47,16 +47,17 @@ export function lastDayOf(contract: Agreed): string | undefined {
 
 export function renewalOf(contract: Agreed, now: number): RenewalState {
   const { timeZone } = contract
-  const term = termAt(contract, now)
+  const end = lastDayOf(contract) ?? null
+  // Of one that is over, the last term.
+  const term = termAt(contract, end === null ? now : Math.min(now, midnightOf(end, timeZone)))
   const from = dateIn(term.from, timeZone)
   const until = dateIn(term.to - 1, timeZone)
-  const end = lastDayOf(contract) ?? null
   const next = dateIn(term.to, timeZone)
   const ends = contract.state === 'cancelled' || (end !== null && end <= until)
   return {
     term: { from, until: end !== null && end < until ? end : until },
     nextRenewal: ends ? null : next,
-    noticeBy: ends ? null : before(next, contract.renewal?.noticeDays ?? 0, timeZone),
+    noticeBy: ends ? null : before(next, noticeDaysOf(contract), timeZone),
     endsOn: end,
   }
 }
@@ -67,10 +68,15 @@ export function endAfterNotice(contract: Agreed, on: string): string {
   const given = midnightOf(on, timeZone)
   const term = termAt(contract, given)
   const next = dateIn(term.to, timeZone)
-  const inTime = on <= before(next, contract.renewal?.noticeDays ?? 0, timeZone)
+  const inTime = on <= before(next, noticeDaysOf(contract), timeZone)
   const ends = dateIn((inTime ? term : termAt(contract, term.to)).to - 1, timeZone)
   const agreed = lastDayOf(contract)
   return agreed !== undefined && agreed < ends ? agreed : ends
+}
+
+/** Without days of notice it is given on the last day of the term at the latest: the day behind it is of the next one. */
+function noticeDaysOf({ renewal }: Agreed): number {
+  return Math.max(renewal?.noticeDays ?? 0, 1)
 }
 
 function before(date: string, days: number, zone: string): string {

@@ -85,6 +85,15 @@ export function convertUnit(value: string, from: string, to: string): string {
   return printDecimal(round(parseDecimal(value, 'value').times(times).dividedBy(by), PLACES_MAX))
 }
 
+export function converts(from: string, to: string): boolean {
+  try {
+    ratio(from, to)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** Whether every quantity of `from` is a finite decimal in `to`: the denominator has no factors but 2 and 5. */
 export function convertsExactly(from: string, to: string): boolean {
   const [times, by] = ratio(from, to)

@@ -2,11 +2,11 @@
  * What a contract adds to its charges: percentage discounts, coupons of an amount, a cap, a minimum commitment, in this order,
  * each a line of its own with its reason in words. Pure; the arithmetic is rating/adjust.ts.
  *
- * A discount never exceeds what is left of the charges. The minimum is due once a period, and by days when the contract ends within
- * it; the cap is not prorated.
+ * A discount never exceeds what is left of the charges. The minimum is due once a period: by days when the contract begins or ends
+ * within it, and without the days of a suspension, as fees are (unless the contract bills these all the same). The cap is not prorated.
  */
 import type { Terms } from '../catalog/book.js'
-import { partOf } from '../catalog/part.js'
+import { partOf, pausesIn } from '../catalog/part.js'
 import { midnightOf } from '../catalog/schedule.js'
 import { Decimal, printDecimal } from '../decimal.js'
 import { formatMoney, formatPercent, type Language, type Words } from '../format.js'
@@ -86,7 +86,10 @@ export function adjust(terms: Terms, period: Period, charges: string): Adjustmen
   }
   if (minimum !== undefined) {
     const part = partOf(contract, {}, period) ?? period
-    const [days, whole] = [daysOf(part, contract.timeZone), daysOf(period, contract.timeZone)]
+    const count = (range: Period): number => daysOf(range, contract.timeZone)
+    const paused = contract.suspension === 'bills_fees' ? [] : pausesIn(contract, part)
+    const off = paused.reduce((all, one) => all + count(one), 0)
+    const [days, whole] = [count(part) - off, count(period)]
     const due = days === whole ? minimum : prorate(minimum, days, whole, currency)
     const { trueUp } = applyMinimum({ charges: left, previous: '0', minimum: due, lastOfPeriod: true, currency })
     if (!new Decimal(trueUp).isZero()) {
@@ -96,11 +99,14 @@ export function adjust(terms: Terms, period: Period, charges: string): Adjustmen
         amount: trueUp,
         label: { fr: 'Complément au minimum garanti', en: 'True-up to the minimum commitment' },
         explanation: words((money, language) => {
-          const months =
-            days === whole ? '' : language === 'fr' ? ` (${days} jours sur ${whole})` : ` (${days} of ${whole} days)`
+          if (days === whole)
+            return language === 'fr'
+              ? `minimum de ${money(due)}, ${money(reached)} atteints : ${money(trueUp)}`
+              : `minimum of ${money(due)}, ${money(reached)} reached: ${money(trueUp)}`
+          const without = off === 0 ? '' : language === 'fr' ? `, sans ${off} suspendus` : `, without ${off} suspended`
           return language === 'fr'
-            ? `minimum de ${money(due)}${months}, ${money(reached)} atteints : ${money(trueUp)}`
-            : `minimum of ${money(due)}${months}, ${money(reached)} reached: ${money(trueUp)}`
+            ? `minimum de ${money(due)} (${days} jours sur ${whole}${without}), ${money(reached)} atteints : ${money(trueUp)}`
+            : `minimum of ${money(due)} (${days} of ${whole} days${without}), ${money(reached)} reached: ${money(trueUp)}`
         }),
       })
     }

@@ -13,12 +13,13 @@ import { Decimal, parseDecimal } from '../decimal.js'
 import { dateIn, type Language } from '../format.js'
 import type { Period } from '../period.js'
 import { type Invoice, type InvoiceLine, netOf } from './invoice.js'
-import { mentionsOf } from './mentions.js'
+import { mentionsOf, reasonOf } from './mentions.js'
 import { opposite } from './state.js'
 
 const NAMESPACES = {
   'xmlns:rsm': 'urn:un:unece:uncefact:data:standard:CrossIndustryInvoice:100',
   'xmlns:ram': 'urn:un:unece:uncefact:data:standard:ReusableAggregateBusinessInformationEntity:100',
+  'xmlns:qdt': 'urn:un:unece:uncefact:data:standard:QualifiedDataType:100',
   'xmlns:udt': 'urn:un:unece:uncefact:data:standard:UnqualifiedDataType:100',
 } as const
 const PROFILE = 'urn:cen.eu:en16931:2017'
@@ -47,6 +48,8 @@ export function asShown(invoice: Invoice): Invoice {
       ...line,
       exact: opposite(line.exact),
       amount: opposite(line.amount),
+      // Of a correction it is what came since, with its sign.
+      ...(line.type === 'regularisation' ? { quantity: opposite(line.quantity) } : {}),
       ...(line.net === undefined ? {} : { net: opposite(line.net) }),
     })),
     taxes: invoice.taxes.map((row) => ({ rate: row.rate, base: opposite(row.base), tax: opposite(row.tax) })),
@@ -56,7 +59,10 @@ export function asShown(invoice: Invoice): Invoice {
   }
 }
 
-/** Quantity and price that multiply to the line's amount, the price not negative. */
+/**
+ * Quantity and price that multiply to the line's amount, the price not negative. A credit's are those of what is credited, and of
+ * packages they are packages.
+ */
 export function unitsOf(line: InvoiceLine): {
   readonly quantity: string
   readonly price: string
@@ -64,15 +70,20 @@ export function unitsOf(line: InvoiceLine): {
   readonly agreed: boolean
 } {
   const [step, ...others] = line.steps
-  if (
-    line.type !== 'regularisation' &&
-    step !== undefined &&
-    others.length === 0 &&
-    line.price?.model !== 'package' &&
-    parseDecimal(step.flat, 'flat').isZero() &&
-    parseDecimal(step.quantity, 'quantity').times(step.unitPrice).eq(line.exact)
-  ) {
-    return { quantity: step.quantity, price: step.unitPrice, agreed: true }
+  const agreed = (quantity: string, price: string): ReturnType<typeof unitsOf> | null => {
+    const exact = parseDecimal(quantity, 'quantity').times(price)
+    if (exact.eq(line.exact)) return { quantity, price, agreed: true }
+    return exact.negated().eq(line.exact) ? { quantity: opposite(quantity), price, agreed: true } : null
+  }
+  const plain = step !== undefined && others.length === 0 && parseDecimal(step.flat, 'flat').isZero()
+  const found = line.type !== 'regularisation' && plain ? agreed(step.quantity, step.unitPrice) : null
+  if (found !== null) return found
+  // What came since its invoice, when all of it has one price.
+  const { price } = line
+  const unit = price?.model === 'unit' ? price.unitPrice : line.steps.at(-1)?.unitPrice
+  if (line.since !== null && line.metric !== null && price?.model !== 'package' && unit !== undefined) {
+    const since = agreed(line.quantity, unit)
+    if (since !== null) return since
   }
   const negative = line.amount.startsWith('-')
   return { quantity: negative ? '-1' : '1', price: negative ? opposite(line.amount) : line.amount, agreed: false }
@@ -150,7 +161,7 @@ export function toCii(document: Invoice, language: Language = document.language)
           category === 'K' && el('ram:ShipToTradeParty', [leaf('ram:Name', customer.name), postalXml(customer)]),
           el('ram:ActualDeliverySupplyChainEvent', [date('ram:OccurrenceDateTime', invoice.period.lastDay)]),
         ]),
-        settlement(invoice, category),
+        settlement(invoice, category, language),
       ]),
     ],
     NAMESPACES,
@@ -160,7 +171,8 @@ export function toCii(document: Invoice, language: Language = document.language)
 
 function lineXml(invoice: Invoice, line: InvoiceLine, category: string, language: Language): string {
   const { quantity, price, agreed, basis } = netUnitsOf(line)
-  const unitCode = (agreed && line.unit !== null && UNIT_CODES[line.unit]) || 'C62'
+  const counted = agreed && line.price?.model !== 'package' ? line.unit : null
+  const unitCode = (counted !== null && UNIT_CODES[counted]) || 'C62'
   return el('ram:IncludedSupplyChainTradeLineItem', [
     el('ram:AssociatedDocumentLineDocument', [
       leaf('ram:LineID', String(line.no)),
@@ -189,7 +201,11 @@ function lineXml(invoice: Invoice, line: InvoiceLine, category: string, language
   ])
 }
 
-function settlement(invoice: Invoice, category: string): string {
+function termsText({ customer }: Invoice, language: Language): string {
+  return `${customer.termDays} ${language === 'fr' ? 'jours' : 'days'}`
+}
+
+function settlement(invoice: Invoice, category: string, language: Language): string {
   const { seller, currency } = invoice
   const iban = seller.registrations.IBAN?.replaceAll(' ', '')
   return el('ram:ApplicableHeaderTradeSettlement', [
@@ -207,7 +223,7 @@ function settlement(invoice: Invoice, category: string): string {
       return el('ram:ApplicableTradeTax', [
         leaf('ram:CalculatedAmount', row.tax),
         leaf('ram:TypeCode', 'VAT'),
-        leaf('ram:ExemptionReason', exemption(invoice, code)),
+        leaf('ram:ExemptionReason', exemption(invoice, code, language)),
         leaf('ram:BasisAmount', row.base),
         leaf('ram:CategoryCode', code),
         code !== 'O' && leaf('ram:RateApplicablePercent', row.rate),
@@ -215,7 +231,7 @@ function settlement(invoice: Invoice, category: string): string {
     }),
     periodXml(invoice.period, invoice.period.timeZone),
     el('ram:SpecifiedTradePaymentTerms', [
-      leaf('ram:Description', invoice.dueOn === null ? `${invoice.customer.termDays} jours` : undefined),
+      leaf('ram:Description', invoice.dueOn === null ? termsText(invoice, language) : undefined),
       date('ram:DueDateDateTime', invoice.dueOn),
     ]),
     el('ram:SpecifiedTradeSettlementHeaderMonetarySummation', [
@@ -226,7 +242,13 @@ function settlement(invoice: Invoice, category: string): string {
       leaf('ram:DuePayableAmount', invoice.ttc),
     ]),
     invoice.refersTo !== null &&
-      el('ram:InvoiceReferencedDocument', [leaf('ram:IssuerAssignedID', invoice.refersTo.number)]),
+      el('ram:InvoiceReferencedDocument', [
+        leaf('ram:IssuerAssignedID', invoice.refersTo.number),
+        invoice.refersTo.issuedOn !== undefined &&
+          el('ram:FormattedIssueDateTime', [
+            leaf('qdt:DateTimeString', invoice.refersTo.issuedOn.replaceAll('-', ''), { format: '102' }),
+          ]),
+      ]),
   ])
 }
 
@@ -288,14 +310,7 @@ function categoryOf(category: string, rate: string): string {
   return category === 'S' && new Decimal(rate).isZero() ? 'Z' : category
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  E: 'Exempt from tax',
-  AE: 'Reverse charge',
-  K: 'Intra-community supply',
-  G: 'Export outside the EU',
-  O: 'Not subject to tax',
-}
-
-function exemption(invoice: Invoice, category: string): string | undefined {
-  return REASONS[category] === undefined ? undefined : (invoice.customer.registrations.Exonération ?? REASONS[category])
+/** As the foot of the page says it. */
+function exemption({ customer, seller }: Invoice, category: string, language: Language): string | undefined {
+  return reasonOf(category, customer, seller)?.[language]
 }

@@ -20,6 +20,7 @@ import { createHash } from 'node:crypto'
 import type { Pool, PoolClient } from 'pg'
 import { assert } from '../assert.js'
 import type { Catalog, Terms } from '../catalog/catalog.js'
+import { billsTheSame } from '../catalog/invoiced.js'
 import { isBilled, periodAt } from '../catalog/part.js'
 import { midnightOf } from '../catalog/schedule.js'
 import type { Clock } from '../clock.js'
@@ -144,7 +145,7 @@ export interface CloseOptions {
   readonly prepaid?: PrepaidPort
   /** Before a period is measured: makes the corrections of an earlier one that are documents of their own (correct.ts). */
   readonly settleLate?: (request: { contract: string; at: number; finalise: boolean }) => Promise<unknown>
-  /** Whether usage has changed since a draft was made: then it is counted again before it is issued. */
+  /** Whether usage has changed since a draft was made: then it is counted again before it is issued, as when its contract has. */
   readonly isStale?: (request: { contract: string; at: number }) => Promise<boolean>
   /** The cut of a closing is needed no more (its counts are kept): folds may cross it. May be called again. */
   readonly releaseCut?: (closing: string) => Promise<void>
@@ -216,7 +217,9 @@ export async function closePeriod(options: CloseOptions, request: CloseRequest):
 
   let row = await openClosing(postgres, clock, closing, contract.id, period)
   if (row.state === 'drafted' && row.invoice !== null && request.finalise !== false && !inGrace) {
-    const stale = (await options.isStale?.({ contract: contract.id, at: period.from })) === true
+    const changed =
+      row.measured !== null && !billsTheSame(options.catalog.book(), row.measured.terms.contract, contract, period.to)
+    const stale = changed || (await options.isStale?.({ contract: contract.id, at: period.from })) === true
     if (stale && (await discarded(invoicing, row.invoice))) row = await read(postgres, closing)
   }
   const cut = row.attempt === 1 ? closing : `${closing}#${row.attempt}`
@@ -250,7 +253,7 @@ export async function closePeriod(options: CloseOptions, request: CloseRequest):
 /** False when the draft has to stay: a later period was counted on top of it, and takes what came after. */
 async function discarded(invoicing: Invoicing, invoice: string): Promise<boolean> {
   try {
-    await invoicing.discard(invoice, { actor: 'system', reason: 'usage has changed: counted again' })
+    await invoicing.discard(invoice, { actor: 'system', reason: 'usage or the contract has changed: counted again' })
     return true
   } catch (error) {
     if (error instanceof ReleveError && error.code === 'conflict') return false
@@ -604,10 +607,11 @@ export async function measuredFor(postgres: Pool, invoice: KeptInvoice['invoice'
   return row === undefined || (row.invoice !== null && row.invoice !== invoice.id) ? null : rowOf(row).measured
 }
 
-/** The end of the last period that is closed for good; null when there is none. */
-export async function invoicedUntil(postgres: Pool, contract: string): Promise<number | null> {
+/** The end of the last period that is closed for good, also by a person who has issued its draft; null when there is none. */
+export async function invoicedUntil(postgres: Pick<Pool, 'query'>, contract: string): Promise<number | null> {
   const { rows } = await postgres.query<{ until: string | null }>(
-    `SELECT max(period_to) AS until FROM closings WHERE contract = $1 AND part = 0 AND state = 'done'`,
+    `SELECT max(c.period_to) AS until FROM closings c LEFT JOIN invoices i ON i.id = c.invoice
+     WHERE c.contract = $1 AND c.part = 0 AND (c.state = 'done' OR i.number IS NOT NULL)`,
     [contract],
   )
   return rows[0]?.until == null ? null : Number(rows[0].until)

@@ -27,7 +27,7 @@ import {
   sameQuantities,
   soldOf,
 } from './close.js'
-import { assertCreditable } from './credit.js'
+import { assertCreditable, referenceTo } from './credit.js'
 import { draftCorrection, type ItemUsage } from './draft.js'
 import type { Invoice } from './invoice.js'
 import type { KeptInvoice, Mover } from './invoicing.js'
@@ -164,8 +164,7 @@ export async function settleLate(
     await options.prepaid?.lock(client, request.contract)
     const own = { id: closing, attempt: 1 }
     const late = await refunded(options, client, { ...part, usage: collected?.usage[0] ?? part.usage }, packs, own)
-    const refersTo =
-      finding.goes === 'credit_note' && kept !== null ? { id: kept.invoice.id, number: kept.invoice.number! } : null
+    const refersTo = finding.goes === 'credit_note' && kept !== null ? referenceTo(kept.invoice) : null
     made = draftCorrection(id, late, refersTo)
     if (refersTo !== null && kept !== null)
       assertCreditable(kept.invoice.ttc, (await invoicing.creditedOf(client, refersTo.id)).ttc, opposite(made.ttc))

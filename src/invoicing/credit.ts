@@ -5,13 +5,14 @@
  * rates a part comes off each by its share of what is left of it, one line and one row of tax a rate (EN 16931 BG-23). Pure.
  */
 
+import { assert } from '../assert.js'
 import { printMoney } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { formatMoney, formatPercent } from '../format.js'
 import { spread } from '../rating/adjust.js'
 import { splitInclusive, type TaxRow, type Totals } from '../rating/tax.js'
-import type { Invoice, InvoiceLine } from './invoice.js'
+import type { Invoice, InvoiceLine, Reference } from './invoice.js'
 import { creditable, opposite } from './state.js'
 
 /** What credit notes took from an invoice before. */
@@ -36,7 +37,7 @@ export function draftCreditNote(id: string, invoice: Invoice, before: Credited, 
     number: null,
     issuedOn: null,
     dueOn: null,
-    refersTo: { id: invoice.id, number },
+    refersTo: referenceTo(invoice),
     usage: [],
     notices: [],
   }
@@ -49,8 +50,10 @@ export function draftCreditNote(id: string, invoice: Invoice, before: Credited, 
         exact: opposite(line.exact),
         amount: opposite(line.amount),
         ...(line.net === undefined ? {} : { net: opposite(line.net) }),
-        steps: [],
-        explanation: { fr: `avoir sur ${number}, ligne ${line.no}`, en: `credit on ${number}, line ${line.no}` },
+        explanation: {
+          fr: `avoir sur ${number}, ligne ${line.no} — ${line.explanation.fr}`,
+          en: `credit on ${number}, line ${line.no} — ${line.explanation.en}`,
+        },
       })),
       taxes: invoice.taxes.map((row) => ({ rate: row.rate, base: opposite(row.base), tax: opposite(row.tax) })),
       ...creditTotals(invoice),
@@ -69,6 +72,12 @@ export function draftCreditNote(id: string, invoice: Invoice, before: Credited, 
     taxes: parts.map(({ rate, part }) => ({ rate, base: opposite(part.ht), tax: opposite(part.tva) })),
     ...creditTotals({ ht: sum(({ ht }) => ht), tva: sum(({ tva }) => tva), ttc: sum(({ ttc }) => ttc) }),
   }
+}
+
+/** How a credit note names an issued invoice. */
+export function referenceTo({ id, number, issuedOn }: Invoice): Reference {
+  assert(number !== null, 'a credit note names an issued invoice')
+  return { id, number, ...(issuedOn === null ? {} : { issuedOn }) }
 }
 
 function partLine(invoice: Invoice, number: string, rate: string, part: Totals, no: number): InvoiceLine {

@@ -16,7 +16,7 @@ import type { Product } from '../catalog/definition.js'
 import type { Price } from '../catalog/price.js'
 import { taxOf } from '../catalog/tax-table.js'
 import { convertUnit } from '../catalog/unit.js'
-import { CFA_PARITY, convertMoney, fixedRate, printMoney } from '../currency.js'
+import { CFA_PARITY, convertMoney, fixedRate, printMoney, printPrice } from '../currency.js'
 import { Decimal, parseDecimal, printDecimal, round } from '../decimal.js'
 import { ReleveError } from '../errors.js'
 import { dateIn, formatDate, formatMoney, formatMonth, formatNumber, type Words } from '../format.js'
@@ -249,6 +249,7 @@ function chargesOf(
           notices.push(unpricedOverage(item.item, metric, one.fleet!.included, one.fleet!.unpriced))
         statement.push({
           item: item.item,
+          itemName: item.plan.name,
           product: item.product.key,
           metric: one.metric,
           ...namedOf(metric),
@@ -274,15 +275,19 @@ function chargesOf(
       const line = rateAddOn(addOn.price, addOn.quantity, addOn.once)
       if (line === undefined) continue
       const label = `${item.plan.name} — ${addOn.name}`
+      const { paused } = addOn
+      const amounts = addOn.once
+        ? rated(line, customer.currency)
+        : byPart(line, terms, { period, part: addOn.period, ...(paused === undefined ? {} : { paused }) })
+      // Suspended all the time.
+      if (new Decimal(amounts.amount).isZero() && paused !== undefined) continue
       lines.push({
         ...base,
         type: 'add_on',
         metric: null,
         unit: null,
         label: { fr: `${label}, ${month.fr}`, en: `${label}, ${month.en}` },
-        ...(addOn.once
-          ? rated(line, customer.currency)
-          : byPart(rated(line, customer.currency), terms, { period, part: addOn.period })),
+        ...amounts,
         ...behaviorOf(addOn.price),
         price: addOn.price,
         proof: null,
@@ -307,7 +312,7 @@ function chargesOf(
       if (new Decimal(blocked).gt(0)) notices.push(usageBlocked(item.item, metric, blocked))
       else if (limit !== null && metric.price !== null) {
         const included = printDecimal(new Decimal(limit).plus(funded?.covered ?? '0'))
-        const rated = rateMetric(metric, { ...measured, quantity }, included, customer.currency)
+        const rated = rateMetric(metric, { ...measured, quantity }, included, customer.currency, funded?.covered)
         unpriced = rated.unpriced
         for (const { price, ...line } of rated.lines) {
           no ??= lines.length + 1
@@ -338,6 +343,7 @@ function chargesOf(
       if (new Decimal(unpriced).gt(0)) notices.push(unpricedOverage(item.item, metric, limit ?? '0', unpriced))
       statement.push({
         item: item.item,
+        itemName: item.plan.name,
         product: item.product.key,
         metric: metric.metric,
         ...namedOf(metric),
@@ -427,14 +433,13 @@ function isTriggered({ contract }: Terms, item: string, usage: readonly ItemUsag
 
 /** A line for each part that the fee is due for. */
 function feeLines(terms: Terms, item: Ahead['items'][number], parts: readonly FeePart[]): DraftLine[] {
-  const { customer } = terms
   const { fee } = item
   if (fee === null) return []
   const line = rate({ price: fee, quantity: '1' }).lines[0]
   if (line === undefined) return []
   return parts.flatMap((one): DraftLine[] => {
     const month = monthOf(terms, one.period)
-    const amounts = byPart(rated(line, customer.currency), terms, one)
+    const amounts = byPart(line, terms, one)
     // Suspended all the time.
     if (new Decimal(amounts.amount).isZero() && one.paused !== undefined) return []
     return [
@@ -510,14 +515,22 @@ function feeCorrections(terms: Terms, period: Period, billed: Ahead): DraftLine[
   }
 }
 
-/** A fee of a part: the amount by days (or seconds), without those of a suspension, with the days in words. */
-function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePart): Rated {
+/**
+ * A fee of a part as the customer is billed: the exact amount by days (or seconds), without those of a suspension, with the days in
+ * words. One rounding, also of what is converted.
+ */
+function byPart(line: RatedLine, terms: Terms, { period, part, paused = [] }: FeePart): Rated {
   const { timeZone, prorate: by } = terms.contract
   const { currency } = terms.customer
-  if (part.from === period.from && part.to === period.to && paused.length === 0) return line
+  const whole = rated(line, currency)
+  if (part.from === period.from && part.to === period.to && paused.length === 0) return whole
   const count = (range: Period): number => lengthOf(range, timeZone, by)
   const off = paused.reduce((all, one) => all + count(one), 0)
-  const amount = prorate(line.amount, count(part) - off, count(period), currency)
+  const [due, of] = [count(part) - off, count(period)]
+  const isConverted = line.currency !== currency
+  const amount = isConverted
+    ? billedIn(currency, line, printDecimal(new Decimal(line.exact).times(due).dividedBy(of)))
+    : prorate(line.exact, due, of, currency)
   // People read 71 hours of 743 where it is that, not 255,600 seconds; a clock change shows in them.
   const inHours = by === 'second' && [part, period, ...paused].every((range) => Number.isInteger(hoursOf(range)))
   const units = inHours
@@ -528,7 +541,8 @@ function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePar
   const shown = inHours ? hoursOf : count
   const unpaid = paused.reduce((all, one) => all + shown(one), 0)
   const say = (language: 'fr' | 'en'): string => {
-    const money = (value: string): string => formatMoney(value, currency, language)
+    const price = formatMoney(printPrice(new Decimal(line.exact), line.currency), line.currency, language)
+    const result = `${isConverted ? parityIn(line.currency, currency, language) : ' ='} ${formatMoney(amount, currency, language)}`
     const [some, all, without] = [shown(part) - unpaid, shown(period), unpaid].map((n) =>
       formatNumber(String(n), language),
     )
@@ -536,10 +550,10 @@ function byPart(line: Rated, terms: Terms, { period, part, paused = [] }: FeePar
     const days = [part.from, part.to - 1].map((at) => formatDate(dateIn(at, timeZone), language))
     const left = off === 0 ? '' : language === 'fr' ? ` (sans ${without} suspendus)` : ` (without ${without} suspended)`
     return language === 'fr'
-      ? `du ${days[0]} au ${days[1]} : ${money(line.amount)} × ${some} ${unit} sur ${all}${left} = ${money(amount)}`
-      : `${days[0]} to ${days[1]}: ${money(line.amount)} × ${some} of ${all} ${unit}${left} = ${money(amount)}`
+      ? `du ${days[0]} au ${days[1]} : ${price} × ${some} ${unit} sur ${all}${left}${result}`
+      : `${days[0]} to ${days[1]}: ${price} × ${some} of ${all} ${unit}${left}${result}`
   }
-  return { ...line, steps: [], exact: amount, amount, explanation: { fr: say('fr'), en: say('en') } }
+  return { ...whole, steps: [], exact: amount, amount, explanation: { fr: say('fr'), en: say('en') } }
 }
 
 function packLine(
@@ -921,12 +935,14 @@ function rateMetric(
   measured: ItemUsage,
   included: string,
   currency: string,
+  covered = '0',
 ): { readonly lines: readonly MetricLine[]; readonly total: string; readonly unpriced: string } {
   const first = metric.price!
   const parts = metric.later === undefined ? [] : (measured.parts ?? [])
   const begun = printDecimal(parts[0] === undefined ? new Decimal(measured.quantity) : new Decimal(parts[0].quantity))
   const { words, ...priced } = askOf(metric, first, included)(atLeastZero(begun))
-  const rating = rate({ ...priced, events: String(measured.count), ...amountsOf(measured) })
+  const prepaid = convertUnit(covered, metric.unit, first.unit ?? metric.unit)
+  const rating = rate({ ...priced, prepaid, events: String(measured.count), ...amountsOf(measured) })
   const lines: MetricLine[] = rating.lines.map((line) => ({ ...rated(line, currency, words), price: first }))
   let counted = atLeastZero(begun)
   for (const [i, { price }] of (parts.length === 0 ? [] : metric.later!).entries()) {
@@ -976,7 +992,10 @@ function rateMetric(
 /** How a quantity of a metric is asked of a price: rounded, and both it and the quota in the price's unit. */
 export function askOf(metric: TermsMetric, price: Price, limit: string) {
   const included = convertUnit(limit, metric.unit, price.unit ?? metric.unit)
-  const called = calledOf(metric)
+  const { fr, en } = calledOf(metric)
+  // A name may hold the metric's own unit, as «Mo transférés» does.
+  const own = price.unit === undefined || price.unit === metric.unit
+  const called = own ? { fr, en } : { fr: `${price.unit} (${fr})`, en: `${price.unit} (${en})` }
   return (measured: string) => ({ price, included, called, ...pricedQuantity(measured, metric, price) })
 }
 
@@ -1059,16 +1078,19 @@ function rated(line: RatedLine, currency: string, before: Words | null = null): 
   const explanation = both(before, line.explanation)
   if (line.currency === currency) return { quantity, included: free, billable, steps, exact, amount, explanation }
   const converted = billedIn(currency, line, exact)
-  const parity = (language: 'fr' | 'en'): string => {
-    const francs = formatNumber(CFA_PARITY, language)
-    return line.currency === 'EUR' ? `1 EUR = ${francs} ${currency}` : `${francs} ${line.currency} = 1 EUR`
-  }
   const say = (language: 'fr' | 'en'): string =>
-    `${explanation[language]} ; ${parity(language)} : ${formatMoney(converted, currency, language)}`
+    `${explanation[language]}${parityIn(line.currency, currency, language)} ${formatMoney(converted, currency, language)}`
   return {
     ...{ quantity, included: free, billable, steps, exact: converted, amount: converted },
     explanation: { fr: say('fr'), en: say('en') },
   }
+}
+
+/** Between an amount and the same in another currency. */
+function parityIn(from: string, to: string, language: 'fr' | 'en'): string {
+  const francs = formatNumber(CFA_PARITY, language)
+  const parity = from === 'EUR' ? `1 EUR = ${francs} ${to}` : `${francs} ${from} = 1 EUR`
+  return language === 'fr' ? ` ; ${parity} :` : `; ${parity}:`
 }
 
 /** Before rounding; what is billed in the price's own currency is rounded there. */

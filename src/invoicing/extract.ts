@@ -8,7 +8,8 @@
  */
 import { crc32 } from 'node:zlib'
 import { assert } from '../assert.js'
-import { type Invoice, netOf } from './invoice.js'
+import { unitsOf } from './cii.js'
+import { type Invoice, type InvoiceLine, netOf } from './invoice.js'
 
 export interface Table {
   readonly columns: readonly string[]
@@ -39,8 +40,22 @@ const LINE_COLUMNS = [
   'digest',
   'tax_behavior',
   'net_amount',
+  'unit_price',
+  'invoice',
+  'invoice_date',
+  'explanation',
 ]
-const NUMERIC = new Set(['line', 'quantity', 'included', 'billable', 'amount', 'net_amount', 'tax_rate', 'events'])
+const NUMERIC = new Set([
+  'line',
+  'quantity',
+  'included',
+  'billable',
+  'amount',
+  'net_amount',
+  'unit_price',
+  'tax_rate',
+  'events',
+])
 
 /** One row per line of an invoice. */
 export function tableOf(invoice: Invoice): Table {
@@ -69,8 +84,18 @@ export function tableOf(invoice: Invoice): Table {
       line.proof?.digest ?? '',
       line.taxBehavior ?? 'exclusive',
       netOf(line),
+      priceText(line),
+      invoice.refersTo?.number ?? '',
+      invoice.refersTo?.issuedOn ?? '',
+      line.explanation[invoice.language],
     ]),
   }
+}
+
+/** One price that was agreed on; empty where there are several, or none. */
+function priceText(line: InvoiceLine): string {
+  const { price, agreed } = unitsOf(line)
+  return agreed ? price : ''
 }
 
 type Columns = Pick<Table, 'columns' | 'numeric'>

@@ -6,11 +6,11 @@
  *
  *   {id, kind: 'invoice'|'credit_note', number|null, contract, contractName, tenant, catalogVersion,
  *    period: {from, to, timeZone, firstDay, lastDay, label: {fr, en}}, issuedOn|null, dueOn|null, currency, language,
- *    seller: LegalEntity, customer: Customer, refersTo: null | {id, number},
+ *    seller: LegalEntity, customer: Customer, refersTo: null | {id, number, issuedOn?},
  *    lines: [{no, type: 'fee'|'add_on'|'usage'|'regularisation'|'discount'|'cap'|'minimum'|'credit', item, product, plan: {key, version, name}, metric|null, unit|null, label: {fr, en},
  *             quantity, included, billable, steps: [{after, upTo|null, quantity, unitPrice, flat, amount}], exact, amount,
  *             explanation: {fr, en}, taxRate, taxBehavior?, net?, price: Price|null, proof: Proof|null, period: {from, to}, since: cut|null}],
- *    usage: [{item, product, metric, unit, quantity, limit|null, percent|null, overage|null, status, line|null, proof}],
+ *    usage: [{item, itemName?, product, metric, unit, quantity, limit|null, percent|null, overage|null, status, line|null, proof}],
  *    notices: [{code, item, metric|null, quantity|null, text: {fr, en}}],
  *    taxes: [{rate, base, tax}], ht, tva, ttc}
  *
@@ -20,7 +20,7 @@ import { createHash } from 'node:crypto'
 import { canonical } from '../canonical.js'
 import type { Customer, LegalEntity } from '../catalog/definition.js'
 import type { Price } from '../catalog/price.js'
-import type { Language, Words } from '../format.js'
+import { formatDate, type Language, type Words } from '../format.js'
 import type { Period } from '../period.js'
 import type { QuotaState } from '../quota/status.js'
 import type { Step } from '../rating/rating.js'
@@ -81,7 +81,10 @@ export interface InvoiceLine {
   /** Units of the quantity that cost nothing. */
   readonly included: string
   readonly billable: string
-  /** They sum to `exact`; of a regularisation they are those of its whole period, billed part included. */
+  /**
+   * They sum to `exact`; of a regularisation they are those of its whole period, billed part included; of a credit for the whole
+   * they are the invoice's, so that they sum to its opposite.
+   */
   readonly steps: readonly Step[]
   readonly exact: string
   /** Rounded to the currency: HT, or TTC when `taxBehavior` says so. */
@@ -107,6 +110,8 @@ export interface InvoiceLine {
 /** Every metric of the contract, billed or not: the «relevé de consommation». */
 export interface UsageStatement {
   readonly item: string
+  /** Of the item's plan; absent in documents of before. */
+  readonly itemName?: string
   readonly product: string
   readonly metric: string
   /** What the metric is called, when that is not its key. */
@@ -172,6 +177,14 @@ export function printedNotices(notices: readonly Notice[]): readonly Notice[] {
   return customerNotices(notices).filter((notice) => !UNPRICED.has(notice.code))
 }
 
+/** The invoice that a credit note names. */
+export interface Reference {
+  readonly id: string
+  readonly number: string
+  /** Absent in credit notes of before. */
+  readonly issuedOn?: string
+}
+
 export interface Invoice {
   readonly id: string
   readonly kind: 'invoice' | 'credit_note'
@@ -195,7 +208,7 @@ export interface Invoice {
   readonly language: Language
   readonly seller: LegalEntity
   readonly customer: Customer
-  readonly refersTo: { readonly id: string; readonly number: string } | null
+  readonly refersTo: Reference | null
   readonly lines: readonly InvoiceLine[]
   readonly usage: readonly UsageStatement[]
   readonly notices: readonly Notice[]
@@ -208,6 +221,12 @@ export interface Invoice {
 /** What a line is without tax. The lines of a document sum to its HT. */
 export function netOf(line: Pick<InvoiceLine, 'amount' | 'net'>): string {
   return line.net ?? line.amount
+}
+
+/** «FA-2026-0142 du 01/04/2026». */
+export function referenceText({ number, issuedOn }: Reference, language: Language): string {
+  if (issuedOn === undefined) return number
+  return `${number} ${language === 'fr' ? 'du' : 'of'} ${formatDate(issuedOn, language)}`
 }
 
 /** SHA-256 of the document's canonical text, hex: kept beside an issued invoice, and comparable by anybody. */

@@ -17,7 +17,7 @@ import { dateIn } from '../format.js'
 import { limits } from '../limits.js'
 import { inTransaction } from '../transaction.js'
 import { type Credited, creditedBy, draftCreditNote } from './credit.js'
-import { customerNotices, hashOf, type Invoice } from './invoice.js'
+import { customerNotices, hashOf, type Invoice, type Reference } from './invoice.js'
 import { packJson, unpackJson } from './pack.js'
 import { tellSilent } from './silent.js'
 import { assertInvoiceMove, deletionOf, type InvoiceState, isOpen, isWithheld } from './state.js'
@@ -287,13 +287,9 @@ export class Invoicing {
   }
 
   /** The newest issued invoice of a contract, of a period before, that leaves so much (TTC) to credit; null when there is none. */
-  async creditableBefore(
-    contract: string,
-    periodFrom: number,
-    amount: string,
-  ): Promise<{ readonly id: string; readonly number: string } | null> {
-    const { rows } = await this.#postgres.query<{ id: string; number: string }>(
-      `SELECT i.id, i.number FROM invoices i
+  async creditableBefore(contract: string, periodFrom: number, amount: string): Promise<Reference | null> {
+    const { rows } = await this.#postgres.query<Reference>(
+      `SELECT i.id, i.number, i.issued_on AS "issuedOn" FROM invoices i
        WHERE i.contract = $1 AND i.period_from < $2 AND i.kind = 'invoice' AND i.state IN ('finalised', 'sent', 'paid')
          AND i.ttc + coalesce((SELECT sum(n.ttc) FROM invoices n
            WHERE n.refers_to = i.id AND n.kind = 'credit_note' AND n.state <> 'discarded'), 0) >= $3

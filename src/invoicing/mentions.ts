@@ -5,7 +5,7 @@
  * are those of EN 16931 notes (UNTDID 4451), as the French reform asks for them.
  */
 import type { MentionText } from '../catalog/definition.js'
-import type { Words } from '../format.js'
+import type { Language, Words } from '../format.js'
 import type { Invoice } from './invoice.js'
 
 export interface Mention {
@@ -49,10 +49,20 @@ const UNTAXED: Readonly<Record<string, { readonly [country: string]: Words } & {
 const both = (text: MentionText): Words => (typeof text === 'string' ? { fr: text, en: text } : text)
 const free = (text: MentionText): Mention => ({ code: null, text: both(text) })
 
+/** Why there is no tax of a category; undefined for those that are taxed. */
+export function reasonOf(
+  category: string,
+  customer: Pick<Invoice['customer'], 'registrations'>,
+  seller: Pick<Invoice['seller'], 'country'>,
+): Words | undefined {
+  const untaxed = UNTAXED[category]
+  if (untaxed === undefined) return undefined
+  return both(customer.registrations.Exonération ?? untaxed[seller.country] ?? untaxed.other)
+}
+
 export function mentionsOf({ seller, customer, kind }: Invoice): Mention[] {
-  const untaxed = UNTAXED[customer.taxCategory]
-  const reason = customer.registrations.Exonération ?? untaxed?.[seller.country] ?? untaxed?.other
-  const tax = untaxed === undefined || reason === undefined ? [] : [free(reason)]
+  const reason = reasonOf(customer.taxCategory, customer, seller)
+  const tax = reason === undefined ? [] : [free(reason)]
   const own = [...tax, ...[...(seller.mentions ?? []), ...(customer.mentions ?? [])].map(free)]
   if (seller.country !== 'FR' || kind !== 'invoice') return own
   return [
@@ -79,10 +89,19 @@ export function mentionsOf({ seller, customer, kind }: Invoice): Mention[] {
   ]
 }
 
+/** Registrations whose names are words and not those of a register. Others are printed as they were entered. */
+const NAMES: Readonly<Record<string, Words>> = {
+  TVA: { fr: 'N° TVA', en: 'VAT no.' },
+  VAT: { fr: 'N° TVA', en: 'VAT no.' },
+  'Capital social': { fr: 'Capital social', en: 'Share capital' },
+  'Régime d’imposition': { fr: 'Régime d’imposition', en: 'Tax regime' },
+  'Centre des impôts': { fr: 'Centre des impôts', en: 'Tax office' },
+}
+
 /** «RCCM CI-ABJ-… · NCC …», in the order they were entered; each is one word, so that no line breaks within it. */
-export function registrationsText(registrations: Readonly<Record<string, string>>): string {
+export function registrationsText(registrations: Readonly<Record<string, string>>, language: Language): string {
   return Object.entries(registrations)
-    .map(([name, value]) => `${name} ${value}`)
+    .map(([name, value]) => `${NAMES[name.replaceAll("'", '’')]?.[language] ?? name} ${value}`)
     .map((text) => (text.length > 60 ? text : text.replaceAll(' ', '\u00a0')))
     .join(' · ')
 }

@@ -9,14 +9,15 @@
 import PDFDocument from 'pdfkit'
 import QRCode from 'qrcode'
 import { printMoney } from '../currency.js'
-import { Decimal } from '../decimal.js'
+import { Decimal, printDecimal, sum } from '../decimal.js'
 import { formatDate, formatMoney, formatNumber, formatPercent, type Language } from '../format.js'
 import { limits } from '../limits.js'
 import { asShown, toCii, unitsOf } from './cii.js'
 import { dataEntryText } from './data-entry.js'
 import { registerFonts, runsOf, type Weight } from './fonts.js'
 import { groupLines } from './group.js'
-import { type DataEntry, type Invoice, type InvoiceLine, netOf, type UsageStatement } from './invoice.js'
+import { type DataEntry, type Invoice, type InvoiceLine, netOf, referenceText, type UsageStatement } from './invoice.js'
+import { itemNames } from './item-names.js'
 import { mentionsOf, registrationsText } from './mentions.js'
 import type { PrintedCertification } from './print.js'
 
@@ -47,6 +48,7 @@ const words = {
   price: { fr: 'Prix unitaire HT', en: 'Price excl. VAT' },
   price_of_either: { fr: 'Prix unitaire', en: 'Unit price' },
   price_with_tax: { fr: 'Prix unit. TTC', en: 'Price incl. VAT' },
+  detailed: { fr: 'selon détail', en: 'as detailed' },
   rate: { fr: 'TVA', en: 'VAT' },
   amount: { fr: 'Montant HT', en: 'Amount excl. VAT' },
   amount_with_tax: { fr: 'Montant TTC', en: 'Amount incl. VAT' },
@@ -104,6 +106,7 @@ interface Style {
   readonly color?: string
   readonly align?: 'left' | 'right'
 }
+const USAGE_NAME: Style = { size: 8.5, weight: 600 }
 const FOOT: Style = { size: 7.2, color: GRAY }
 
 /** Writing on pages: text with wrapping and alignment, and a place `y` that moves down. */
@@ -134,12 +137,15 @@ class Sheet {
       line = ''
     }
     for (const word of text.split(' ')) {
+      // Nor at the beginning of the next.
+      if (line === '' && lines.length > 0 && word === '·') continue
       const longer = line === '' ? word : `${line} ${word}`
       if (this.width(longer, style) <= width) {
         line = longer
         continue
       }
       push()
+      if (word === '·') continue
       for (const character of word) {
         if (line !== '' && this.width(line + character, style) > width) push()
         line += character
@@ -241,6 +247,7 @@ export async function toPdf(
     page.y += 22
   })
 
+  const names = itemNames(invoice, language)
   head()
   parties()
   lineTable()
@@ -267,7 +274,7 @@ export async function toPdf(
     sheet.box(0, 0, PAGE.width, 6, ACCENT)
     const left = sheet.text(invoice.seller.name, LEFT, TOP, 270, { size: 15, weight: 600 })
     let y = TOP + left + 3
-    for (const line of [...invoice.seller.address, registrationsText(shownRegistrations())]) {
+    for (const line of [...invoice.seller.address, registrationsText(shownRegistrations(), language)]) {
       if (line !== '') y += sheet.text(line, LEFT, y, 270, { size: 8, color: GRAY })
     }
     sheet.line(say(invoice.kind), LEFT, TOP - 4, RIGHT - LEFT, {
@@ -298,7 +305,7 @@ export async function toPdf(
     const bold: Style = { size: 8.5, weight: 600 }
     // Why there is no tax stands at the foot.
     const { Exonération: _, ...registrations } = customer.registrations
-    const address = [...customer.address, registrationsText(registrations)].filter((line) => line !== '')
+    const address = [...customer.address, registrationsText(registrations, language)].filter((line) => line !== '')
     if (address.length === 0) address.push(customer.country)
     const facts: (readonly [string, string])[] = [
       [say('issued'), invoice.issuedOn === null ? '—' : formatDate(invoice.issuedOn, language)],
@@ -307,7 +314,7 @@ export async function toPdf(
         : [[say('due'), formatDate(invoice.dueOn, language)] as const]),
       [say('period'), `${formatDate(period.firstDay, language)} – ${formatDate(period.lastDay, language)}`],
       [say('contract'), invoice.contractName],
-      ...(invoice.refersTo === null ? [] : [[say('refers'), invoice.refersTo.number] as const]),
+      ...(invoice.refersTo === null ? [] : [[say('refers'), referenceText(invoice.refersTo, language)] as const]),
     ]
     const factWidth = RIGHT - middle - 96
     const heights = [
@@ -376,11 +383,12 @@ export async function toPdf(
       sheet.line(money(printMoney(sum, invoice.currency)), x, sheet.y, width, { ...style, align })
       sheet.y += 14
     }
-    const row = (label: string, note: string, cells: readonly string[], amount: string, last: boolean): void => {
+    const row = (title: string, words: string, cells: readonly string[], amount: string, last: boolean): void => {
+      const [label, note] = [title.replace(/ ([0-9]{4})$/, '\u00a0$1'), glued(words)]
       const titleStyle: Style = { size: 9, weight: 600 }
       const noteStyle: Style = { size: 7.6, color: GRAY }
-      // The calculation may run under the figures, which take one line.
-      const noteWidth = sheet.wrap(label, description!.width, titleStyle).length === 1 ? 416 : description!.width
+      // The calculation runs under the figures, which take one line.
+      const noteWidth = RIGHT - LEFT
       const height =
         sheet.height(label, description!.width, titleStyle) +
         (note === '' ? 0 : 2 + sheet.height(note, noteWidth, noteStyle))
@@ -418,21 +426,26 @@ export async function toPdf(
         invoice.currency,
         limits.printedLinesMax,
       )
+      const lines = new Map<string, InvoiceLine[]>()
+      for (const line of invoice.lines) {
+        const key = groupKey(line, language, say('fee'))
+        const own = lines.get(key) ?? []
+        lines.set(key, own)
+        own.push(line)
+      }
       for (const [i, group] of groups.entries()) {
         const count = `${formatNumber(String(group.lines), language)} ${say('lines')}`
-        row(group.key, count, ['', '', '', money(group.amount)], group.amount, i === groups.length - 1)
+        const figures = groupCells(lines.get(group.key) ?? [])
+        row(group.key, count, [...figures, money(group.amount)], group.amount, i === groups.length - 1)
       }
       return
     }
-    const several = new Set(invoice.lines.map((line) => line.item)).size > 1
     for (const [i, line] of invoice.lines.entries()) {
-      const { quantity, price, agreed } = unitsOf(line)
       row(
         line.label[language],
-        several ? `${line.item} · ${line.explanation[language]}` : line.explanation[language],
+        `${itemOf(line)}${line.explanation[language]}`,
         [
-          agreed ? formatNumber(quantity, language) : '',
-          agreed ? `${money(price)}${mixed && line.net !== undefined ? ` ${say('with_tax')}` : ''}` : '',
+          ...unitCells(line, mixed && line.net !== undefined ? ` ${say('with_tax')}` : ''),
           formatPercent(line.taxRate, language),
           money(printed(line)),
         ],
@@ -440,6 +453,40 @@ export async function toPdf(
         i === invoice.lines.length - 1,
       )
     }
+  }
+
+  /** Which item of its plan a line is of, when there are several; the label names the plan. */
+  function itemOf({ type, item, plan }: InvoiceLine): string {
+    const [name, prefix] = [names.get(item)!, `${plan.name} — `]
+    return name.startsWith(prefix) && !['discount', 'cap', 'minimum'].includes(type)
+      ? `${name.slice(prefix.length)} · `
+      : ''
+  }
+
+  /**
+   * Quantity and unit price. Where prices are several (tiers, a fee beside them), the units that are billed, and the words say how; what
+   * is no quantity is one at its amount.
+   */
+  function unitCells(line: InvoiceLine, taxed: string): readonly [string, string] {
+    const { price, agreed } = unitsOf(line)
+    const units = formatNumber(shownUnits(line), language)
+    if (isShare(line) && agreed && line.price?.model === 'percentage')
+      return [units, formatPercent(printDecimal(new Decimal(price).times(100)), language)]
+    if (isShare(line) || (!agreed && line.metric !== null)) return [units, say('detailed')]
+    return [units, `${money(agreed ? price : line.amount)}${taxed}`]
+  }
+
+  /** Quantity, unit price and tax rate of lines that are printed as one, each where it is the same for all. */
+  function groupCells(lines: readonly InvoiceLine[]): readonly [string, string, string] {
+    const units = lines.map((line) => unitCells(line, ''))
+    const [prices, rates] = [new Set(units.map(([, price]) => price)), new Set(lines.map((line) => line.taxRate))]
+    const price = prices.size === 1 && !lines.some((line) => line.taxBehavior === 'inclusive') ? units[0]![1] : ''
+    const whole = sum(lines.map((line) => new Decimal(shownUnits(line))))
+    return [
+      lines.length === 0 ? '' : formatNumber(printDecimal(whole), language),
+      price,
+      rates.size === 1 ? formatPercent(lines[0]!.taxRate, language) : '',
+    ]
   }
 
   function totals(): void {
@@ -606,11 +653,13 @@ export async function toPdf(
         rows.push({
           height: 17,
           keep: 1 + own,
-          draw: (y) => sheet.line(entry.item, LEFT, y + 3, RIGHT - LEFT, small),
+          draw: (y) => sheet.line(names.get(entry.item)!, LEFT, y + 3, RIGHT - LEFT, { ...small, weight: 600 }),
         })
       }
       const { data = [] } = entry
-      rows.push({ height: 15, keep: data.length > 0 ? 2 : 1, draw: (y) => usageRow(columns, entry, y) })
+      const called = sheet.height(calledIn(entry), columns[0]!.width, USAGE_NAME)
+      const height = called + 15 - sheet.height('', columns[0]!.width, USAGE_NAME)
+      rows.push({ height, keep: data.length > 0 ? 2 : 1, draw: (y) => usageRow(columns, entry, y) })
       dataRows(data, data.length === 0 ? 0 : (entry.proof.data?.count ?? data.length))
     }
     if (invoice.usage.length > shown.length) {
@@ -626,12 +675,16 @@ export async function toPdf(
     return rows
   }
 
+  function calledIn({ metric, metricName }: UsageStatement): string {
+    return metricName?.[language] ?? metric
+  }
+
   function usageRow(columns: readonly Column[], entry: UsageStatement, y: number): void {
     const cell = (i: number, text: string, style: Style = {}): void => {
       const { x, width, align } = columns[i]!
       sheet.line(text, x, y, width, { size: 8.5, align, ...style })
     }
-    cell(0, entry.metricName?.[language] ?? entry.metric, { weight: 600 })
+    sheet.text(calledIn(entry), columns[0]!.x, y, columns[0]!.width, USAGE_NAME)
     cell(1, formatNumber(entry.quantity, language))
     cell(2, entry.limit === null ? say('unlimited') : formatNumber(entry.limit, language), { color: GRAY })
     if (entry.percent === null) return
@@ -679,6 +732,29 @@ export async function toPdf(
       sheet.line(text, LEFT, y, RIGHT - LEFT, { size: 7, color: GRAY, align: 'right' })
     }
   }
+}
+
+/** A calculation breaks between its parts, not within one. */
+function glued(words: string): string {
+  return words
+    .replaceAll(/\([^()]{1,48}\)/g, (part) => part.replaceAll(' ', '\u00a0'))
+    .replaceAll(/ ([:;×])/g, '\u00a0$1')
+    .replaceAll(/([×=+]) /g, '$1\u00a0')
+}
+
+/** Of an amount that passed through: its quantity is money. */
+function isShare({ price }: InvoiceLine): boolean {
+  return price?.model === 'percentage' || price?.model === 'graduated_percentage' || price?.model === 'dynamic'
+}
+
+/** Units that a price was asked for; of what is no quantity, one. */
+function shownUnits(line: InvoiceLine): string {
+  const { quantity, agreed } = unitsOf(line)
+  if (agreed && !isShare(line)) return quantity
+  if (line.metric === null) return '1'
+  if (line.type === 'regularisation' || isShare(line)) return line.quantity
+  if (line.steps.length === 0) return line.billable
+  return printDecimal(sum(line.steps.map((step) => new Decimal(step.quantity))))
 }
 
 /** Lines of one kind: the fees of a plan, a metric of a plan, or lines with the same label. */

@@ -4,7 +4,8 @@
  */
 import { formatDate, formatMoney, formatNumber, formatPercent, type Language } from '../format.js'
 import { dataEntryText } from './data-entry.js'
-import type { DataEntry, Invoice, Proof } from './invoice.js'
+import { type DataEntry, type Invoice, type Proof, referenceText } from './invoice.js'
+import { itemNames } from './item-names.js'
 
 const WIDTH = 100
 
@@ -15,6 +16,7 @@ const words = {
   period: { fr: 'Période', en: 'Period' },
   to: { fr: 'au', en: 'to' },
   issued: { fr: 'Émise le', en: 'Issued' },
+  issued_note: { fr: 'Émis le', en: 'Issued' },
   due: { fr: 'Échéance', en: 'Due' },
   refers: { fr: 'Sur la facture', en: 'On invoice' },
   billedTo: { fr: 'Client', en: 'Customer' },
@@ -59,10 +61,13 @@ export function renderInvoice(
   )
   row(
     `${say('period')}${colon}${formatDate(invoice.period.firstDay, language)} ${say('to')} ${formatDate(invoice.period.lastDay, language)} (${invoice.period.timeZone})`,
-    invoice.issuedOn === null ? '' : `${say('issued')} ${formatDate(invoice.issuedOn, language)}`,
+    invoice.issuedOn === null
+      ? ''
+      : `${say(invoice.kind === 'invoice' ? 'issued' : 'issued_note')} ${formatDate(invoice.issuedOn, language)}`,
   )
-  if (invoice.dueOn !== null) row('', `${say('due')} ${formatDate(invoice.dueOn, language)}`)
-  if (invoice.refersTo !== null) out.push(`${say('refers')} ${invoice.refersTo.number}`)
+  if (invoice.dueOn !== null && invoice.kind === 'invoice')
+    row('', `${say('due')} ${formatDate(invoice.dueOn, language)}`)
+  if (invoice.refersTo !== null) out.push(`${say('refers')} ${referenceText(invoice.refersTo, language)}`)
   out.push(rule)
 
   const said = invoice.lines.some((line) => line.taxBehavior === 'inclusive')
@@ -86,7 +91,12 @@ export function renderInvoice(
   }
   if (invoice.usage.length > 0) {
     out.push('', say('statement'))
+    const names = itemNames(invoice, language)
+    const several = new Set(invoice.usage.map((entry) => entry.item)).size > 1
+    let item = ''
     for (const entry of invoice.usage) {
+      if (several && entry.item !== item) out.push(`  ${names.get(entry.item)}`)
+      item = entry.item
       const limit = entry.limit === null ? say('unlimited') : formatNumber(entry.limit, language)
       const percent = entry.percent === null ? '–' : formatPercent(entry.percent, language)
       const over = entry.status === 'over' ? `  ${say('over')} +${formatNumber(entry.overage ?? '0', language)}` : ''

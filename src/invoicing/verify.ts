@@ -95,6 +95,7 @@ export async function verifyInvoice(
       ? await creditAgain(options, invoice)
       : await draftAgain(options, kept, document, unchecked)
   document.push(
+    ...PARTIES.flatMap((name) => compare(name, invoice[name], again[name])),
     ...compare('ht', invoice.ht, again.ht),
     ...compare('tva', invoice.tva, again.tva),
     ...compare('ttc', invoice.ttc, again.ttc),
@@ -173,7 +174,12 @@ async function creditAgain({ invoicing, postgres }: VerifyOptions, note: Invoice
     note.lines.length === invoice.lines.length &&
     opposite(note.ttc) === invoice.ttc &&
     note.lines.every((line, i) => line.label.fr === invoice.lines[i]!.label.fr)
-  if (whole) return draftCreditNote(note.id, invoice, NOT_CREDITED, null)
+  if (whole) {
+    const again = draftCreditNote(note.id, invoice, NOT_CREDITED, null)
+    // Those of before have no steps.
+    const older = note.lines.every((line) => line.steps.length === 0)
+    return older ? { ...again, lines: again.lines.map((line) => ({ ...line, steps: [] })) } : again
+  }
   const before = await invoicing.creditedOf(postgres, invoice.id, note.id)
   return draftCreditNote(note.id, invoice, before, opposite(note.ttc))
 }
@@ -376,6 +382,9 @@ function pinned(terms: Terms, invoice: Invoice, book: Book, document: Difference
     })),
   }
 }
+
+/** Between whom, and for what: as the closing had it. Words are not compared, for they follow the software. */
+const PARTIES = ['kind', 'tenant', 'contract', 'contractName', 'currency', 'seller', 'customer', 'refersTo'] as const
 
 const FIGURES = [
   'type',

@@ -1,7 +1,7 @@
 /** A rated line in words, French and English: what was used, what was included, each step, and the rounding if there was one. */
 import type { Price } from '../catalog/price.js'
 import { exponentOf } from '../currency.js'
-import { Decimal, printDecimal } from '../decimal.js'
+import { Decimal, printDecimal, sum, ZERO } from '../decimal.js'
 import { formatMoney, formatNumber, formatPercent, type Language, type Words } from '../format.js'
 import type { ModelResult, ModelStep } from './line.js'
 
@@ -14,6 +14,8 @@ interface Facts {
   readonly quantity: Decimal
   /** Of the units that cost nothing: those that are not included but have no price. */
   readonly unpriced: Decimal
+  /** Of the units that cost nothing: those that prepaid packs have paid. */
+  readonly prepaid: Decimal
   readonly result: ModelResult
   readonly exact: Decimal
   readonly amount: string
@@ -24,7 +26,7 @@ export function explain(facts: Facts): Words {
 }
 
 function inLanguage(
-  { price, called, once, quantity, unpriced, result, exact, amount }: Facts,
+  { price, called, once, quantity, unpriced, prepaid, result, exact, amount }: Facts,
   language: Language,
 ): string {
   const french = language === 'fr'
@@ -36,10 +38,18 @@ function inLanguage(
     return `${cycle} ${money(price.amount)}`
   }
   const used = `${number(quantity)} ${called?.[language] ?? price.metric}`
-  const included = Decimal.max(Decimal.min(result.free, quantity).minus(unpriced), 0)
+  const included = Decimal.max(Decimal.min(result.free, quantity).minus(unpriced).minus(prepaid), 0)
+  // Where only full packages count.
+  const packed = price.model === 'package' ? sum(result.steps.map((step) => step.quantity.times(price.size))) : ZERO
+  const unfilled =
+    price.model === 'package' && price.rounding === 'down' ? quantity.minus(result.free).minus(packed) : ZERO
   const free = [
     ...(included.isZero() ? [] : [french ? `dont ${number(included)} inclus` : `${number(included)} included`]),
-    ...(unpriced.isZero() ? [] : [french ? `${number(unpriced)} sans prix` : `${number(unpriced)} without a price`]),
+    ...(prepaid.isZero() ? [] : [french ? `${number(prepaid)} payés par packs` : `${number(prepaid)} paid by packs`]),
+    ...(unfilled.isZero()
+      ? []
+      : [french ? `${number(unfilled)} d’un lot incomplet` : `${number(unfilled)} of a package that is not full`]),
+    ...(unpriced.isZero() ? [] : [french ? `${number(unpriced)} non facturés` : `${number(unpriced)} not billed`]),
   ]
     .map((part) => `, ${part}`)
     .join('')
@@ -68,19 +78,23 @@ function inLanguage(
     const what =
       price.model === 'package'
         ? french
-          ? ` lot(s) de ${number(new Decimal(price.size))}`
-          : ` package(s) of ${price.size}`
+          ? ` ${many(step.quantity, 'lot')} de ${number(new Decimal(price.size))}`
+          : ` ${many(step.quantity, 'package')} of ${number(new Decimal(price.size))}`
         : ''
     const where = 'tiers' in price ? ` (${range(step)})` : ''
     const fee = step.flat.isZero() ? '' : french ? ` + forfait ${flat}` : ` + tier fee ${flat}`
-    const counted = isShare(step) ? money(printDecimal(step.quantity)) : `${number(step.quantity)}${what}`
+    const counted = isShare(step)
+      ? money(printDecimal(step.quantity))
+      : price.model === 'percentage'
+        ? `${number(step.quantity)} ${many(step.quantity, french ? 'événement' : 'event')}`
+        : `${number(step.quantity)}${what}`
     return `${counted} × ${rate}${where}${fee}`
   }
 
   /** The share of an amount; the other step of a percentage counts events. */
   function isShare(step: ModelStep): boolean {
     if (price.model === 'graduated_percentage') return true
-    return price.model === 'percentage' && step === result.steps[0] && step.unitPrice.times(100).eq(price.rate)
+    return price.model === 'percentage' && step === result.steps[0] && quantity.gt(result.free)
   }
 
   function amountRange(step: ModelStep): string {
@@ -102,6 +116,8 @@ function inLanguage(
     return french ? `au-delà de ${from}, jusqu’à ${to}` : `above ${from}, up to ${to}`
   }
 }
+
+const many = (count: Decimal, word: string): string => (count.lt(2) ? word : `${word}s`)
 
 function cycleFr(cycle: string): string {
   return (

@@ -27,7 +27,9 @@ export function previewRating(
   request: RateRequest & {
     /** Percent, decimal text. */
     readonly taxRate?: string
-    readonly metric?: { readonly unit: string; readonly rounding?: QuantityRounding | undefined } | undefined
+    readonly metric?:
+      | { readonly unit: string; readonly name?: Words; readonly rounding?: QuantityRounding | undefined }
+      | undefined
   },
 ): Preview {
   const { metric, taxRate, ...asked } = request
@@ -36,9 +38,14 @@ export function previewRating(
   const { quantity, words } = pricedQuantity(asked.quantity, { unit, rounding: metric?.rounding }, price)
   const included =
     asked.included === undefined ? {} : { included: convertUnit(asked.included, unit, price.unit ?? unit) }
-  const rating = rate({ ...asked, ...included, quantity })
+  const named = asked.called ?? metric?.name
+  const called = named === undefined || unit !== (price.unit ?? unit) ? {} : { called: named }
+  const rating = rate({ ...asked, ...included, ...called, quantity })
   const [line] = rating.lines
-  const said = line?.explanation ?? { fr: nothing(price, quantity, 'fr'), en: nothing(price, quantity, 'en') }
+  const said = line?.explanation ?? {
+    fr: nothing(price, quantity, named, 'fr'),
+    en: nothing(price, quantity, named, 'en'),
+  }
   const explanation = words === null ? said : { fr: `${words.fr} ; ${said.fr}`, en: `${words.en}; ${said.en}` }
   const taxBehavior = price.taxBehavior ?? ('exclusive' as const)
   const preview: Preview = { ...rating, quantity, explanation, taxBehavior }
@@ -49,8 +56,9 @@ export function previewRating(
   return { ...preview, tax: { rate: printDecimal(percent), ...split(rating.total, taxRate, price.currency) } }
 }
 
-function nothing(price: Price, quantity: string, language: 'fr' | 'en'): string {
-  const used = `${formatNumber(quantity, language)} ${'metric' in price ? price.metric : ''}`.trim()
+function nothing(price: Price, quantity: string, named: Words | undefined, language: 'fr' | 'en'): string {
+  const metric = named?.[language] ?? ('metric' in price ? price.metric : '')
+  const used = `${formatNumber(quantity, language)} ${metric}`.trim()
   const zero = formatMoney('0', price.currency, language)
   return language === 'fr'
     ? `${used} : rien au-delà de l’inclus = ${zero}`

@@ -38,6 +38,8 @@ export interface RateRequest {
   readonly amounts?: readonly { readonly amount: string; readonly count: string }[]
   /** Whether the first tier's flat fee is due at zero usage; default true. Interim lines say false. */
   readonly flatAtZero?: boolean
+  /** Of the included units those that prepaid packs have paid: only the words differ. Default 0. */
+  readonly prepaid?: string
   /** What the words call the metric. Default its key. */
   readonly called?: Words
   /** Of a flat price that is due once and not each period: only the words differ. */
@@ -94,6 +96,7 @@ export function rate(request: RateRequest): Rating {
         once: request.once ?? false,
         quantity,
         unpriced,
+        prepaid: notNegative(request.prepaid ?? '0', 'prepaid'),
         result,
         exact,
         amount,

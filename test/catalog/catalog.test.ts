@@ -287,7 +287,14 @@ describe('contracts', () => {
   })
 
   test('what does not exist, or is not allowed, is refused by name', async () => {
+    const yearly = { rule_id: 'annual', type: 'flat_fee', amount: '120', currency: 'EUR', billing_cycle: 'annual' }
+    await expect(catalog.putPrice({ rule: yearly })).rejects.toThrow(/^billing_cycle: one of weekly, monthly, /)
     const oid = seedContracts[1]!
+    // Balances know an item by its id: two of one name would take the live quotas from all.
+    await expect(catalog.putContract({ ...oid, id: 'x' })).rejects.toThrow(
+      /^items: banque-atlantique-oid\/1 is an item of contract banque-atlantique-oid; .* such as x\//,
+    )
+    expect((await catalog.putContract(oid)).changed).toBe(false)
     await expect(catalog.putContract({ ...oid, id: 'x', tenant: 'nobody' })).rejects.toThrow(/no customer nobody/)
     await expect(catalog.putContract({ ...oid, start: '2026-02-01' })).rejects.toThrow(/make a new contract/)
     await expect(catalog.putContract({ ...oid, surprise: 1 })).rejects.toThrow(/unknown member surprise/)

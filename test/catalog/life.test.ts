@@ -57,7 +57,7 @@ describe('renewal', () => {
     expect(renewalOf(contract(), at('2026-03-10'))).toEqual({
       term: { from: '2026-03-01', until: '2026-03-31' },
       nextRenewal: '2026-04-01',
-      noticeBy: '2026-04-01',
+      noticeBy: '2026-03-31',
       endsOn: null,
     })
   })
@@ -70,6 +70,23 @@ describe('renewal', () => {
     expect(endAfterNotice(yearly, '2026-11-03')).toBe('2027-12-31')
     const noticed = giveNotice(yearly, '2026-06-01').contract
     expect([noticed.end, renewalOf(noticed, at('2026-06-02')).nextRenewal]).toEqual(['2026-12-31', null])
+  })
+
+  test('notice on the last day that is told ends the term, a day later the next one', () => {
+    for (const cycle of Cycle) {
+      for (const noticeDays of [0, 1, 2, 6]) {
+        const one = contract({ start: '2024-01-31', cycle, renewal: { noticeDays } })
+        const { noticeBy, term, nextRenewal } = renewalOf(one, at('2026-03-10'))
+        expect(endAfterNotice(one, noticeBy!), `${cycle} ${noticeDays}`).toBe(term.until)
+        const late = new Date(Date.parse(noticeBy!) + DAY_MS).toISOString().slice(0, 10)
+        expect(endAfterNotice(one, late) > nextRenewal!, `${cycle} ${noticeDays}, a day late`).toBe(true)
+      }
+    }
+  })
+
+  test('of one that is over the last term is told, not one behind its end', () => {
+    const once = contract({ cycle: 'quarterly', renewal: { auto: false } })
+    expect(renewalOf(once, at('2026-11-10')).term).toEqual({ from: '2026-01-01', until: '2026-03-31' })
   })
 
   test('one that does not renew ends with its term, and nothing is billed behind it', () => {
@@ -106,6 +123,22 @@ describe('moves', () => {
     const active = moveContract(trial, 'active', '2026-03-11').contract
     expect([active.trial?.convertedOn, days(partOf(active, {}, march))]).toEqual(['2026-03-11', 21])
     expect(days(partOf(moveContract(provisioned, 'active', '2026-03-20').contract, {}, march))).toBe(12)
+  })
+
+  test('cancelled before it was ever active, it is billed for no day; put again, likewise', () => {
+    const gone = moveContract(contract({ state: 'provisioned' }), 'cancelled', '2026-03-20').contract
+    expect([gone.state, gone.end, partOf(gone, {}, march)]).toEqual(['cancelled', '2026-03-20', null])
+    expect(isBilled({ ...gone, fees: 'in_advance' }, { from: Date.UTC(2026, 1, 1), to: march.from })).toBe(false)
+    const tried = moveContract(contract({ state: 'provisioned' }), 'trial', '2026-03-01').contract
+    expect(partOf(moveContract(tried, 'cancelled', '2026-03-20').contract, {}, march)).toBeNull()
+  })
+
+  test('made as suspended, it is so from its start, and lifting that ends it', () => {
+    const made = contract({ state: 'suspended' })
+    expect(pausesIn(made, march).map(days)).toEqual([31])
+    expect(moveContract(made, 'active', '2026-03-11').contract.pauses).toEqual([
+      { from: '2026-01-01', until: '2026-03-10' },
+    ])
   })
 
   test('a suspension lasts until the day before it is lifted; lifted the same day it was none', () => {

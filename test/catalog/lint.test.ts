@@ -26,6 +26,7 @@ function codes(changes: {
   plan?: Loose
   customer?: Loose
   entitlements?: string[]
+  addOns?: string[]
   status?: 'draft' | 'archived'
 }): string[] {
   const prices = changes.prices ?? [fee(), rule()]
@@ -50,7 +51,8 @@ function codes(changes: {
     limitVersion: 1,
     thresholds: [],
   }))
-  const items = [{ id: 'i', plan: 'p', planVersion: 1, entitlements }]
+  const addOns = (changes.addOns ?? []).map((one) => ({ name: one, rule: one, quantity: '1', once: false }))
+  const items = [{ id: 'i', plan: 'p', planVersion: 1, entitlements, addOns }]
   const contract = {
     id: 'c',
     tenant: 't',
@@ -122,10 +124,49 @@ describe('each finding', () => {
     ['includes_differ', { prices: [fee({ includes: { m: 11 } }), rule()] }],
     ['tax_rate_unknown', { customer: { taxRate: '21' } }],
     ['currency_of_other_customer', { customer: { currency: 'XOF' } }],
+    [
+      'currency_of_other_customer',
+      { addOns: ['option'], prices: [fee(), rule(), fee({ rule_id: 'option', currency: 'USD' })] },
+    ],
+    ['units_do_not_convert', { metric: { unit: 'h' }, prices: [fee(), rule({ unit: 'Go' })] }],
     ['metric_missing_from_plan', { entitlements: ['m', 'stray'] }],
     ['unit_unknown', { metric: { unit: 'fathom' } }],
   ])('%s', (code, changes) => {
     expect(codes(changes)).toContain(code)
+  })
+
+  test('a quota is held against the tiers in the unit that they are for', () => {
+    const gigabytes = (from: number, included: string) => ({
+      metric: { unit: 'Mo' },
+      plan: withMetric(included, 'r'),
+      prices: [
+        fee(),
+        {
+          ...{ rule_id: 'r', type: 'tiered', metric: 'm', unit: 'Go', currency: 'EUR' },
+          tiers: [{ from, to: null, unit_price: '1' }],
+        },
+      ],
+    })
+    // 1,000 Mo are 1 Go: what is between 1 and 50 Go has no price.
+    expect(codes(gigabytes(51, '1000'))).toEqual(['tiers_do_not_meet_quota'])
+    expect(codes(gigabytes(51, '49999'))).toEqual(['tiers_do_not_meet_quota'])
+    expect(codes(gigabytes(51, '50000'))).toEqual([])
+  })
+
+  test('a volume price of which the first units are free falls or not by what is paid', () => {
+    const free = (next: string, flat: string) => [
+      fee(),
+      {
+        ...{ rule_id: 'r', type: 'volume', metric: 'm', currency: 'EUR' },
+        tiers: [
+          { from: 11, to: 20, unit_price: '1' },
+          { from: 21, to: null, unit_price: next, flat_fee: flat },
+        ],
+      },
+    ]
+    // 20 units cost 10.00; behind that 10 paid units cost 5.00 and the fee.
+    expect(codes({ prices: free('0.5', '5') })).toEqual([])
+    expect(codes({ prices: free('0.5', '4.99') })).toEqual(['volume_price_falls'])
   })
 
   test('a volume price that falls, exactly at its boundary and not one cent before', () => {

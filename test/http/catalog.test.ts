@@ -58,6 +58,16 @@ describe('POST /v1/rating/preview', () => {
     ])
   })
 
+  test('a metric that has a name is called by it, whether something is due or not', async () => {
+    const name = { fr: 'scans de quai', en: 'dock scans' }
+    await call('PUT', '/v1/metrics-catalog', { key: 'dock', name, aggregation: 'sum', unit: 'scan', scale: 0 })
+    const price = { rule_id: 'dock', type: 'per_unit', metric: 'dock', unit_price: '2', currency: 'EUR' }
+    const words = async (quantity: string) =>
+      plain((await preview({ price, quantity, included: '5' })).body.explanation.en)
+    expect(await words('8')).toBe('8 dock scans, 5 included: 3 × 2.00 EUR = 6.00 EUR')
+    expect(await words('4')).toBe('4 dock scans: nothing above what is included = 0.00 EUR')
+  })
+
   test('a stored price by its rule, and a quantity in the unit and rounding of its metric', async () => {
     await call('PUT', '/v1/metrics-catalog', {
       key: 'talk',
@@ -339,10 +349,15 @@ describe('a trial, from its beginning to a contract that renews', () => {
       ['move', 'suspended', 'active', null, by.reason],
     ])
     expect([body.state, body.moves, body.billedFrom]).toEqual(['active', ['suspended', 'cancelled'], '2026-03-31'])
-    expect(body.renewal).toMatchObject({ nextRenewal: '2026-04-20', noticeBy: '2026-04-20', endsOn: null })
+    expect(body.renewal).toMatchObject({ nextRenewal: '2026-04-20', noticeBy: '2026-04-19', endsOn: null })
   })
 
   test('renewals that come are listed, and notice ends the contract with its term', async () => {
+    const ended = {
+      ...{ id: 'contract-ended', tenant: 'gamma', legalEntity: 'seller', timeZone: 'UTC' },
+      ...{ start: '2026-01-01', end: '2026-03-30', items: [] },
+    }
+    expect((await call('PUT', '/v1/contracts', ended)).status).toBe(200)
     const due = (await call('GET', '/v1/renewals?days=20')).body.renewals
     expect(due.map((one: Record<string, string>) => [one.contract, one.nextRenewal])).toEqual([
       ['contract-alpha', '2026-04-01'],

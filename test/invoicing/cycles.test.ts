@@ -118,7 +118,10 @@ describe('fees in advance', () => {
     await close('gone-batch', day('2025-12-10'))
     for (const id of ['gone', 'gone-batch']) await catalog.moveContract(id, 'cancelled', { ...by, on: '2026-01-21' })
     const draft = (await close('gone', day('2026-01-10'), false))!
-    expect([draft.kind, draft.refersTo]).toEqual(['credit_note', { id: ahead!.id, number: ahead!.number }])
+    expect([draft.kind, draft.refersTo]).toEqual([
+      'credit_note',
+      { id: ahead!.id, number: ahead!.number, issuedOn: ahead!.issuedOn },
+    ])
     // Dropped and made again it is another; two at once make one.
     await options.invoicing.discard(draft.id)
     const notes = await Promise.all([0, 1, 2].map(() => close('gone', day('2026-01-10'))))
@@ -187,6 +190,51 @@ describe('states', () => {
       ['active', 'suspended', '2026-03-10', 'essai'],
       ['suspended', 'active', '2026-03-20', 'essai'],
     ])
+  })
+
+  test('an option is not due either while its contract is suspended, unless its policy says so', async () => {
+    const rule = { rule_id: 'option', type: 'flat_fee', amount: '31', currency: 'EUR' }
+    await catalog.putPrice({ rule, version: '1.0', status: 'active', effectiveFrom: 0 })
+    const addOns = [
+      { name: 'option', rule: 'option' },
+      { name: 'second half', rule: 'option', from: '2026-03-16' },
+      { name: 'all of it suspended', rule: 'option', from: '2026-03-11', until: '2026-03-12' },
+      { name: 'set up', rule: 'option', once: true, from: '2026-03-12' },
+    ]
+    const amounts = async (suspension: string) => {
+      const id = `option-${suspension}`
+      await put(id, 'monthly', { suspension, items: [{ id, plan: 'monthly', addOns }] })
+      await catalog.moveContract(id, 'suspended', { ...by, on: '2026-03-10' })
+      await catalog.moveContract(id, 'active', { ...by, on: '2026-03-20' })
+      return (await close(id, day('2026-03-10')))!.lines.filter((line) => line.type === 'add_on')
+    }
+    const paused = await amounts('pauses_fees')
+    expect(paused.map((line) => line.amount)).toEqual(['21.00', '12.00', '31.00'])
+    expect(plain(paused[0]!.explanation.fr)).toBe(
+      'du 01/03/2026 au 31/03/2026 : 31,00 € × 21 jours sur 31 (sans 10 suspendus) = 21,00 €',
+    )
+    expect((await amounts('bills_fees')).map((line) => line.amount)).toEqual(['31.00', '16.00', '2.00', '31.00'])
+  })
+
+  test('a part of a fee in euro is billed in francs by one rounding', async () => {
+    const rule = { rule_id: 'cents', type: 'flat_fee', amount: '0.98', currency: 'EUR' }
+    await catalog.putPrice({ rule, version: '1.0', status: 'active', effectiveFrom: 0 })
+    await catalog.putPlan({ key: 'cents', product: 'OID', name: 'Accès', feeRule: 'cents', metrics: [] })
+    await catalog.putCustomer({
+      ...catalog.book().customers.get(seedContracts[1]!.tenant)!,
+      tenant: 'francs',
+      currency: 'XOF',
+    })
+    const items = [
+      { id: 'half', plan: 'cents', from: '2026-04-16', addOns: [{ name: 'option', rule: 'cents', quantity: '3' }] },
+    ]
+    await catalog.putContract({ ...seedContracts[1]!, id: 'half', tenant: 'francs', items })
+    const invoice = await close('half', day('2026-04-20'))
+    // 0.49 × 655.957 = 321.42, where half of 643 would be 321.5; 1.47 × 655.957 = 964.26, half of 1,929 is 964.5.
+    expect(invoice!.lines.map((line) => line.amount)).toEqual(['321', '964'])
+    expect(plain(invoice!.lines[0]!.explanation.fr)).toMatch(
+      /^du 16\/04\/2026 au 30\/04\/2026 : 0,98 € × 15 jours sur 30 ; 1 EUR = 655,957 XOF : 321 /,
+    )
   })
 
   test('a trial is free; converted on the 11th it pays 21 of 31 days', async () => {

@@ -177,6 +177,75 @@ describe('EN 16931 CII', () => {
     expect(textAt(readXml(toCii(sampleInvoice())), 'ExchangedDocument/TypeCode')).toBe('380')
   })
 
+  test('a credit shows what is credited: quantity and unit price of each line, the invoice and its day, in XML, PDF and CSV', async () => {
+    const original = sampleInvoice()
+    const discount = {
+      ...original.lines[0]!,
+      no: 4,
+      type: 'discount' as const,
+      steps: [],
+      exact: '-10',
+      amount: '-10.00',
+    }
+    const note = creditNote({ ...original, lines: [...original.lines, discount] }, null)
+    const figures = (root: Element) =>
+      all(root, LINE).map((line) => [
+        textAt(line, 'SpecifiedLineTradeDelivery/BilledQuantity'),
+        textAt(line, 'SpecifiedLineTradeAgreement/NetPriceProductTradePrice/ChargeAmount'),
+        textAt(line, 'SpecifiedLineTradeSettlement/ApplicableTradeTax/RateApplicablePercent'),
+      ])
+    const root = readXml(toCii(note))
+    expect(figures(root)).toEqual([
+      ['1', '200.00', '18'],
+      ['1', '153.56', '18'],
+      ['350', '0.05', '18'],
+      ['-1', '10.00', '18'],
+    ])
+    const reference = `${SETTLEMENT}/InvoiceReferencedDocument`
+    expect(textAt(root, `${reference}/IssuerAssignedID`)).toBe('FA-2026-0142')
+    expect(textAt(root, `${reference}/FormattedIssueDateTime/DateTimeString`)).toBe('20260401')
+    const page = (await pagesOf(await toPdf(note))).join('\n')
+    for (const text of [
+      /Sur la facture +FA-2026-0142 du 01\/04\/2026/,
+      /abonnement, mars 2026 +1 +200,00 € +18 % +200,00 €/,
+      /kyc_verification, mars 2026 +62 +selon détail +18 % +153,56 €/,
+      /avoir sur FA-2026-0142, ligne 2 — 112 kyc_verification, dont 50 inclus : 50 × 2,50 €/,
+      /mcp_call, mars 2026 +350 +0,05 € +18 % +17,50 €/,
+      /abonnement, mars 2026 +1 +-10,00 € +18 % +-10,00 €/,
+    ])
+      expect(page).toMatch(text)
+    const csv = (await printInvoice(note, 'csv')).body.toString().split('\r\n')
+    expect(csv[0]).toMatch(/,unit_price,invoice,invoice_date,explanation$/)
+    expect(csv[3]).toMatch(/,850,500,350,-17\.50,EUR,18,.*,-17\.50,0\.05,FA-2026-0142,2026-04-01,/)
+    // What was voided later has its quantity, and the one price of it.
+    const voided = corrected('credit_note', '-4', '-10.00', '-1.80', '-11.80')
+    const since = voided.lines.map((line) => ({
+      ...line,
+      since: {},
+      steps: [],
+      price: { model: 'unit', metric: 'kyc_verification', unitPrice: '2.5' } as unknown as typeof line.price,
+    }))
+    expect(figures(readXml(toCii({ ...voided, lines: since })))).toEqual([['4', '2.5', '18']])
+    expect(await pagesOf(await toPdf({ ...voided, lines: since }))).toMatchObject([
+      expect.stringMatching(/ 4 +2,50 € +18 % +10,00 €/),
+    ])
+    expect(figures(readXml(toCii(voided)))).toEqual([['1', '10.00', '18']])
+    expect(await pagesOf(await toPdf(voided))).toMatchObject([expect.stringMatching(/ 4 +selon détail +18 % +10,00 €/)])
+  })
+
+  test('no French is left in an English document, nor English in a French one', async () => {
+    const ours = ['Régime', 'Centre des impôts', 'Capital', 'N° TVA', 'jours', 'Exonér', 'Total HT', 'événement', 'lot']
+    const theirs = ['Tax', 'Share', 'VAT', 'days', 'Exempt', 'Total excl', 'event', 'package']
+    for (const [name, invoice] of Object.entries(cases)) {
+      const texts = {
+        en: `${(await pagesOf(await toPdf(invoice, 'en'))).join('')}${toCii(invoice, 'en')}`,
+        fr: (await pagesOf(await toPdf(invoice, 'fr'))).join(''),
+      }
+      for (const word of ours) expect(texts.en.includes(word), `${name}: ${word}`).toBe(false)
+      for (const word of theirs) expect(texts.fr.includes(word), `${name}: ${word}`).toBe(false)
+    }
+  })
+
   test('a line of one price is quantity × price; a line of tiers is one unit with its calculation as a note', () => {
     const [, kyc, mcp] = all(readXml(toCii(sampleInvoice())), LINE)
     const figures = (line: Element) => [

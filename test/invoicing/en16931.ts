@@ -119,6 +119,7 @@ const ORDER: Record<string, readonly string[]> = {
     'SpecifiedTradeSettlementHeaderMonetarySummation',
     'InvoiceReferencedDocument',
   ],
+  InvoiceReferencedDocument: ['IssuerAssignedID', 'FormattedIssueDateTime'],
   ApplicableTradeTax: [
     'CalculatedAmount',
     'TypeCode',

@@ -198,7 +198,11 @@ describe('after it', () => {
   test('by default more is on the next invoice, and so is less; the preview says so and keeps nothing', async () => {
     const { tenant, contract } = of('plain')
     await close(contract)
-    await more(tenant, 10)
+    // Stored and counted, but in no checkpoint yet: a preview waits for that, each of many at once.
+    await service.send({ tenant, metric: 'kyc_verification', count: 4, first: 1_000 })
+    const early = await Promise.all([late(contract), late(contract), late(contract)])
+    expect(early.map(({ document }) => document?.ht)).toEqual(['10.00', '10.00', '10.00'])
+    await service.send({ tenant, metric: 'kyc_verification', count: 6, first: 2_000 })
     const found = await late(contract)
     expect([found.goes, found.document?.ht, found.document?.lines[0]?.type]).toEqual([
       'next_invoice',

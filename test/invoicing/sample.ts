@@ -3,6 +3,7 @@ import type { Terms } from '../../src/catalog/book.js'
 import type { Customer, LegalEntity } from '../../src/catalog/definition.js'
 import { parsePrice } from '../../src/catalog/price.js'
 import { seedContracts, seedCustomers, seedLegalEntity } from '../../src/catalog/seeds.js'
+import type { Words } from '../../src/format.js'
 import { draftInvoice, type ItemUsage } from '../../src/invoicing/draft.js'
 import type { Invoice } from '../../src/invoicing/invoice.js'
 
@@ -42,6 +43,7 @@ export const bank: Customer = {
 
 interface SampleMetric {
   readonly metric: string
+  readonly name?: Words
   readonly limit: string | null
   readonly quantity: string
   readonly rule: Record<string, unknown> | null
@@ -113,8 +115,9 @@ export function sampleInvoice(
         { rule_id: 'pricing_oid_business_base', type: 'flat_fee', amount: fee, currency, tax_behavior: feeBehavior },
         '3.1',
       ),
-      metrics: metrics.map(({ metric, limit, rule }) => ({
+      metrics: metrics.map(({ metric, name, limit, rule }) => ({
         metric,
+        ...(name === undefined ? {} : { name }),
         unit: metric,
         limit,
         rule: rule === null ? null : String(rule.rule_id),

@@ -98,14 +98,14 @@ test('products of two categories: tax per rate, and a discount that comes off ea
     feeRule: 'pricing_oid_starter_base',
     metrics: [],
   })
-  const two = {
+  const two = (id: string) => ({
     items: [
-      { id: 'a', plan: 'oid-business', kind: 'fixed' },
-      { id: 'b', plan: 'presse' },
+      { id: `${id}/a`, plan: 'oid-business', kind: 'fixed' },
+      { id: `${id}/b`, plan: 'presse' },
     ],
     adjustments: { discounts: [{ name: 'AMI', kind: 'amount', value: '25' }] },
-  }
-  const invoice = await invoiceOf('two-rates', {}, two)
+  })
+  const invoice = await invoiceOf('two-rates', {}, two('two-rates'))
   expect(invoice.lines.map((line) => [line.type, line.amount, line.taxRate])).toEqual([
     ['fee', '200.00', '18'],
     ['fee', '50.00', '9'],
@@ -116,7 +116,7 @@ test('products of two categories: tax per rate, and a discount that comes off ea
     { rate: '18', base: '180.00', tax: '32.40' },
     { rate: '9', base: '45.00', tax: '4.05' },
   ])
-  const exempt = await invoiceOf('two-exempt', { taxRate: '0', taxCategory: 'E', taxReason: 'ONG' }, two)
+  const exempt = await invoiceOf('two-exempt', { taxRate: '0', taxCategory: 'E', taxReason: 'ONG' }, two('two-exempt'))
   expect([exempt.tva, new Set(exempt.lines.map((line) => line.taxRate))]).toEqual(['0.00', new Set(['0'])])
 })
 
@@ -221,14 +221,14 @@ describe('prices that include tax', () => {
       '14.40',
       '94.40',
     ])
-    const items = [
-      { id: 'a', plan: 'ttc', kind: 'fixed' },
-      { id: 'b', plan: 'presse-ttc' },
-      { id: 'c', plan: 'presse' },
+    const items = (id: string) => [
+      { id: `${id}/a`, plan: 'ttc', kind: 'fixed' },
+      { id: `${id}/b`, plan: 'presse-ttc' },
+      { id: `${id}/c`, plan: 'presse' },
     ]
     // 5 of 59 + 9.99 + 54.50 with tax; the amounts of a contract with prices of either kind are without, if it says nothing.
     const adjustments = { discounts: [{ name: 'AMI', kind: 'amount', value: '5' }] }
-    const rates = await of('mixed-rates', 'ttc', { items, adjustments, taxBehavior: 'inclusive' })
+    const rates = await of('mixed-rates', 'ttc', { items: items('mixed-rates'), adjustments, taxBehavior: 'inclusive' })
     expect(shown(rates)).toEqual([
       ['fee', '59.00', '50.00', '18'],
       ['fee', '9.99', '9.16', '9'],
@@ -241,7 +241,7 @@ describe('prices that include tax', () => {
       { rate: '9', base: '56.77', tax: '5.11' },
     ])
     expect(rates.ttc).toBe('118.49')
-    const unsaid = await of('mixed-unsaid', 'ttc', { items, adjustments })
+    const unsaid = await of('mixed-unsaid', 'ttc', { items: items('mixed-unsaid'), adjustments })
     expect(shown(unsaid).slice(3)).toEqual([
       ['discount', '-2.29', undefined, '18'],
       ['discount', '-2.71', undefined, '9'],

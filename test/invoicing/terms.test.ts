@@ -218,7 +218,9 @@ describe('add-ons', () => {
     ])
     expect(invoice.notices.map((notice) => notice.code)).toEqual(['add_on_unpriced'])
     await expect(
-      draftOf('add-ons-2', { items: [{ ...items[0]!, addOns: [{ ...addOn, name: 'x', rule: 'no-such' }] }] }),
+      draftOf('add-ons-2', {
+        items: [{ ...items[0]!, id: 'add-ons-2', addOns: [{ ...addOn, name: 'x', rule: 'no-such' }] }],
+      }),
     ).rejects.toThrow(/no price rule no-such/)
   })
 })
@@ -288,6 +290,33 @@ describe('discounts, cap and minimum', () => {
     ])
     const reached = await draftOf('committed-reached', { adjustments: { minimum: '200' } })
     expect(reached.lines.map((line) => line.type)).toEqual(['fee'])
+  })
+
+  test('minimum of a suspended contract: without the days of the suspension, and none for a month of it; in full when it bills fees', async () => {
+    const adjustments = { minimum: '1000' }
+    const pauses = [{ from: '2026-03-11', until: '2026-03-20' }]
+    const part = await draftOf('committed-paused', { adjustments, pauses })
+    expect(shown(part)).toEqual([
+      ['fee', '135.48', 'du 01/03/2026 au 31/03/2026 : 200,00 € × 21 jours sur 31 (sans 10 suspendus) = 135,48 €'],
+      ['minimum', '541.94', 'minimum de 677,42 € (21 jours sur 31, sans 10 suspendus), 135,48 € atteints : 541,94 €'],
+    ])
+    expect(part.lines[1]!.explanation.en).toContain('(21 of 31 days, without 10 suspended)')
+    // Days that two suspensions have are no days twice; and the end comes on top.
+    const twice = [...pauses, { from: '2026-03-15', until: '2026-03-25' }]
+    const ended = await draftOf('committed-paused-ended', { adjustments, pauses: twice, end: '2026-03-28' })
+    expect(shown(ended).map(([type, amount]) => [type, amount])).toEqual([
+      ['fee', '83.87'],
+      ['minimum', '335.48'],
+    ])
+    expect(shown(ended)[1]![2]).toContain('minimum de 419,35 € (13 jours sur 31, sans 15 suspendus)')
+    const whole = [{ from: '2026-02-20' }]
+    expect((await draftOf('committed-asleep', { adjustments, pauses: whole })).lines).toEqual([])
+    const awake = { adjustments, pauses: whole, suspension: 'bills_fees' as const }
+    expect(shown(await draftOf('committed-awake', awake)).at(-1)).toEqual([
+      'minimum',
+      '800.00',
+      'minimum de 1 000,00 €, 200,00 € atteints : 800,00 €',
+    ])
   })
 
   test('a coupon larger than the charges leaves 0, never less', async () => {

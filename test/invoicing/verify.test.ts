@@ -12,7 +12,7 @@ import { changePlan } from '../../src/catalog/part.js'
 import { seedContracts, seedCustomers, seedLegalEntity } from '../../src/catalog/seeds.js'
 import { serviceFile } from '../../src/cli/call.js'
 import { buildHttp } from '../../src/http/http.js'
-import { hashOf, type Invoice } from '../../src/invoicing/invoice.js'
+import { hashOf, type Invoice, type InvoiceLine } from '../../src/invoicing/invoice.js'
 import type { KeptInvoice } from '../../src/invoicing/invoicing.js'
 import type { Verification } from '../../src/invoicing/verify.js'
 import { promises } from '../promises.js'
@@ -157,6 +157,9 @@ test(`one stored amount altered, whatever is done to the hash => not equal ${pro
     [kyc({ amount: '31.00' }), ['2 amount']],
     [kyc({ quantity: '63' }), ['2 quantity']],
     [kyc({ included: '49' }), ['2 included']],
+    [(invoice) => ({ ...invoice, customer: { ...invoice.customer, name: 'Un autre' } }), ['customer']],
+    [(invoice) => ({ ...invoice, seller: { ...invoice.seller, name: 'Un autre' } }), ['seller']],
+    [(invoice) => ({ ...invoice, period: { ...invoice.period, to: invoice.period.to + 1 } }), ['1 period']],
     [(invoice) => ({ ...invoice, ttc: '292.06' }), ['column ttc', 'ttc']],
     [(invoice) => ({ ...invoice, lines: invoice.lines.slice(0, 2) }), ['3 line']],
     [(invoice) => ({ ...invoice, taxes: [{ rate: '18', base: '247.50', tax: '44.54' }] }), ['taxes']],
@@ -172,7 +175,7 @@ test(`one stored amount altered, whatever is done to the hash => not equal ${pro
       expect(differing(found)).toEqual(expect.arrayContaining(mended ? named : [...named, 'hash']))
     }
   }
-  const words = await alter(issued.invoice.id, (invoice) => ({ ...invoice, contractName: 'autre' }))
+  const words = await alter(issued.invoice.id, (invoice) => ({ ...invoice, issuedOn: '2026-04-02' }))
   expect(differing(await service.system.billing.verifyInvoice(issued.invoice.id))).toEqual(['hash'])
   await words()
   expect((await service.system.billing.verifyInvoice(issued.invoice.id)).equal).toBe(true)
@@ -314,8 +317,8 @@ test(`prices with tax, closed in a batch => the sum of the lines is paid, on pap
   const lineTotal = 'SpecifiedLineTradeSettlement/SpecifiedTradeSettlementLineMonetarySummation/LineTotalAmount'
   expect(all(root, LINE).map((line) => textAt(line, lineTotal))).toEqual(['50.03', '30.00', '-8.00'])
   const csv = (await get(`${invoice.number}.csv`)).body.split('\r\n')
-  expect(csv[0]).toMatch(/,tax_behavior,net_amount$/)
-  expect(csv[2]).toMatch(/,35\.40,EUR,18,.*,inclusive,30\.00$/)
+  expect(csv[0]).toMatch(/,tax_behavior,net_amount,unit_price,invoice,invoice_date,explanation$/)
+  expect(csv[2]).toMatch(/,35\.40,EUR,18,.*,inclusive,30\.00,2\.95,,,"62 vérifications KYC.* 30,00\s€ HT"$/)
   expect((await get(`${invoice.number}?format=txt`)).body).toMatch(
     /2\. Boutique — vérifications KYC, mars 2026 +35,40\s€ TTC/,
   )
@@ -389,13 +392,22 @@ test('a regularisation and a credit note are verified too, and the events of a r
   expect(late.events.map((event) => event.id).sort()).toEqual(
     Array.from({ length: 50 }, (_, i) => `kyc_verification-${500 + i}`).sort(),
   )
+  const freed = (line: InvoiceLine): InvoiceLine => ({ ...line, included: '1' })
   for (const amount of [null, '10.00']) {
     const of = amount === null ? march : april
     const note = await service.system.invoicing.credit(of.invoice.id, amount)
     expect(differing(await service.system.billing.verifyInvoice(note.invoice.id))).toEqual([])
-    const undo = await alter(note.invoice.id, (invoice) => ({ ...invoice, ttc: '-1.00' }), true)
-    expect((await service.system.billing.verifyInvoice(note.invoice.id)).equal).toBe(false)
-    await undo()
+    // Credit notes of before had no steps.
+    const older = (line: InvoiceLine): InvoiceLine => ({ ...line, steps: [] })
+    for (const [change, equal] of [
+      [(invoice: Invoice) => ({ ...invoice, ttc: '-1.00' }), false],
+      [(invoice: Invoice) => ({ ...invoice, lines: invoice.lines.map(older) }), true],
+      [(invoice: Invoice) => ({ ...invoice, lines: invoice.lines.map(older).map(freed) }), false],
+    ] as const) {
+      const undo = await alter(note.invoice.id, change, true)
+      expect((await service.system.billing.verifyInvoice(note.invoice.id)).equal).toBe(equal)
+      await undo()
+    }
   }
   await clickhouse(`ALTER TABLE usage_events DELETE WHERE tenant = 'bridge-bank' AND id = 'kyc_verification-501'`)
   expect((await service.system.billing.verifyInvoice(april.invoice.id)).equal).toBe(false)

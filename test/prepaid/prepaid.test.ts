@@ -134,7 +134,7 @@ describe('closed', () => {
     const { invoice } = (await close('nsia-assurances')).invoice!
     // 95 used, 10 included: 15 before any pack, 30 by A until the 15th, 40 by B.
     expect(shown(invoice)).toEqual([
-      ['usage', '1.50', '95 appels MCP, dont 80 inclus : 15 × 0,10 € = 1,50 €'],
+      ['usage', '1.50', '95 appels MCP, dont 10 inclus, 70 payés par packs : 15 × 0,10 € = 1,50 €'],
       ['add_on', '8.00', 'Pack prépayé — Pack 100'],
     ])
     expect(invoice.usage[0]!.prepaid).toEqual({

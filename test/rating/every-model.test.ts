@@ -136,3 +136,69 @@ test('graduated is the sum of its parts: of each tier what lies in it, and its f
     }),
   )
 })
+
+/** «1,234.5», «12.50 EUR», «1.9%» as numbers; what is in brackets says where or how it was rounded. */
+const said = (text: string): Decimal => {
+  const number = new Decimal(text.replaceAll(',', '').replace(/EUR$/, '').replace(/%$/, ''))
+  return text.endsWith('%') ? number.dividedBy(100) : number
+}
+
+test('what the words say adds up, of any price: the parts to the quantity, the products to the amount', () => {
+  const seen = new Set<string>()
+  const parts = fc
+    .tuple(quantity, included, fc.nat(40), fc.nat(120))
+    .map(([of, free, paid, first]) => ({ of, free, paid: String(paid), first }))
+  // Tiers that begin behind what the plan includes, as a mistake of the catalogue may have it.
+  const from = (price: Price, first: number): Price => {
+    const moved = (bound: string | null) => bound && new Decimal(bound).plus(first).toFixed()
+    if (price.model !== 'graduated' && price.model !== 'volume') return price
+    return { ...price, tiers: price.tiers.map((one) => ({ ...one, after: moved(one.after)!, upTo: moved(one.upTo) })) }
+  }
+  for (const name of names.filter((one) => one !== 'flat')) {
+    fc.assert(
+      fc.property(MODELS[name], parts, (given, { of, free, paid, first }) => {
+        const price = from(given, first)
+        // Packs pay what is behind the quota, and no more than was used.
+        const prepaid = Decimal.max(Decimal.min(new Decimal(of).minus(free), paid), 0).toFixed()
+        const asked = ask(price, of, new Decimal(free).plus(prepaid).toFixed())
+        const [line] = rate({ ...asked, prepaid }).lines
+        if (line === undefined) return
+        const en = line.explanation.en.replaceAll('\u00a0', '')
+        const [, rest, sum, amount] = /^\S+ m((?:, [^:]+)?): (.+) = (\S+)(?: \(.+\))?$/.exec(en) ?? []
+        expect(amount, en).toBeDefined()
+        let counted = new Decimal(0)
+        for (const [, number, kind] of (rest ?? '').matchAll(
+          /, (\S+) (included|paid by packs|not billed|of a package)/g,
+        )) {
+          seen.add(kind!)
+          counted = counted.plus(said(number!))
+          if (kind === 'paid by packs') expect(said(number!).eq(prepaid), en).toBe(true)
+          if (kind === 'included' && 'tiers' in price) expect(said(number!).eq(Decimal.min(free, of)), en).toBe(true)
+        }
+        let total = new Decimal(0)
+        for (const step of sum!.split(' + ')) {
+          const product = /^(\S+)( events?| packages? of (\S+))? × (\S+)(?: \(.+\))?$/.exec(step)
+          if (product === null) {
+            // A fee of a tier, a bound, an amount that is carried.
+            const alone = said(/^(?:tier fee |bound )?(\S+)$/.exec(step)![1]!)
+            total = total.plus(alone)
+            if (name === 'dynamic') counted = counted.plus(alone)
+            continue
+          }
+          const [, units, kind, size, unit] = product
+          total = total.plus(said(units!).times(said(unit!)))
+          if (kind?.startsWith(' event') === true) continue
+          counted = counted.plus(said(units!).times(size ?? 1))
+        }
+        // A package that was begun is whole.
+        if (price.model === 'package' && price.rounding !== 'down') {
+          expect(counted.gte(of) && counted.minus(of).lt(price.size), en).toBe(true)
+        } else if (price.model !== 'percentage' || counted.gt(0)) expect(counted.eq(of), `${en} of ${of}`).toBe(true)
+        expect(total.toDecimalPlaces(2, Decimal.ROUND_HALF_UP).eq(said(amount!)), en).toBe(true)
+        expect(said(amount!).eq(line.amount), en).toBe(true)
+      }),
+      { numRuns: 2_000 },
+    )
+  }
+  expect([...seen].sort()).toEqual(['included', 'not billed', 'of a package', 'paid by packs'])
+})

@@ -157,7 +157,7 @@ describe('edges', () => {
       plain(rate({ price: parsePrice({ ...base, ...rule }), quantity, ...more }).lines[0]!.explanation.fr)
     expect(
       say({ type: 'percentage', rate: '1.3', free_amount: '250', fixed_per_event: '2' }, '800', { events: '2' }),
-    ).toBe('800 m, dont 250 inclus : 550,00 € × 1,3 % + 2 × 2,00 € = 11,15 €')
+    ).toBe('800 m, dont 250 inclus : 550,00 € × 1,3 % + 2 événements × 2,00 € = 11,15 €')
     const tiers = [
       { up_to: '1000', rate: '2' },
       { up_to: null, rate: '1.5' },

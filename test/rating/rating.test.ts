@@ -278,7 +278,7 @@ describe('edges', () => {
   test('what is included and what has no price are told apart, and the parts that are said add up to the quantity', () => {
     const line = rate({ price: kyc, quantity: '62', included: '10' }).lines[0]!
     expect(line.explanation.fr.replaceAll('\u00a0', ' ')).toBe(
-      '62 kyc_verification, dont 10 inclus, 40 sans prix : 12 × 2,50 € (tranche 51 à 100) = 30,00 €',
+      '62 kyc_verification, dont 10 inclus, 40 non facturés : 12 × 2,50 € (tranche 51 à 100) = 30,00 €',
     )
     let seed = 7
     const random = (below: number): number => {
@@ -291,7 +291,7 @@ describe('edges', () => {
       if (said === undefined) continue
       const { en } = said.explanation
       const of = (pattern: RegExp): number => [...en.matchAll(pattern)].reduce((sum, one) => sum + Number(one[1]), 0)
-      const parts = of(/, (\d+) included/g) + of(/, (\d+) without a price/g) + of(/(\d+) × /g)
+      const parts = of(/, (\d+) included/g) + of(/, (\d+) not billed/g) + of(/(\d+) × /g)
       expect(parts, en).toBe(quantity)
       expect(of(/, (\d+) included/g), en).toBe(Math.min(included, quantity))
     }

@@ -250,7 +250,12 @@ test(`an import killed with -9 again and again ends with every row once, and eve
   try {
     const catalog = await openCatalog({ postgres: postgres.pool, clock: fleet.clock })
     await loadSeeds(catalog)
-    await catalog.putContract({ ...seedContracts[1]!, id: 'killed', start: '2022-01-01' })
+    await catalog.putContract({
+      ...seedContracts[1]!,
+      id: 'killed',
+      start: '2022-01-01',
+      items: [{ id: 'killed/1', plan: 'oid-business' }],
+    })
     const N = 8 * limits.importBatchRows + 1_000
     const lines = Array.from({ length: N }, (_, i) => `killed;2022-04-11;${i % 10 === 7 ? 'x' : '1'};K-${i}`)
     const file = join(directory, 'file')

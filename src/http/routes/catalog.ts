@@ -127,8 +127,22 @@ export function catalogRoutes(system: System): FastifyPluginAsync {
       const { tenant } = keyOf(request)
       return { contracts: [...book().contracts.values()].filter((c) => tenant === null || c.tenant === tenant) }
     })
-    app.put('/v1/contracts', write('Define a contract; its quotas act from the next epoch'), async (r) =>
-      settled(system.catalog.putContract(r.body)),
+    app.put(
+      '/v1/contracts',
+      {
+        config: { scope: 'admin' },
+        schema: {
+          tags,
+          summary: 'Define a contract; its quotas act from the next epoch',
+          description:
+            'A contract as it is read may be put back: what the answer adds to it (customer, moves, history, the dates of its renewal) is not read. What is invoiced stays as it was: a change of what has days (items and their plans, add-ons, discounts, suspensions, the end) is refused with 409 when it reaches into an invoiced period, and names the field, the period and the way. What has no days (minimum, maximum, quotas, calculators, policies) counts from `effectiveFrom` on, the first day that is not invoiced; null: nothing is.',
+          body: { type: 'object' },
+        },
+      },
+      async (r) => {
+        const changed = await settled(system.catalog.putContract(r.body))
+        return { ...changed, effectiveFrom: await system.billing.openFrom(changed.value.id) }
+      },
     )
 
     app.post<{ Body: PreviewBody }>(

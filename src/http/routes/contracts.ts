@@ -5,10 +5,11 @@
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
 import type { Contract } from '../../catalog/contract.js'
 import { changePlan } from '../../catalog/part.js'
-import { renewalOf } from '../../catalog/renewal.js'
+import { lastDayOf, renewalOf } from '../../catalog/renewal.js'
 import { SubscriptionMoves, type SubscriptionState } from '../../catalog/subscription.js'
 import { trialsOf } from '../../catalog/trials.js'
 import { ReleveError } from '../../errors.js'
+import { dateIn } from '../../format.js'
 import { limits } from '../../limits.js'
 import { DAY_MS } from '../../period.js'
 import type { System } from '../../system.js'
@@ -127,6 +128,7 @@ export function contractRoutes(system: System): FastifyPluginAsync {
         const last = new Date(now + (request.query.days ?? 30) * DAY_MS).toISOString().slice(0, 10)
         const renewals = [...book().contracts.values()]
           .filter((one) => one.state !== 'cancelled' && (tenant ?? one.tenant) === one.tenant)
+          .filter((one) => (lastDayOf(one) ?? '9') >= dateIn(now, one.timeZone))
           .map((one) => ({ contract: one.id, tenant: one.tenant, name: one.name, ...renewalOf(one, now) }))
           .filter((one) => one.term.until <= last)
           .sort((a, b) => (a.term.until < b.term.until ? -1 : a.term.until > b.term.until ? 1 : 0))

@@ -53,6 +53,7 @@ export function invoiceMoveRoutes(system: System): FastifyPluginAsync {
         const { id } = request.params
         switch (request.body.to) {
           case 'finalised':
+            await system.billing.assertDraftStands(id)
             return system.invoicing.finalise(id, by)
           case 'sent':
             return system.invoicing.markSent(id, by)
