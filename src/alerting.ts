@@ -9,6 +9,7 @@ import { midnightOf } from './catalog/schedule.js'
 import type { Clock } from './clock.js'
 import { ReleveError } from './errors.js'
 import type { StreamFlow } from './flow.js'
+import type { ItemAlerts } from './item-alerts.js'
 import { limits } from './limits.js'
 import type { Logger } from './logger.js'
 import type { Alerts } from './quota/alerts.js'
@@ -40,6 +41,7 @@ interface AlertingOptions {
   readonly logger: Logger
   readonly catalog: Catalog
   readonly alerts: Alerts
+  readonly items: ItemAlerts
   /** Resolves when the rules act in the shards. */
   readonly onChange: () => Promise<void>
 }
@@ -79,9 +81,10 @@ export class Alerting {
     this.#timer.unref()
   }
 
-  /** The entitlements with what the rules ask for. */
+  /** The entitlements with what the rules ask for, as far as balances judge it. */
   add(entitlements: readonly LiveEntitlement[]): LiveEntitlement[] {
-    return withRules(entitlements, this.#rules.all(), (tenant, metric) => this.bareEntitlement(tenant, metric))
+    const all = withRules(entitlements, this.#rules.all(), (tenant, metric) => this.bareEntitlement(tenant, metric))
+    return this.#o.items.take(all)
   }
 
   /** A metric of a tenant that no contract item gives: unlimited, by calendar months in the tenant's zone. */
@@ -167,6 +170,10 @@ export class Alerting {
     // Who fell silent is known from the alerts, so those come first.
     await this.#o.alerts.settled()
     await this.#silences.save(now)
+    for (const flow of this.#flows) {
+      await this.#o.items.look(flow, (tenant) => this.#streamOf(tenant) === flow.stream)
+    }
+    await this.#o.alerts.settled()
   }
 
   notes(): string[] {

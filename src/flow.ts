@@ -1012,6 +1012,11 @@ export class StreamFlow {
     this.#raise({ crossings: [...crossings, ...judge(heard, { sequence: this.#next - 1, isBehind })] })
   }
 
+  /** Records what was found beside the balances, under this stream's fence. */
+  tell(crossings: ApplyReply['crossings']): void {
+    if (this.#state === 'running') this.#raise({ crossings })
+  }
+
   /** Usage of a tenant that is told after each hand-over from now on. */
   async guard(tenant: string, now: number): Promise<{ sequence: number; usages: readonly GuardedUsage[] }> {
     return this.#o.shard.guard(tenant, now)

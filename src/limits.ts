@@ -150,6 +150,10 @@ export const limits = {
   alertRulesMax: 50_000,
   /** Steps of a recurring rule that one change of usage tells, the highest ones. */
   stepsToldMax: 100,
+  /** Metrics whose items are looked at for their thresholds in one tick of a stream; the others in the next. */
+  itemAlertsPerLook: 500,
+  /** Of a period, in which the one before is looked at too. */
+  itemAlertsLastMs: 60 * MINUTE,
   /** Nothing is forecast in the first 1/n of a period. */
   forecastParts: 20,
   /** Between two looks at forecasts and silences: how late they may be told. */

@@ -26,6 +26,7 @@ import { type CompleteOptions, fleetQuantity, itemUsage } from './shared-usage.j
 export interface LiveItem {
   readonly contract: string
   readonly item: string
+  readonly period: Period
   /** What it has of the period, and what all of its customer is; decimal texts. */
   readonly usage: string
   readonly total: string
@@ -106,6 +107,15 @@ export class LiveItems {
     return items
   }
 
+  /** The same at any instant, whoever has all of it or not; counted anew. */
+  at(tenant: string, metric: string, instant: number): Promise<readonly LiveItem[]> {
+    const { catalog, flowOf } = this.#o
+    const book = catalog.book()
+    const { epoch } = flowOf(tenant).position
+    const own = itemsOf(book, tenant, metric, instant)
+    return Promise.all(own.map((one) => this.#count(book, tenant, metric, one, epoch, instant)))
+  }
+
   /** Of these items, those that take the usage of a subject at present; of none in particular: those that name none. */
   async taking(tenant: string, metric: string, subject: string | null): Promise<ReadonlySet<string>> {
     const { catalog, clock, postgres } = this.#o
@@ -132,7 +142,7 @@ export class LiveItems {
     const { prepaid, catalog } = this.#o
     const count = (part: Period): Promise<string> => this.#all(tenant, metric, part, epoch)
     const total = await count(period)
-    const known = { contract: contract.id, item: item.id, shared, total, limit: null, prepaid: null }
+    const known = { contract: contract.id, item: item.id, period, shared, total, limit: null, prepaid: null }
     if (covers === null) return { ...known, usage: '0' }
     const share = async (part: Period, quantity: string): Promise<string> =>
       this.#share(book, { contract, item }, tenant, metric, part, quantity, epoch)

@@ -39,6 +39,7 @@ import { Certifications } from './invoicing/certification.js'
 import { invoicedUntil } from './invoicing/close.js'
 import { openCertifiers } from './invoicing/fne.js'
 import { Invoicing } from './invoicing/invoicing.js'
+import { ItemAlerts } from './item-alerts.js'
 import { limits } from './limits.js'
 import { LiveItems, roomsOf } from './live-items.js'
 import { realDisk, syncingSoon } from './log/disk.js'
@@ -341,12 +342,14 @@ export class System {
     this.#alertFeed = openAlertFeed({ alerts: this.#alerts, delivery: this.#delivery, logger })
     this.#outboxFeed = openOutboxFeed({ postgres, delivery: this.#delivery, logger })
 
+    const itemAlerts = new ItemAlerts({ catalog: this.#catalog, clock, alerts: this.#alerts })
     this.#alerting = await Alerting.open({
       postgres,
       clock,
       logger,
       catalog: this.#catalog,
       alerts: this.#alerts,
+      items: itemAlerts,
       onChange: async () => {
         this.#catalogChanged()
         await this.#catalogWork
@@ -492,6 +495,7 @@ export class System {
     this.#prepaid = new Prepaid({ postgres, clock, catalog: this.#catalog })
     await this.#prepaid.open()
     const items = new LiveItems({ ...room, postgres, prepaid: this.#prepaid })
+    itemAlerts.start(items)
     this.#answers = new Answers({ ...room, items })
     this.#guard.setRooms(roomsOf(items))
     this.#meters = new Meters({ ...room, postgres })

@@ -36,6 +36,7 @@ function level(file: string): number {
       'counting.ts',
       'shadow-rating.ts',
       'shared-usage.ts',
+      'item-alerts.ts',
       'live-items.ts',
       'meters.ts',
       'backup.ts',
