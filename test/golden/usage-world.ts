@@ -23,7 +23,8 @@ export interface GoldenRecord {
   readonly doNotInvoice?: boolean
 }
 
-const ITEM = 'IOT_NS542'
+/** An item id is of one contract. */
+const itemOf = (contract: string): string => `${contract}/IOT_NS542`
 let serial = 0
 
 /** The calendar month YYYY-MM of a zone. */
@@ -79,7 +80,7 @@ async function openContract(
     start: dateIn(before.from, 'UTC'),
     timeZone: 'UTC',
     ...(late === undefined ? {} : { late }),
-    items: [{ id: ITEM, plan: 'flotte', calculators: [calculator] }],
+    items: [{ id: itemOf(id), plan: 'flotte', calculators: [calculator] }],
   } as Parameters<typeof catalog.putContract>[0])
   const data = new UsageData({ postgres, clock, catalog })
   const collect: DataPort['collect'] = async (client, { parts, ...request }) => {
@@ -114,7 +115,7 @@ async function openContract(
     doNotInvoice = false,
     ...content
   }: GoldenRecord): Promise<string> => {
-    const one = { contract: id, item: ITEM, start: at, ...content, doNotInvoice, state }
+    const one = { contract: id, item: itemOf(id), start: at, ...content, doNotInvoice, state }
     const [taken] = await data.create([one], null)
     if (taken?.outcome !== 'created') throw new Error(`cannot record ${JSON.stringify(one)}`)
     return taken.id
