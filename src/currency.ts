@@ -63,9 +63,15 @@ export function printPrice(value: Decimal, currency: string): string {
   return printAtLeast(value, exponentOf(currency))
 }
 
-/** `rate` is the price of one unit of `from` in `to`; the result is rounded half up to the target's decimals. */
-export function convertMoney(amount: Decimal, rate: Decimal, to: string): Decimal {
-  return roundMoney(amount.times(rate), to)
+/** Decimals behind which a difference can only come from a parity that does not divide. */
+const PARITY_PLACES = 24
+
+/**
+ * At a rate, not yet rounded to money. Francs as euros do not end: what is far behind the point is cut, so that half a cent stays half
+ * a cent.
+ */
+export function convertMoney(amount: Decimal, rate: Decimal): Decimal {
+  return round(amount.times(rate), PARITY_PLACES)
 }
 
 /** The fixed rate between two currencies, or null when none is fixed. */

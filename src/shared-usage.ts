@@ -160,12 +160,18 @@ async function fleetUsage(options: CompleteOptions, part: Part, item: Terms['ite
   const { tenant } = contract
   const covers = item.period ?? period
   const base = part.usage.filter((one) => one.item === item.item)
-  const starts = startsOf(covers, await boundsWithin(options.store, tenant, covers))
+  const bounds = await boundsWithin(options.store, tenant, covers)
   const data = await dataByObject(options.store, part, item.item, options.which)
-  const readers = item.metrics.map(({ metric }) => {
+  // Data of before an instant at which a price changes within the period.
+  const dataUntil = new Map<number, typeof data.objects>()
+  for (const { from } of item.metrics.flatMap(({ later = [] }) => later))
+    if (data.objects.size > 0 && !dataUntil.has(from))
+      dataUntil.set(from, (await dataByObject(options.store, part, item.item, options.which, from)).objects)
+  const readers = item.metrics.map(({ metric, later = [] }) => {
     const one = base.find((entry) => entry.metric === metric && entry.fleet?.kind !== 'fee')
+    const starts = startsOf(covers, [...bounds, ...later.map(({ from }) => ({ from, to: covers.to }))])
     const rows = one === undefined ? nothing() : rowsOf(options, one, tenant, covers, starts)
-    return { metric, one, subjects: new Subjects(rows), count: 0, digest: 0n }
+    return { metric, later, one, subjects: new Subjects(rows), count: 0, digest: 0n }
   })
   const rating = new FleetRating(terms, item, period)
   let charges: ObjectCharge[] = []
@@ -183,19 +189,29 @@ async function fleetUsage(options: CompleteOptions, part: Part, item: Terms['ite
         for (const reader of readers) rows.push(await reader.subjects.of(subject))
       }
       const own = { from: Math.max(object.from, covers.from), to: Math.min(object.to, covers.to) }
-      const usage = new Map<string, { quantity: string; events: number; data: string | null }>()
+      const usage = new Map<string, { quantity: string; events: number; data: string | null; parts: string[] }>()
       for (const [i, reader] of readers.entries()) {
         const added = data.objects.get(object.id)?.get(reader.metric) ?? null
         let [quantity, events] = [new Decimal(added ?? 0), 0]
+        const before = reader.later.map(
+          ({ from }) => new Decimal(dataUntil.get(from)?.get(object.id)?.get(reader.metric) ?? 0),
+        )
         for (const row of rows[i]!) {
           if (row.segment < own.from || row.segment >= own.to) continue
           quantity = quantity.plus(row.quantity)
           events += row.count
+          for (const [at, { from }] of reader.later.entries())
+            if (row.segment < from) before[at] = before[at]!.plus(row.quantity)
           reader.digest = addDigests(reader.digest, row.digest)
         }
         reader.count += events
         if (events > 0 || added !== null)
-          usage.set(reader.metric, { quantity: printDecimal(quantity), events, data: added })
+          usage.set(reader.metric, {
+            quantity: printDecimal(quantity),
+            events,
+            data: added,
+            parts: before.map((sum, at) => printDecimal(sum.minus(before[at - 1] ?? 0))),
+          })
       }
       charges.push(rating.add({ id: object.id, subject: object.subject, covers: own, usage }))
       if (charges.length === limits.objectsPageMax) {

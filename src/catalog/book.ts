@@ -258,6 +258,15 @@ export class Book {
     return this.#pricedByEvent.get(metric) ?? null
   }
 
+  /** Whether some version of a price of a metric takes effect within a period. */
+  pricedByEventTime(metric: string): boolean {
+    return [...this.prices.values()].flat().some((version) => {
+      if (version.takesEffect !== 'event_time') return false
+      const price = normalForm(version)
+      return 'metric' in price && price.metric === metric
+    })
+  }
+
   /** Versions that hold from an instant within the range on. Of one instant the last one counts. */
   versionsWithin(rule: string, range: Period): { from: number; price: Price }[] {
     const within = (this.prices.get(rule) ?? []).filter(

@@ -28,6 +28,7 @@ import {
   versionOrder,
 } from './book.js'
 import { assertContractsByEvent, assertMetricByEvent, isByEvent } from './by-event.js'
+import { assertMetricByEventTime } from './by-event-time.js'
 import {
   type Contract,
   DEFAULT_THRESHOLDS,
@@ -47,6 +48,7 @@ import {
   parsePlan,
   parseProduct,
 } from './definition.js'
+import { assertFleetCurrency } from './fleet-currency.js'
 import { alteredInvoiced } from './invoiced.js'
 import { type Finding, lint, lintMetric, lintPrice } from './lint.js'
 import type { CatalogSnapshot, Metric } from './metric.js'
@@ -216,6 +218,7 @@ export class Catalog {
       }
       const value = { ...input, version: (last?.version ?? 0) + 1 }
       if (book.pricedByEvent(value.key) !== null) assertMetricByEvent(value)
+      if (book.pricedByEventTime(value.key)) assertMetricByEventTime(value)
       return {
         value,
         part: 'metrics',
@@ -239,7 +242,10 @@ export class Catalog {
 
   async putCustomer(json: unknown): Promise<Changed<Customer>> {
     const value = parseCustomer(json)
-    return this.#upsert('customers', value.tenant, value, (book) => book.customers.get(value.tenant))
+    return this.#upsert('customers', value.tenant, value, (book) => {
+      assertOwnFleets(book, value)
+      return book.customers.get(value.tenant)
+    })
   }
 
   /**
@@ -256,6 +262,7 @@ export class Catalog {
         (customer) => !same(book.customers.get(customer.tenant) ?? null, customer),
       )
       if (fresh.length === 0) return { result: { changed: 0, catalogVersion: book.version }, after: book }
+      for (const customer of fresh) assertOwnFleets(book, customer)
       const changes = fresh.map((after) => ({ before: book.customers.get(after.tenant) ?? null, after }))
       await client.query(
         `INSERT INTO catalog_versions (version, at, kind, key, change)
@@ -335,7 +342,13 @@ export class Catalog {
       const takesEffect = input.takesEffect ?? kept?.takesEffect ?? 'next_period'
       if (takesEffect === 'event_time') {
         assertByEventTime(price, effectiveFrom)
+        const metric = 'metric' in price ? book.metrics.get(price.metric)?.at(-1) : undefined
+        if (metric !== undefined) assertMetricByEventTime(metric)
         const before = book.priceInForce(rule, effectiveFrom - 1)
+        if (before !== null && parsePrice(before.definition).model === 'percentage')
+          unprocessable(
+            `takesEffect: v${before.version} is a percentage price, whose events are those of a whole period: let it take effect with the next one`,
+          )
         if (before !== null && parsePrice(before.definition).taxBehavior !== price.taxBehavior)
           unprocessable('takesEffect: tax_behavior changes with the next period, not within one')
       }
@@ -349,6 +362,7 @@ export class Catalog {
         definition: input.rule,
         billed: kept?.billed ?? false,
       }
+      if (status !== 'draft') assertFleetCurrency(book, book.contracts.values(), book.customers, 'rule', value)
       if (kept !== undefined) {
         if (same(kept, value)) return kept
         const content =
@@ -497,6 +511,14 @@ export class Catalog {
       })
       const value: Contract = { ...input, items }
       if (before !== undefined && same(before, value)) return before
+      for (const item of value.items) {
+        const kept = before?.items.find((one) => one.id === item.id)
+        if (kept !== undefined && (kept.fleet === undefined) !== (item.fleet === undefined))
+          unprocessable(
+            `items: ${item.id} ${kept.fleet === undefined ? 'is no fleet and does not become one' : 'is a fleet and stays one'}; end it, and give the rest to an item of another id`,
+          )
+      }
+      assertFleetCurrency(book, [value], book.customers, 'items')
       if (before !== undefined) await this.#assertInvoicedStays(client, book, before, value)
       if (value.items.some((item) => item.entitlements.some(({ metric }) => book.pricedByEvent(metric) !== null))) {
         const others = book.contractsOf(value.tenant).filter((one) => one.id !== value.id)
@@ -744,6 +766,13 @@ function assertByEvent(book: Book, price: Price): void {
     )
     if (uses) assertContractsByEvent(book, book.contractsOf(tenant), 'rule', (rule) => rule === price.rule)
   }
+}
+
+/** A customer's new currency reaches its fleets. Throws ReleveError `unprocessable`. */
+function assertOwnFleets(book: Book, customer: Customer): void {
+  const { tenant, currency } = customer
+  if (book.customers.get(tenant)?.currency === currency) return
+  assertFleetCurrency(book, book.contractsOf(tenant), new Map([[tenant, customer]]), 'currency')
 }
 
 /** Usage of the running period is cut at the instant, so it must be a quantity that can be, at a minute it is counted by. */

@@ -416,8 +416,10 @@ export interface PricePart {
 }
 
 export function pricePartsOf(terms: Terms, period: Period): PricePart[] {
+  // Objects have their own parts, each with its own tiers.
+  const fleets = new Set(terms.contract.items.filter((one) => one.fleet !== undefined).map((one) => one.id))
   return terms.items.flatMap((item) =>
-    item.metrics.flatMap(({ metric, later = [] }) =>
+    (fleets.has(item.item) ? [] : item.metrics).flatMap(({ metric, later = [] }) =>
       later.map(({ from: to }, i): PricePart => {
         const from = later[i - 1]?.from ?? item.period?.from ?? period.from
         return { item: item.item, metric, period: { from, to } }
@@ -536,6 +538,7 @@ export function sameQuantities(a: readonly ItemUsage[], b: readonly ItemUsage[])
           one.data?.count,
           one.data?.digest,
           one.fleet?.exact,
+          one.fleet?.later,
         ]),
       )
       .sort()

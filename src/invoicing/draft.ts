@@ -310,7 +310,7 @@ function chargesOf(
       const blocked = funding?.exhaustion === 'block' ? (funded?.overage ?? '0') : '0'
       // Unlimited means that nothing of it is billed, whatever rule stands beside it; the catalogue's lint says so.
       if (new Decimal(blocked).gt(0)) notices.push(usageBlocked(item.item, metric, blocked))
-      else if (limit !== null && metric.price !== null) {
+      else if (limit !== null && (metric.price !== null || metric.later !== undefined)) {
         const included = printDecimal(new Decimal(limit).plus(funded?.covered ?? '0'))
         const rated = rateMetric(metric, { ...measured, quantity }, included, customer.currency, funded?.covered)
         unpriced = rated.unpriced
@@ -792,7 +792,11 @@ function regularise(
         for (const { packs } of funded.recharges) lines.push(rechargeLine(terms, part.period, funding!, packs, metric))
       }
       // The count of events matters only to a price that charges them.
-      const same = quantity === old && (metric.price?.model !== 'percentage' || now.count === billed.count)
+      const partsOf = ({ parts = [] }: ItemUsage): string => parts.map((one) => one.quantity).join()
+      const same =
+        quantity === old &&
+        (metric.price?.model !== 'percentage' || now.count === billed.count) &&
+        (metric.later === undefined || partsOf(now) === partsOf(billed))
       if (limit === null || (same && paid === paidBefore)) continue
       // Behind packs that block nothing is billed, early or late.
       const isBlocked = (used: string, by: string): boolean =>
@@ -801,18 +805,19 @@ function regularise(
       const [blocked, blockedBefore] = [isBlocked(quantity, paid), isBlocked(old, paidBefore)]
       const included = printDecimal(new Decimal(limit).plus(paid))
       const includedBefore = printDecimal(new Decimal(limit).plus(paidBefore))
-      if (metric.price === null) {
+      // Prices that changed within the period, each counting by its own parts.
+      const isCut = metric.later !== undefined && now.parts !== undefined && billed.parts !== undefined
+      const price = metric.price ?? (isCut ? metric.later[0]!.price : null)
+      if (price === null) {
         const above = new Decimal(quotaStatus(quantity, included).overage ?? '0')
         const more = above.minus(quotaStatus(old, includedBefore).overage ?? '0')
         if (more.gt(0)) notices.push(unpricedOverage(item.item, metric, limit, printDecimal(more)))
         continue
       }
-      const { price } = metric
-      const asked = askOf(metric, metric.price, limit)
+      const asked = askOf(metric, price, limit)
       const { words: _, ...priced } = asked(quantity)
-      // Prices that changed within the period, each counting by its own parts; packs, that pay more or less of it.
-      const changed =
-        funded !== null || (metric.later !== undefined && now.parts !== undefined && billed.parts !== undefined)
+      // Packs pay more or less of it.
+      const changed = funded !== null || isCut
       const delta = rateDelta({
         ...priced,
         billed: asked(old).quantity,
@@ -851,7 +856,7 @@ function regularise(
         type: 'regularisation',
         metric: metric.metric,
         ...namedOf(metric),
-        unit: metric.price.unit ?? metric.unit,
+        unit: price.unit ?? metric.unit,
         label: {
           fr: `Régularisation ${month('fr')} — ${calledOf(metric).fr}`,
           en: `Adjustment for ${month('en')} — ${calledOf(metric).en}`,
@@ -864,8 +869,8 @@ function regularise(
         amount,
         explanation: { fr: say('fr'), en: say('en') },
         taxRate: taxRateOf(terms, item.product),
-        ...behaviorOf(metric.price),
-        price: metric.price,
+        ...behaviorOf(price),
+        price,
         proof: proofOf(now),
         period: item.period ?? part.period,
         since: billed.cut,
@@ -937,16 +942,25 @@ function rateMetric(
   currency: string,
   covered = '0',
 ): { readonly lines: readonly MetricLine[]; readonly total: string; readonly unpriced: string } {
-  const first = metric.price!
+  const first = metric.price
   const parts = metric.later === undefined ? [] : (measured.parts ?? [])
   const begun = printDecimal(parts[0] === undefined ? new Decimal(measured.quantity) : new Decimal(parts[0].quantity))
-  const { words, ...priced } = askOf(metric, first, included)(atLeastZero(begun))
-  const prepaid = convertUnit(covered, metric.unit, first.unit ?? metric.unit)
-  const rating = rate({ ...priced, prepaid, events: String(measured.count), ...amountsOf(measured) })
-  const lines: MetricLine[] = rating.lines.map((line) => ({ ...rated(line, currency, words), price: first }))
+  const lines: MetricLine[] = []
+  let unpriced = new Decimal(0)
+  if (first === null) {
+    // A rule that begins within the period prices nothing before.
+    const { quantity } = pricedQuantity(atLeastZero(begun), metric, null)
+    unpriced = Decimal.max(new Decimal(quantity).minus(included), 0)
+  } else {
+    const { words, ...priced } = askOf(metric, first, included)(atLeastZero(begun))
+    const prepaid = convertUnit(covered, metric.unit, first.unit ?? metric.unit)
+    const rating = rate({ ...priced, prepaid, events: String(measured.count), ...amountsOf(measured) })
+    lines.push(...rating.lines.map((line) => ({ ...rated(line, currency, words), price: first })))
+    unpriced = new Decimal(convertUnit(rating.unpriced, first.unit ?? metric.unit, metric.unit))
+  }
   let counted = atLeastZero(begun)
   for (const [i, { price }] of (parts.length === 0 ? [] : metric.later!).entries()) {
-    if (price.taxBehavior !== first.taxBehavior)
+    if (first !== null && price.taxBehavior !== first.taxBehavior)
       throw new ReleveError(
         'unprocessable',
         `${price.rule} v${price.version}: tax_behavior changes within the period; let it take effect with the next one`,
@@ -958,6 +972,8 @@ function rateMetric(
     const before = asked(counted)
     const delta = rateDelta({ ...now, billed: before.quantity })
     counted = whole
+    const more = printDecimal(new Decimal(delta.after.unpriced).minus(delta.before.unpriced))
+    unpriced = unpriced.plus(convertUnit(more, price.unit ?? metric.unit, metric.unit))
     if (new Decimal(delta.amount).isZero()) continue
     const amount =
       price.currency === currency
@@ -985,7 +1001,7 @@ function rateMetric(
   return {
     lines,
     total: printMoney(total, currency),
-    unpriced: convertUnit(rating.unpriced, first.unit ?? metric.unit, metric.unit),
+    unpriced: printDecimal(unpriced),
   }
 }
 
@@ -1088,9 +1104,13 @@ function rated(line: RatedLine, currency: string, before: Words | null = null): 
 
 /** Between an amount and the same in another currency. */
 function parityIn(from: string, to: string, language: 'fr' | 'en'): string {
-  const francs = formatNumber(CFA_PARITY, language)
-  const parity = from === 'EUR' ? `1 EUR = ${francs} ${to}` : `${francs} ${from} = 1 EUR`
+  const parity = parityWords(from, to, language)
   return language === 'fr' ? ` ; ${parity} :` : `; ${parity}:`
+}
+
+export function parityWords(from: string, to: string, language: 'fr' | 'en'): string {
+  const francs = formatNumber(CFA_PARITY, language)
+  return from === 'EUR' ? `1 EUR = ${francs} ${to}` : `${francs} ${from} = 1 EUR`
 }
 
 /** Before rounding; what is billed in the price's own currency is rounded there. */
@@ -1104,14 +1124,23 @@ function billedIn(
   price: { readonly currency: string; readonly rule: string },
   amount: string,
 ): string {
-  if (price.currency === currency) return printMoney(new Decimal(amount), currency)
+  return printMoney(exactIn(currency, price, new Decimal(amount)), currency)
+}
+
+/** An amount of a price in the customer's currency, not rounded. Throws ReleveError `unprocessable` as billedIn. */
+export function exactIn(
+  currency: string,
+  price: { readonly currency: string; readonly rule: string },
+  amount: Decimal,
+): Decimal {
+  if (price.currency === currency) return amount
   const parity = fixedRate(price.currency, currency)
   if (parity === null)
     throw new ReleveError(
       'unprocessable',
       `${price.rule} is in ${price.currency}, the customer is billed in ${currency}`,
     )
-  return printMoney(convertMoney(new Decimal(amount), parity, currency), currency)
+  return convertMoney(amount, parity)
 }
 
 /** A product of a category of its own is taxed by it in the seller's country, unless the customer owes no tax at all. */

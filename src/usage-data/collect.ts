@@ -63,8 +63,10 @@ class Conditions {
     return `$${this.values.length}`
   }
 
-  rows(contract: string, period: Period, which: Which): string {
-    const own = `contract = ${this.add(contract)}`
+  /** `until`: only what starts before it. */
+  rows(contract: string, period: Period, which: Which, until?: number): string {
+    const before = until === undefined ? '' : ` AND starts_at < ${this.add(until)}`
+    const own = `contract = ${this.add(contract)}${before}`
     const waiting = (): string =>
       `starts_at >= ${this.add(period.from)} AND starts_at < ${this.add(period.to)} AND ${WAITING}`
     const collected = (): string => `state = 'collected' AND period_from = ${this.add(period.from)}`
@@ -127,12 +129,27 @@ export async function withData(store: Queryable, part: Part, which: Which): Prom
     const data = await reckon(store, part, rule, which)
     if (data !== null) found.push({ rule, data })
   }
-  const usage = part.usage.map((one): ItemUsage => {
+  const usage: ItemUsage[] = []
+  for (const one of part.usage) {
     const own = found.filter(({ rule }) => rule.item === one.item && rule.calculator.metric === one.metric)
-    if (own.length === 0) return one
+    if (own.length === 0) {
+      usage.push(one)
+      continue
+    }
     const data = own.map((entry) => entry.data).reduce(together)
-    return { ...one, quantity: printDecimal(new Decimal(one.quantity).plus(data.quantity)), data }
-  })
+    // Where a price changes within the period, a datum costs what it does at its start.
+    const parts: NonNullable<ItemUsage['parts']>[number][] = []
+    let before = new Decimal(0)
+    for (const { period, quantity } of one.parts ?? []) {
+      let until = new Decimal(0)
+      for (const { rule } of own)
+        until = until.plus((await reckon(store, part, rule, which, period.to))?.quantity ?? '0')
+      parts.push({ period, quantity: printDecimal(new Decimal(quantity).plus(until).minus(before)) })
+      before = until
+    }
+    const cut = one.parts === undefined ? {} : { parts }
+    usage.push({ ...one, ...cut, quantity: printDecimal(new Decimal(one.quantity).plus(data.quantity)), data })
+  }
   const charges = found
     .filter(({ rule }) => rule.calculator.metric === null)
     .map(
@@ -151,12 +168,13 @@ export async function withData(store: Queryable, part: Part, which: Which): Prom
   return [...usage, ...charges]
 }
 
-/** What the data of a fleet's objects come to, by object and metric, and their proof by metric. */
+/** What the data of a fleet's objects come to, by object and metric, and their proof by metric; of all, or of what starts before `until`. */
 export async function dataByObject(
   store: Queryable,
   part: Part,
   item: string,
   which: Which,
+  until?: number,
 ): Promise<{
   readonly objects: ReadonlyMap<string, ReadonlyMap<string, string>>
   readonly proofs: ReadonlyMap<string, DataProof>
@@ -167,7 +185,7 @@ export async function dataByObject(
     const { metric, name } = rule.calculator
     if (rule.item !== item || metric === null) continue
     const where = new Conditions()
-    const condition = `${where.rows(part.terms.contract.id, part.period, which)} AND ${where.rule(rule)}`
+    const condition = `${where.rows(part.terms.contract.id, part.period, which, until)} AND ${where.rule(rule)}`
     let total = new Decimal(0)
     const add = (object: string, quantity: Decimal): void => {
       const own = objects.get(object) ?? new Map<string, string>()
@@ -312,10 +330,16 @@ async function figuresOf(
   return { ...found, count: Number(count), digest: lanes.map((lane) => hexLane(BigInt(lane ?? 0))).join('') }
 }
 
-async function reckon(store: Queryable, part: Part, rule: Rule, which: Which): Promise<DataUsage | null> {
+async function reckon(
+  store: Queryable,
+  part: Part,
+  rule: Rule,
+  which: Which,
+  until?: number,
+): Promise<DataUsage | null> {
   const { calculator } = rule
   const where = new Conditions()
-  const condition = `${where.rows(part.terms.contract.id, part.period, which)} AND ${where.rule(rule)}`
+  const condition = `${where.rows(part.terms.contract.id, part.period, which, until)} AND ${where.rule(rule)}`
   const found = await figuresOf(store, condition, where.values)
   if (found.count === 0) return null
   let quantity = new Decimal(0)

@@ -747,7 +747,7 @@ const byArea: Readonly<Record<string, Adapter>> = {
   'payment convert': ({ amount, rate: price, from = EUR, to }) => {
     const parity = price === undefined ? fixedRate(from, to) : parseDecimal(price, 'rate')
     if (parity === null) throw new Error(`there is no fixed rate from ${from} to ${to}`)
-    return { amount: printMoney(convertMoney(parseDecimal(amount, 'amount'), parity, to), to) }
+    return { amount: printMoney(convertMoney(parseDecimal(amount, 'amount'), parity), to) }
   },
   'subscription transition': ({ from, to }) => ({
     error: codeOf(() => assertSubscriptionMove(from, to)) === null ? null : 'illegal_transition',

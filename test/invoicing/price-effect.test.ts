@@ -4,7 +4,6 @@
  */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { measuredFor } from '../../src/invoicing/close.js'
-import { FleetRating } from '../../src/invoicing/fleet.js'
 import { promises } from '../promises.js'
 import { MARCH, openTestService, type TestService } from './service.js'
 
@@ -116,15 +115,6 @@ test(`an event moved across the instant in the archive => the invoice is not pro
   expect((await service.system.billing.verifyInvoice(id)).equal).toBe(false)
 })
 
-test('objects of a fleet are charged by whole periods: such a version is refused, never billed at the old price in silence', () => {
-  const terms = service.system.catalog.terms('by-event', MARCH)
-  const [item] = terms.items
-  expect(() => new FleetRating(terms, item!, MARCH)).toThrow(/the price of mcp_call changes within the period/)
-  const [metric] = item!.metrics
-  const { later: _, ...plain } = metric!
-  expect(() => new FleetRating(terms, { ...item!, metrics: [plain] }, MARCH)).not.toThrow()
-})
-
 test('what cannot take effect by event time is refused, and the effect of an active version stays', async () => {
   const { catalog } = service.system
   const rule = { rule_id: 'by-event', type: 'per_unit', metric: 'mcp_call', unit_price: '3.00', currency: 'EUR' }
@@ -141,4 +131,146 @@ test('what cannot take effect by event time is refused, and the effect of an act
       `UPDATE catalog_prices SET takes_effect = 'next_period' WHERE rule = 'by-event' AND version = '2.1'`,
     ),
   ).rejects.toThrow(/cannot be changed/)
+})
+
+const AGGREGATIONS = [
+  'sum',
+  'count',
+  'weighted_sum',
+  'unique',
+  'max',
+  'min',
+  'latest',
+  'average',
+  'percentile',
+] as const
+
+test('each aggregation: what can be cut takes such a version, what cannot is refused with the reason, whichever is put first', async () => {
+  const { catalog } = service.system
+  const cut = ['sum', 'count', 'weighted_sum']
+  for (const aggregation of AGGREGATIONS) {
+    const metric = {
+      key: `effect_${aggregation}`,
+      aggregation,
+      unit: 'piece',
+      scale: aggregation === 'count' || aggregation === 'unique' ? 0 : 3,
+      uniqueBy: aggregation === 'unique' ? 'who' : null,
+      ...(aggregation === 'percentile' ? { percentile: '90' } : {}),
+    }
+    const rule = { rule_id: metric.key, type: 'per_unit', metric: metric.key, unit_price: '1', currency: 'EUR' }
+    const version = { rule, version: '1.0', effectiveFrom: at(16), takesEffect: 'event_time' } as const
+    const late = { ...metric, key: `late_${aggregation}` }
+    const early = { ...version, rule: { ...rule, rule_id: late.key, metric: late.key } }
+    await catalog.putMetric(metric)
+    await catalog.putPrice(early)
+    if (cut.includes(aggregation)) {
+      await catalog.putPrice(version)
+      expect((await catalog.activatePrice(metric.key, '1.0')).value.status, aggregation).toBe('active')
+      await catalog.putMetric(late)
+    } else {
+      const reason = `is a ${aggregation}, and that of a period is not the sum of those of its parts`
+      await expect(catalog.putPrice(version), aggregation).rejects.toThrow(reason)
+      await expect(catalog.putMetric(late), aggregation).rejects.toThrow(reason)
+      // With the next period it may.
+      await catalog.putPrice({ ...version, takesEffect: 'next_period' })
+      await expect(catalog.putPrice({ ...version, version: '1.1' }), aggregation).rejects.toThrow(reason)
+    }
+  }
+})
+
+test('behind a percentage, whose events are those of a whole period, a version waits for the next one', async () => {
+  const { catalog } = service.system
+  const base = { rule_id: 'share', metric: 'mcp_call', currency: 'EUR' }
+  const share = { ...base, type: 'percentage', rate: '2', fixed_per_event: '0.10' }
+  await catalog.putPrice({ rule: share, version: '1.0', status: 'active', effectiveFrom: 0 })
+  const unit = { rule: { ...base, type: 'per_unit', unit_price: '1' }, version: '1.1', effectiveFrom: at(16) }
+  await expect(catalog.putPrice({ ...unit, takesEffect: 'event_time' })).rejects.toThrow('v1.0 is a percentage price')
+})
+
+test('GB-hours, a rule that begins within the period, and usage data: each part at its own price, by hand', async () => {
+  const { catalog, billing } = service.system
+  service.clock.set(Date.UTC(2026, 3, 20))
+  const april = (day: number, hour = 0): number => Date.UTC(2026, 3, day, hour)
+  await catalog.putMetric({ key: 'go_heures', aggregation: 'weighted_sum', unit: 'Go', scale: 3 })
+  const put = (id: string, metric: string, unitPrice: string, version: string, from: number, more = {}) =>
+    catalog.putPrice({
+      rule: { rule_id: id, type: 'per_unit', metric, unit_price: unitPrice, currency: 'EUR' },
+      ...{ version, status: 'active', effectiveFrom: from, ...more },
+    })
+  const cut = { takesEffect: 'event_time' }
+  await put('niveau', 'go_heures', '0.01', '1.0', 0)
+  await put('niveau', 'go_heures', '0.03', '1.1', april(16), cut)
+  await put('neuf', 'mcp_call', '2.00', '1.0', april(16), cut)
+  await put('mesure-cut', 'mcp_call', '2.00', '1.0', 0)
+  await put('mesure-cut', 'mcp_call', '3.00', '1.1', april(16), cut)
+  for (const [plan, metric, included] of [
+    ['niveau', 'go_heures', '0'],
+    ['neuf', 'mcp_call', '3'],
+    ['mesure-cut', 'mcp_call', '0'],
+  ]) {
+    const metrics = [{ metric, included, rule: plan }]
+    await catalog.putPlan({ key: plan, product: 'OID', name: plan, metrics })
+    await catalog.putCustomer({ ...catalog.book().customers.get('bicici')!, tenant: `t-${plan}`, name: plan })
+    await catalog.putContract({
+      id: plan,
+      tenant: `t-${plan}`,
+      legalEntity: 'orbus-digital',
+      start: '2026-04-01',
+      timeZone: 'Africa/Abidjan',
+      items: [
+        {
+          id: plan,
+          plan,
+          ...(plan === 'mesure-cut'
+            ? { calculators: [{ name: 'm', reads: 'values', metric, formula: 'sum + 1' }] }
+            : {}),
+        },
+      ],
+    })
+  }
+  await service.system.catalogSettled()
+  const level = { tenant: 't-niveau', metric: 'go_heures', count: 1 }
+  // 2 from 1 April on, 5 from the 11th on (+3): to the 16th 240 × 2 + 120 × 5 = 1080; to the end 360 × 5 = 1800.
+  await service.send({ ...level, from: april(1), value: '2' })
+  await service.send({ ...level, from: april(11), first: 1, value: '3' })
+  // 2 before the rule begins, 4 after: of 3 included 2 are used, so that 3 of the 4 cost something.
+  await service.send({ tenant: 't-neuf', metric: 'mcp_call', count: 2, from: april(10) })
+  await service.send({ tenant: 't-neuf', metric: 'mcp_call', count: 4, first: 10, from: april(18) })
+  // Data of 7 before the instant and 4 after it, plus one: 8 at 2.00, and 4 at 3.00.
+  for (const [start, value] of [
+    [april(14), '7'],
+    [april(17), '4'],
+  ] as const)
+    await service.system.usageData.create([{ contract: 'mesure-cut', start, value, state: 'pending' }], null)
+  service.clock.set(Date.UTC(2026, 4, 5))
+  await service.system.settle()
+  for (const [contract, expected] of [
+    [
+      'niveau',
+      [
+        ['1080', '10.80', '1.0'],
+        ['1800', '54.00', '1.1'],
+      ],
+    ],
+    ['neuf', [['4', '6.00', '1.0']]],
+    [
+      'mesure-cut',
+      [
+        ['8', '16.00', '1.0'],
+        ['4', '12.00', '1.1'],
+      ],
+    ],
+  ] as const) {
+    const { invoice } = (await billing.closePeriod({ contract, at: april(1) })).invoice!
+    expect(
+      invoice.lines.map((line) => [line.quantity, line.amount, line.price?.version]),
+      contract,
+    ).toEqual(expected)
+    const found = await billing.verifyInvoice(invoice.id)
+    expect([found.equal, found.document, found.lines.flatMap((line) => line.differences)], contract).toEqual([
+      true,
+      [],
+      [],
+    ])
+  }
 })
