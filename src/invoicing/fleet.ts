@@ -500,9 +500,10 @@ function wordsOf(
     return french
       ? `${count} objet(s) sur une partie de la période = ${sum}`
       : `${count} object(s) for a part of the period = ${sum}`
+  const free = includedWords(fleet.included, language)
   return french
-    ? `${count} objet(s), ${n(quantity)} ${metric} dont ${n(fleet.included)} inclus : ${n(fleet.billable)} facturés = ${sum}`
-    : `${count} object(s), ${n(quantity)} ${metric} of which ${n(fleet.included)} included: ${n(fleet.billable)} billed = ${sum}`
+    ? `${count} objet(s), ${n(quantity)} ${metric}${free} : ${n(fleet.billable)} facturés = ${sum}`
+    : `${count} object(s), ${n(quantity)} ${metric}${free}: ${n(fleet.billable)} billed = ${sum}`
 }
 
 /** What a charge comes to, with the parity when its price is in another currency. */
@@ -518,14 +519,19 @@ function sumWords(
   return `${exact} ; ${parityWords(price.currency, currency, language)} : ${billed}`
 }
 
+function includedWords(included: string, language: 'fr' | 'en'): string {
+  if (new Decimal(included).isZero()) return ''
+  const units = formatNumber(included, language)
+  return language === 'fr' ? `, dont ${units} inclus` : `, ${units} included`
+}
+
 function partWords(metric: string, part: FleetPart, price: Price, currency: string, language: 'fr' | 'en'): string {
-  const [quantity, included, billable] = [part.quantity, part.included, part.billable].map((value) =>
-    formatNumber(value, language),
-  )
+  const [quantity, billable] = [part.quantity, part.billable].map((value) => formatNumber(value, language))
+  const free = includedWords(part.included, language)
   const sum = sumWords(part, price, currency, language)
   return language === 'fr'
-    ? `${quantity} ${metric} de plus au prix v${price.version}, dont ${included} inclus : ${billable} facturés = ${sum}`
-    : `${quantity} ${metric} more at price v${price.version}, of which ${included} included: ${billable} billed = ${sum}`
+    ? `${quantity} ${metric} de plus au prix v${price.version}${free} : ${billable} facturés = ${sum}`
+    : `${quantity} ${metric} more at price v${price.version}${free}: ${billable} billed = ${sum}`
 }
 
 /** Of a charge with all versions of its price. */
