@@ -405,7 +405,8 @@ export class System {
     const owner = `${hostname()}/${process.pid}`
     const entitlements = this.#entitlements()
     this.#entitlementsText = JSON.stringify(entitlements)
-    this.#flows = await Promise.all(
+    // All of them, also behind one that fails: what runs must be known to close().
+    const opened = await Promise.allSettled(
       Array.from({ length: this.#streams }, async (_, stream) => {
         const shard = openShardThread({
           stream,
@@ -454,6 +455,9 @@ export class System {
         )
       }),
     )
+    this.#flows = opened.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
+    const failed = opened.find((one) => one.status === 'rejected')
+    if (failed !== undefined) throw failed.reason
     this.#guard.setEntitlements(entitlements)
     this.#guard.start((tenant) => this.#flowOf(tenant))
     this.#intakes = this.#shards.map(

@@ -6,6 +6,7 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import pg from 'pg'
 import { afterAll, expect, test } from 'vitest'
 import { rootDirectory } from '../src/paths.js'
 import { enginesIn } from './processes.js'
@@ -192,4 +193,26 @@ test('a port that is taken => the service says so, ends, and leaves no engine', 
   } finally {
     other.close()
   }
+})
+
+test('one stream cannot be opened while another already runs => the start fails with the reason, and the process ends', async () => {
+  const data = join(directory, 'half-open')
+  const env = { RELEVE_DATA: data, RELEVE_STREAMS: '2', RELEVE_EPOCH_MS: '200' }
+  const first = await serve(env)
+  const { postgres } = JSON.parse(readFileSync(join(data, 'engines.json'), 'utf8')) as {
+    postgres: { port: number; user: string; password: string }
+  }
+  const client = new pg.Client({ host: '127.0.0.1', database: 'postgres', ...postgres })
+  await client.connect()
+  // Later than the other stream needs to be open.
+  await client.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep(2); RAISE EXCEPTION 'stream 1 is not to be had'; END $$`)
+  await client.query(`CREATE TRIGGER refuse BEFORE UPDATE ON streams FOR EACH ROW
+    WHEN (NEW.stream = 1 AND NEW.fence <> OLD.fence) EXECUTE FUNCTION refuse()`)
+  await client.end()
+  first.child.kill('SIGTERM')
+  expect(await first.ended).toBe(0)
+  const second = start(['serve'], env)
+  expect(await second.ended).toBe(1)
+  expect(second.err()).toContain('stream 1 is not to be had')
 })
